@@ -1,0 +1,23 @@
+"""Univariate-Gaussian-mixture neurons as Bayesian generative models, in Pyro and NumPyro.
+
+Importing this package imports neither torch nor JAX. The parts for a PPL's own models are in `ugmm_ppl.pyro` and `ugmm_ppl.numpyro`.
+"""
+
+from importlib.metadata import version as _version
+
+from ugmm_ppl.checks import MissingExtraError as MissingExtraError
+from ugmm_ppl.checks import NonFiniteError as NonFiniteError
+from ugmm_ppl.data import Data as Data
+from ugmm_ppl.fit import fit as fit
+from ugmm_ppl.model import Classifier as Classifier
+from ugmm_ppl.model import Regressor as Regressor
+from ugmm_ppl.network import Network as Network
+from ugmm_ppl.posterior import Fit as Fit
+from ugmm_ppl.prior import Prior as Prior
+from ugmm_ppl.prior import dist as dist
+from ugmm_ppl.storage import load as load
+
+__version__ = _version("ugmm-ppl")
+__all__ = [
+    "Classifier", "Data", "Fit", "MissingExtraError", "Network", "NonFiniteError", "Prior", "Regressor", "dist", "fit", "load",
+]  # fmt: skip

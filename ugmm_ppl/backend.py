@@ -1,0 +1,155 @@
+"""The backend: what a model, a guide and `fit` ask of a PPL."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+from ugmm_ppl import checks
+from ugmm_ppl.ops import Array, Ops
+from ugmm_ppl.prior import Distribution
+from ugmm_ppl.training import Minimum, NutsDraws
+
+if TYPE_CHECKING:
+    from ugmm_ppl.guide import Guide
+    from ugmm_ppl.model.base import NetworkModel
+
+BACKENDS = ("pyro", "numpyro")
+
+
+class Site(NamedTuple):
+    """One sample site of a traced model: its distribution, value, the factor of its log density, and whether it is data."""
+
+    distribution: Any
+    value: Array
+    scale: float
+    observed: bool
+
+
+class Bijector(Protocol):
+    """A map from the reals onto a support: `constrain` (and its log determinant), `unconstrain`."""
+
+    def constrain(self, u: Array) -> tuple[Array, Array]:
+        """Constrained value and the sum of log |d value / d u|."""
+
+    def unconstrain(self, value: Array) -> Array:
+        """Inverse of `constrain`."""
+
+
+class Backend(Protocol):
+    """The primitives of a PPL under common names; `ugmm_ppl.pyro.backend` and `ugmm_ppl.numpyro.backend` implement it."""
+
+    name: str
+    ops: Ops
+    dist: Any
+    """The PPL's distributions by name, with `UnivariateGaussianMixture` among them."""
+    inference: Inference
+
+    def sample(self, name: str, distribution: Any, obs: Array | None = None) -> Array:
+        """Sample statement."""
+
+    def plate(self, name: str, size: int) -> AbstractContextManager[Any]:
+        """Independent data along axis -1."""
+
+    def scale(self, factor: float) -> AbstractContextManager[Any]:
+        """Multiply the log densities inside by a factor."""
+
+    def deterministic(self, name: str, value: Array) -> Array:
+        """Record a value in the trace."""
+
+    def factor(self, name: str, value: Array) -> None:
+        """Add to the log density."""
+
+    def uniform(self, shape: tuple[int, ...], like: Array) -> Array:
+        """Uniform numbers in [0, 1) that are no sample site; for dropout."""
+
+    def array(self, value: Any) -> Array:
+        """Array of the backend; floats take the default dtype and device of the surrounding `settings`."""
+
+    def concatenate(self, parts: Sequence[Array]) -> Array:
+        """Join 1-D arrays."""
+
+    def build(self, spec: Distribution, shape: tuple[int, ...], like: Array | None = None) -> Any:
+        """The PPL's distribution for values of the given shape, all of it one event."""
+
+    def normal_parameters(self, distribution: Any) -> tuple[Array, Array] | None:
+        """(loc, scale) if the distribution is a Normal, expanded or not, else None."""
+
+    def bijector(self, distribution: Any) -> Bijector | None:
+        """Map from the reals onto the support, or None where that is all reals."""
+
+    def trace(self, model: Callable[..., Any], values: Mapping[str, Array], *args: Any, **kwargs: Any) -> dict[str, Site]:
+        """Run a model with the given values at its sites, and return its sample sites."""
+
+    def settings(self, *, dtype: str, device: str) -> AbstractContextManager[Any]:
+        """Default dtype and device for everything inside."""
+
+
+class Inference(Protocol):
+    """What `fit`, `Fit` and `Prior` run on a backend: the functions of its `inference.py`, where they are described.
+
+    Arrays in and out are NumPy; a `model` is a `NetworkModel`.
+    """
+
+    def seeded(self, seed: int, /) -> AbstractContextManager[Any]:
+        """Context in which models draw their random numbers from `seed`."""
+
+    def minimise(self, *args: Any, **kwargs: Any) -> Minimum:
+        """Minimise a stochastic objective by Adam."""
+
+    def nuts(self, *args: Any, **kwargs: Any) -> NutsDraws:
+        """Draw from the posterior by the no-U-turn sampler."""
+
+    def guide_draws(
+        self, guide: Guide, params: Mapping[str, np.ndarray], indices: range, seed: int, /
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Draws from a guide, `(S, ...)` by site, and their log q `(S,)`."""
+
+    def outputs(self, model: NetworkModel, draws: Mapping[str, np.ndarray], x: np.ndarray, chunk_size: int, /) -> np.ndarray:
+        """Network outputs `(S, B, O)` for draws."""
+
+    def log_prior(self, model: NetworkModel, draws: Mapping[str, np.ndarray], /) -> np.ndarray:
+        """Log prior density of draws, `(S,)`."""
+
+    def prior_draws(
+        self, model: NetworkModel, x: np.ndarray, num_draws: int, seed: int, /
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Draws from the prior, `(S, ...)` by site, and the outputs under them `(S, B, O)`."""
+
+
+def load_backend(name: str) -> Backend:
+    """Return the backend "pyro" or "numpyro".
+
+    Raises:
+        ValueError: Another name.
+        MissingExtraError: The PPL is not installed; says which extra to install.
+    """
+    checks.choice("backend", name, BACKENDS)
+    module = require(f"ugmm_ppl.{name}.backend", name, {"pyro": ("pyro", "torch"), "numpyro": ("numpyro", "jax", "optax")}[name])
+    return module.BACKEND  # type: ignore[no-any-return]
+
+
+def require(module: str, extra: str, needs: Sequence[str] = ()) -> Any:
+    """Import a module of an optional part.
+
+    Args:
+        module: Module to import.
+        extra: The extra that brings it.
+        needs: Top-level packages whose absence means that the extra is missing; by default the module's own.
+
+    Raises:
+        MissingExtraError: One of them is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").split(".")[0]
+        if missing not in (needs or (module.split(".")[0],)):
+            raise
+        raise checks.MissingExtraError(
+            f"{extra} needs the package {missing}, which is not installed. Install it with: pip install \"ugmm-ppl[{extra}]\""
+        ) from error

@@ -1,0 +1,279 @@
+"""Every check of user input, and the wording of every error: what is needed, what came, what to do."""
+
+import contextlib
+import difflib
+import math
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ugmm_ppl.ops import Array
+
+
+class MissingExtraError(ImportError):
+    """A library that an optional part needs is not installed."""
+
+
+class NonFiniteError(FloatingPointError):
+    """Training met a loss or gradient that is NaN or infinite.
+
+    Attributes:
+        step: Number of the step, counted from 0.
+        sites: Names of the sites whose gradient was not finite.
+        fit: The `Fit` at the last good state, or None if there was none.
+    """
+
+    def __init__(self, step: int, sites: list[str], fit: Any = None) -> None:
+        """Say where it happened and what to do."""
+        self.step, self.sites, self.fit = step, sites, fit
+        super().__init__(
+            f"needed a finite loss and gradient at every step; got NaN or inf at step {step}, in the gradient of "
+            f"{', '.join(sites) or 'no single site (the loss itself)'}. The last good state is kept in the attribute "
+            "`fit` of this error. Lower learning_rate, or give `scale` a prior that keeps it away from zero."
+        )
+
+
+def choice(what: str, got: Any, valid: Iterable[str]) -> str:
+    """Return `got` if it is one of `valid`, else raise a ValueError that names the nearest one."""
+    options = list(valid)
+    if isinstance(got, str) and got in options:
+        return got
+    near = difflib.get_close_matches(str(got), options, n=1, cutoff=0.4)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"{what} must be one of {', '.join(map(repr, options))}; got {got!r}.{hint}")
+
+
+def names(what: str, got: Iterable[str], valid: Iterable[str]) -> None:
+    """Refuse unknown names, each with the nearest valid one."""
+    options = list(valid)
+    for name in got:
+        choice(what, name, options)
+
+
+def count(what: str, got: Any, least: int = 1) -> int:
+    """Return `got` as an int if it is a whole number of at least `least`."""
+    if isinstance(got, bool | np.bool_) or not isinstance(got, int | np.integer):
+        raise TypeError(f"{what} must be a whole number; got {got!r} of type {type(got).__name__}.")
+    if got < least:
+        raise ValueError(f"{what} must be at least {least}; got {got}.")
+    return int(got)
+
+
+def number(what: str, got: Any, low: float, high: float = math.inf, *, closed_low: bool = False) -> float:
+    """Return `got` as a float if it lies in (low, high), or [low, high) with `closed_low`."""
+    if isinstance(got, bool) or not isinstance(got, int | float | np.integer | np.floating):
+        raise TypeError(f"{what} must be a number; got {got!r} of type {type(got).__name__}.")
+    if not ((low <= got if closed_low else low < got) and got < high):
+        raise ValueError(f"{what} must lie in {'[' if closed_low else '('}{low:g}, {high:g}); got {got}.")
+    return float(got)
+
+
+def inputs(x: Any, features: int, *, what: str = "x", where: str = "layer 0") -> np.ndarray:
+    """Return x as a float `(B, features)` NumPy array, or say what is wrong with it.
+
+    Args:
+        x: What the user gave: anything that becomes an array.
+        features: Number of inputs of the network.
+        what: Name of the argument, for the message.
+        where: Who needs that many features, for the message.
+
+    Raises:
+        TypeError: The values are not numbers.
+        ValueError: Not 2-D, empty, a wrong number of columns, NaN or infinite values.
+    """
+    a = _numeric(x, what)
+    if a.ndim != 2:
+        raise ValueError(
+            f"{what} must be 2-D, (examples, {features} features); got shape {a.shape}."
+            + (f" For a single example use {what}[None, :]." if a.ndim == 1 else "")
+        )
+    if a.shape[0] == 0:
+        raise ValueError(f"{what} must have at least one row; got shape {a.shape}. Check how the data were read or split.")
+    if a.shape[1] != features:
+        raise ValueError(
+            f"{what} must have {features} columns, the number of inputs of {where}; got shape {a.shape}. "
+            f"Give {what} the network's columns, or the network sizes=({a.shape[1]}, ...)."
+        )
+    _finite(a, what, "Drop or impute such rows first: this model has no answer to missing inputs.")
+    return a
+
+
+def labels(y: Any, rows: int, classes: int) -> np.ndarray:
+    """Return y as an int `(B,)` array of class codes 0..classes-1, or say what is wrong with it."""
+    a = _same_length(np.asarray(y), rows)
+    if a.dtype.kind not in "iub":
+        if a.dtype.kind != "f":
+            raise TypeError(
+                f"y must hold whole class codes 0..{classes - 1}; got dtype {a.dtype}. "
+                "Encode names first, e.g. numpy.unique(y, return_inverse=True)."
+            )
+        _finite(a, "y", "Drop such rows first.")
+        fractional = np.flatnonzero(a != np.round(a))
+        if fractional.size:
+            raise ValueError(
+                f"y must hold whole class codes 0..{classes - 1}; got {a[fractional[0]]} in row {fractional[0]}. "
+                "For a real-valued target use Regressor."
+            )
+    outside = np.flatnonzero((a < 0) | (a >= classes))
+    if outside.size:
+        raise ValueError(
+            f"y must lie in 0..{classes - 1} (classes={classes}); got {a[outside[0]]} in row {outside[0]}"
+            f" ({outside.size} such rows). Recode y, or give the model more classes."
+        )
+    return a.astype(np.int64)
+
+
+def targets(y: Any, rows: int) -> np.ndarray:
+    """Return y as a float `(B,)` array of finite targets, or say what is wrong with it."""
+    a = _same_length(_numeric(y, "y"), rows)
+    _finite(a, "y", "Drop such rows first.")
+    return a
+
+
+def constant_columns(scale: np.ndarray, feature_names: list[str]) -> None:
+    """Warn about columns without variance, which are kept with scale 1."""
+    columns = np.flatnonzero(scale == 0.0)
+    if columns.size:
+        shown = ", ".join(feature_names[k] for k in columns[:5]) + (", ..." if columns.size > 5 else "")
+        warnings.warn(
+            f"{columns.size} of {scale.size} columns of x have zero variance ({shown}); they are kept, with scale 1. "
+            "Drop them if they mean nothing.",
+            stacklevel=4,
+        )
+
+
+def mixture_parameters(loc: Array, scale: Array, logits: Array | None, probs: Array | None, *, values: bool) -> None:
+    """Check the arguments of `UnivariateGaussianMixture`.
+
+    Args:
+        loc: Component means.
+        scale: Component scales.
+        logits: Log weights, not normalised, or None.
+        probs: Weights, or None.
+        values: Look at the values too, not only at names and shapes.
+
+    Raises:
+        ValueError: Both or neither of logits and probs, no component axis, shapes that do not broadcast, or values outside
+            their support.
+    """
+    if (logits is None) == (probs is None):
+        raise ValueError(
+            f"exactly one of logits and probs is needed; got {'neither' if logits is None else 'both'}. "
+            "logits are any real numbers, probs are weights that sum to one."
+        )
+    weights, name = (logits, "logits") if probs is None else (probs, "probs")
+    shapes = {"loc": np.shape(loc), "scale": np.shape(scale), name: np.shape(weights)}
+    said = ", ".join(f"{key} {tuple(shape)}" for key, shape in shapes.items())
+    if all(len(shape) == 0 for shape in shapes.values()):
+        raise ValueError(f"a last axis of K components is needed; got shapes {said}. Wrap scalars, e.g. loc[..., None].")
+    try:
+        broadcast = np.broadcast_shapes(*shapes.values())
+    except ValueError:
+        raise ValueError(f"shapes (..., K) that broadcast are needed; got {said}.") from None
+    if broadcast[-1] == 0:
+        raise ValueError(f"at least one component is needed; got shapes {said}.")
+    if values:
+        _mixture_values(_numpy(loc), _numpy(scale), name, _numpy(weights))
+
+
+def _mixture_values(loc: np.ndarray, scale: np.ndarray, name: str, weights: np.ndarray) -> None:
+    _first_bad(np.isfinite(loc), loc, "loc", "finite", "Look for NaN upstream.")
+    _first_bad((scale > 0) & np.isfinite(scale), scale, "scale", "positive and finite", "Use exp of a log scale.")
+    if name == "logits":
+        _first_bad(weights < math.inf, weights, name, "real, or -inf for weight zero", "Look for NaN upstream.")
+        alive = np.isfinite(weights).any(-1)
+        _first_bad(alive, weights.max(-1), name, "finite for at least one component", "Keep one component of each row.")
+        return
+    _first_bad(weights >= 0, weights, name, "non-negative", "Use logits for unconstrained values.")
+    total = weights.sum(-1)
+    good = np.abs(total - 1.0) < 1e-6 if weights.dtype == np.float64 else np.abs(total - 1.0) < 1e-4
+    _first_bad(good, total, f"the sum of {name} over the last axis", "one", "Divide by the sum, or use logits.")
+
+
+def _first_bad(good: np.ndarray, values: np.ndarray, what: str, need: str, do: str) -> None:
+    if not np.all(good):
+        index = tuple(int(i) for i in np.argwhere(~np.asarray(good))[0])
+        at = f" at index {index}" if index else ""
+        raise ValueError(f"{what} must be {need}; got {np.asarray(values)[index]}{at}, in shape {np.shape(values)}. {do}")
+
+
+def _numpy(a: Array) -> np.ndarray:
+    return a.detach().cpu().numpy() if hasattr(a, "detach") else np.asarray(a)
+
+
+def _numeric(a: Any, what: str) -> np.ndarray:
+    array = np.asarray(_numpy(a) if hasattr(a, "detach") else a)
+    if array.dtype.kind in "iub":
+        return array.astype(np.float64)
+    if array.dtype.kind != "f":
+        raise TypeError(f"{what} must hold real numbers; got dtype {array.dtype}. Encode text and categories as numbers first.")
+    return array
+
+
+def _finite(a: np.ndarray, what: str, do: str) -> None:
+    bad = np.argwhere(~np.isfinite(a))
+    if len(bad):
+        where = f"row {bad[0][0]}" + (f", column {bad[0][1]}" if a.ndim == 2 else "")
+        value = a[tuple(bad[0])]
+        raise ValueError(f"{what} must be finite; got {value} in {where} ({len(bad)} such values). {do}")
+
+
+def _same_length(y: np.ndarray, rows: int) -> np.ndarray:
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim != 1:
+        raise ValueError(f"y must be 1-D, one value per row of x; got shape {y.shape}. Use y.ravel() or pick one column.")
+    if len(y) != rows:
+        raise ValueError(f"y must have one value per row of x, {rows}; got {len(y)}. Check how they were split.")
+    return y
+
+
+def model_parts(network: Any, prior: Any) -> None:
+    """Check that a model is made of a Network and a Prior."""
+    from ugmm_ppl.network import Network
+    from ugmm_ppl.prior import Prior
+
+    if not isinstance(network, Network):
+        raise TypeError(f"network must be an up.Network, e.g. up.Network((4, 32)); got {network!r}.")
+    if not isinstance(prior, Prior):
+        raise TypeError(f"prior must be an up.Prior, e.g. up.Prior(loc=up.dist.Normal(0.0, 1.0)); got {prior!r}.")
+    depth = len(network.sizes) - (network.readout == "linear")
+    for index in prior.layers:
+        if index >= depth:
+            raise ValueError(f"Prior.layers names layers 0..{depth - 1} of sizes={network.sizes}; got layer {index}.")
+
+
+@contextlib.contextmanager
+def building(spec: Any) -> Iterator[None]:
+    """Turn a PPL's refusal of a distribution's arguments into a message that names the description."""
+    try:
+        yield
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"the prior {spec!r} could not be built: {error}. Give the arguments that the PPL's class {spec.name} takes."
+        ) from error
+
+
+def no_device(name: str, available: list[str]) -> ValueError:
+    """The error for a device that is not there."""
+    return ValueError(f"device must be one of those present, {', '.join(map(repr, available))}; got {name!r}.")
+
+
+def layer(in_features: Any, out_features: Any, prior: Any, dropout: Any) -> None:
+    """Check the arguments of `UGMMLayer`."""
+    from ugmm_ppl.prior import Prior
+
+    count("in_features", in_features)
+    count("out_features", out_features)
+    number("dropout", dropout, 0.0, 1.0, closed_low=True)
+    if prior is not None and not isinstance(prior, Prior):
+        raise TypeError(f"prior must be an up.Prior or None; got {prior!r}.")
+
+
+def last_axis(x: Array, features: int) -> None:
+    """Check the last axis of a layer's input."""
+    shape = tuple(np.shape(x))
+    if not shape or shape[-1] != features:
+        raise ValueError(f"the layer needs inputs of shape (..., {features}), its in_features; got shape {shape}.")

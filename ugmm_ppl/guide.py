@@ -1,0 +1,298 @@
+"""Variational families and the negative ELBO, written once for both backends.
+
+Every family lives in the unconstrained space u of all latent sites; a bijector per site maps it to the support. With
+q(u) Gaussian, data D of N rows, a mini-batch B of them, and temperature T, the loss of one step is
+
+    loss = -(N / |B|) sum_{i in B} log p(y_i | x_i, theta) + T KL(q || p),                               (ELBO at T = 1)
+
+    KL(q || p) = -H[q(u)] - sum_sites E_q[ log p(theta) + log |d theta / d u| ].
+
+The entropy H is closed, and so is the expectation where a site's prior is a Normal, E_q[log N(u; m, s)] =
+log N(E u; m, s) - Var(u) / (2 s^2); elsewhere it is estimated at the draw. Source: Kucukelbir et al. 2017 (ADVI), JMLR 18(14).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from ugmm_ppl import checks
+from ugmm_ppl.neuron import HALF_LOG_2PI
+from ugmm_ppl.ops import Array, Ops
+
+if TYPE_CHECKING:
+    from ugmm_ppl.backend import Backend, Bijector
+
+GUIDES = ("normal", "lowrank", "delta")
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentSite:
+    """One latent site: shapes of its value and of its unconstrained value, and the map between them (None: the identity)."""
+
+    shape: tuple[int, ...]
+    unconstrained_shape: tuple[int, ...]
+    bijector: Bijector | None
+
+
+class Guide(Protocol):
+    """A Gaussian family over the unconstrained values of all sites; parameters and noise are dicts of arrays."""
+
+    def initial(self, start: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Parameters around unconstrained start values."""
+
+    def noise_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the standard normal numbers that one draw needs."""
+
+    def draw(self, params: Mapping[str, Array], noise: Mapping[str, Array]) -> dict[str, Array]:
+        """Unconstrained values of all sites."""
+
+    def moments(self, params: Mapping[str, Array]) -> dict[str, tuple[Array, Array]]:
+        """(mean, variance) of the unconstrained values of each site."""
+
+    def entropy(self, params: Mapping[str, Array]) -> Array:
+        """H[q(u)] in nats."""
+
+    def log_prob(self, params: Mapping[str, Array], unconstrained: Mapping[str, Array]) -> Array:
+        """log q(u) in nats."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NormalGuide:
+    """Mean field: q(u) = prod N(u; loc, exp(log_scale)^2), independent over all entries."""
+
+    backend: Backend
+    sites: Mapping[str, LatentSite]
+    init_scale: float
+
+    def initial(self, start: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Centred at the start values, with scale `init_scale`."""
+        scales = {f"{n}:log_scale": np.full(s.unconstrained_shape, math.log(self.init_scale)) for n, s in self.sites.items()}
+        return {f"{name}:loc": start[name] for name in self.sites} | scales
+
+    def noise_shapes(self) -> dict[str, tuple[int, ...]]:
+        """One number per entry."""
+        return {name: site.unconstrained_shape for name, site in self.sites.items()}
+
+    def draw(self, params: Mapping[str, Array], noise: Mapping[str, Array]) -> dict[str, Array]:
+        """loc + scale noise."""
+        exp = self.backend.ops.exp
+        return {n: params[f"{n}:loc"] + exp(params[f"{n}:log_scale"]) * noise[n] for n in self.sites}
+
+    def moments(self, params: Mapping[str, Array]) -> dict[str, tuple[Array, Array]]:
+        """(loc, scale^2)."""
+        exp = self.backend.ops.exp
+        return {n: (params[f"{n}:loc"], exp(2.0 * params[f"{n}:log_scale"])) for n in self.sites}
+
+    def entropy(self, params: Mapping[str, Array]) -> Array:
+        """sum log_scale + (1 + log 2 pi) / 2."""
+        return sum((params[f"{n}:log_scale"] + (0.5 + HALF_LOG_2PI)).sum() for n in self.sites)
+
+    def log_prob(self, params: Mapping[str, Array], unconstrained: Mapping[str, Array]) -> Array:
+        """Sum of normal log densities."""
+        exp = self.backend.ops.exp
+        return sum(
+            normal_log_prob(self.backend.ops, u, params[f"{n}:loc"], exp(params[f"{n}:log_scale"])).sum()
+            for n, u in unconstrained.items()
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class LowRankGuide:
+    """q(u) = N(u; loc, F F^T + diag(d)^2) over all entries at once, F of the given rank."""
+
+    backend: Backend
+    sites: Mapping[str, LatentSite]
+    init_scale: float
+    rank: int
+
+    def initial(self, start: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Centred at the start values; F small and not zero, so that its columns part from each other."""
+        loc = np.concatenate([np.ravel(start[name]) for name in self.sites])
+        factor = np.random.default_rng(loc.size).normal(0.0, 0.1 * self.init_scale, (loc.size, self.rank))
+        return {"loc": loc, "log_scale": np.full(loc.size, math.log(self.init_scale)), "factor": factor}
+
+    def noise_shapes(self) -> dict[str, tuple[int, ...]]:
+        """One number per entry and one per column of F."""
+        return {"diagonal": (self._size(),), "factor": (self.rank,)}
+
+    def draw(self, params: Mapping[str, Array], noise: Mapping[str, Array]) -> dict[str, Array]:
+        """loc + d noise + F noise'."""
+        flat = params["loc"] + self.backend.ops.exp(params["log_scale"]) * noise["diagonal"] + params["factor"] @ noise["factor"]
+        return self._split(flat)
+
+    def moments(self, params: Mapping[str, Array]) -> dict[str, tuple[Array, Array]]:
+        """Marginal moments, (loc, d^2 + sum F^2)."""
+        variance = self.backend.ops.exp(2.0 * params["log_scale"]) + (params["factor"] ** 2).sum(-1)
+        locs, variances = self._split(params["loc"]), self._split(variance)
+        return {name: (locs[name], variances[name]) for name in self.sites}
+
+    def entropy(self, params: Mapping[str, Array]) -> Array:
+        """Entropy of the Gaussian by the determinant lemma."""
+        return self._distribution(params).entropy()
+
+    def log_prob(self, params: Mapping[str, Array], unconstrained: Mapping[str, Array]) -> Array:
+        """Gaussian log density by the Woodbury identity."""
+        flat = self.backend.concatenate([unconstrained[name].reshape(-1) for name in self.sites])
+        return self._distribution(params).log_prob(flat)
+
+    def _distribution(self, params: Mapping[str, Array]) -> Any:
+        diagonal = self.backend.ops.exp(2.0 * params["log_scale"])
+        return self.backend.dist.LowRankMultivariateNormal(params["loc"], params["factor"], diagonal)
+
+    def _size(self) -> int:
+        return sum(math.prod(site.unconstrained_shape) for site in self.sites.values())
+
+    def _split(self, flat: Array) -> dict[str, Array]:
+        parts, start = {}, 0
+        for name, site in self.sites.items():
+            stop = start + math.prod(site.unconstrained_shape)
+            parts[name] = flat[start:stop].reshape(site.unconstrained_shape)
+            start = stop
+        return parts
+
+
+@dataclasses.dataclass(frozen=True)
+class DeltaGuide:
+    """A point: the loss is minus the log joint density of values and data, so its minimum is the MAP."""
+
+    backend: Backend
+    sites: Mapping[str, LatentSite]
+
+    def initial(self, start: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The start values."""
+        return {f"{name}:loc": start[name] for name in self.sites}
+
+    def noise_shapes(self) -> dict[str, tuple[int, ...]]:
+        """None."""
+        return {}
+
+    def draw(self, params: Mapping[str, Array], noise: Mapping[str, Array]) -> dict[str, Array]:  # noqa: ARG002
+        """The point."""
+        return {name: params[f"{name}:loc"] for name in self.sites}
+
+    def moments(self, params: Mapping[str, Array]) -> dict[str, tuple[Array, Array]]:
+        """(the point, 0)."""
+        return {name: (params[f"{name}:loc"], 0.0) for name in self.sites}
+
+    def entropy(self, params: Mapping[str, Array]) -> Array:  # noqa: ARG002
+        """Zero by convention: a point has no density."""
+        return 0.0
+
+    def log_prob(self, params: Mapping[str, Array], unconstrained: Mapping[str, Array]) -> Array:  # noqa: ARG002
+        """Zero by convention."""
+        return 0.0
+
+
+def make_guide(kind: str, backend: Backend, sites: Mapping[str, LatentSite], *, init_scale: float, rank: int) -> Guide:
+    """The family called "normal", "lowrank" or "delta"."""
+    checks.choice("guide", kind, GUIDES)
+    if kind == "normal":
+        return NormalGuide(backend, sites, init_scale)
+    if kind == "lowrank":
+        return LowRankGuide(backend, sites, init_scale, rank)
+    return DeltaGuide(backend, sites)
+
+
+def latent_sites(backend: Backend, model: Callable[..., Any], *args: Any) -> dict[str, LatentSite]:
+    """The latent sites of a model, in the order in which it samples them."""
+    sites = {}
+    for name, site in backend.trace(model, {}, *args).items():
+        if not site.observed:
+            bijector = backend.bijector(site.distribution)
+            shape = tuple(np.shape(site.value))
+            unconstrained = shape if bijector is None else tuple(np.shape(bijector.unconstrain(site.value)))
+            sites[name] = LatentSite(shape, unconstrained, bijector)
+    return sites
+
+
+def start_values(
+    backend: Backend, model: Callable[..., Any], sites: Mapping[str, LatentSite], known: Mapping[str, np.ndarray], *args: Any
+) -> dict[str, np.ndarray]:
+    """Unconstrained start values of all sites: from `known` where it has the site, else from the middle of 15 prior draws.
+
+    A site in natural space is found under its unconstrained twin: `scale` as exp of `log_scale`, `weights` as the softmax of `logits`.
+    """
+    given = {name: backend.array(value) for name, value in known.items()}
+    for name, value in list(given.items()):
+        if name.endswith(".log_scale"):
+            given[name.removesuffix("log_scale") + "scale"] = backend.ops.exp(value)
+        if name.endswith(".logits"):
+            weights = backend.ops.exp(value - backend.ops.max(value, -1))
+            given[name.removesuffix("logits") + "weights"] = weights / backend.ops.sum(weights, -1)[..., None]
+    present = {name: value for name, value in given.items() if name in sites}
+    draws = [backend.trace(model, present, *args) for _ in range(15)] if len(present) < len(sites) else []
+    start = {}
+    for name, site in sites.items():
+        if name in present:
+            value = present[name]
+        else:
+            value = backend.array(np.median([np.asarray(draw[name].value) for draw in draws], axis=0))
+        start[name] = np.asarray(value if site.bijector is None else site.bijector.unconstrain(value), dtype=np.float64)
+    return start
+
+
+def constrain(sites: Mapping[str, LatentSite], unconstrained: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Values of all sites, and per site the log determinant of its map (0.0 for the identity)."""
+    values, log_dets = {}, {}
+    for name, u in unconstrained.items():
+        bijector = sites[name].bijector
+        values[name], log_dets[name] = (u, 0.0) if bijector is None else bijector.constrain(u)
+    return values, log_dets
+
+
+def negative_elbo(
+    backend: Backend,
+    model: Callable[..., Any],
+    guide: Any,
+    params: Mapping[str, Array],
+    noise: Mapping[str, Array],
+    x: Array,
+    y: Array,
+    *,
+    data_size: int,
+    temperature: float,
+) -> Array:
+    """The loss of one step, the equation at the head of this file.
+
+    Args:
+        backend: The backend.
+        model: Bound model, `model(x, y, data_size=, train=)`.
+        guide: A guide of this file.
+        params: Its parameters.
+        noise: Standard normal numbers of `guide.noise_shapes()`.
+        x: Inputs of the batch `(B, K)`.
+        y: Targets of the batch `(B,)`.
+        data_size: Rows N of the whole data set.
+        temperature: Factor T of the KL term; 1 is the ELBO.
+
+    Returns:
+        The loss in nats, a scalar.
+    """
+    values, log_dets = constrain(guide.sites, guide.draw(params, noise))
+    moments = guide.moments(params)
+    trace = backend.trace(model, values, x, y, data_size=data_size, train=True)
+    is_point = isinstance(guide, DeltaGuide)
+    log_likelihood, kl = 0.0, -guide.entropy(params)
+    for name, site in trace.items():
+        if site.observed:
+            log_likelihood = log_likelihood + site.scale * site.distribution.log_prob(site.value).sum()
+            continue
+        normal = backend.normal_parameters(site.distribution)
+        if normal is not None and guide.sites[name].bijector is None:
+            mean, variance = moments[name]
+            expected = normal_log_prob(backend.ops, mean, *normal) - 0.5 * variance / normal[1] ** 2
+            kl = kl - expected.sum()
+        else:
+            kl = kl - site.distribution.log_prob(site.value).sum() - (0.0 if is_point else log_dets[name])
+    return temperature * kl - log_likelihood
+
+
+def normal_log_prob(ops: Ops, value: Array, loc: Array, scale: Array) -> Array:
+    """log N(value; loc, scale^2), elementwise."""
+    z = (value - loc) / scale
+    return -0.5 * z * z - ops.log(scale) - HALF_LOG_2PI

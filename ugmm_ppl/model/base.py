@@ -1,0 +1,128 @@
+"""What all models of the form prior, network, likelihood share."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ugmm_ppl import prior as priors
+from ugmm_ppl.network import Network, survivors
+from ugmm_ppl.ops import Array
+
+if TYPE_CHECKING:
+    from ugmm_ppl.backend import Backend
+    from ugmm_ppl.data import Standardizer
+
+
+class NetworkModel(abc.ABC):
+    """A prior over the parameters of a network, and a likelihood of y given its outputs.
+
+    Calling the model with a backend runs it as a probabilistic program: it samples the parameters at sites named
+    `layers.0.loc`, `layers.0.log_scale`, `layers.0.logits`, ..., `readout.weight`, `readout.bias`, and then the site `y`.
+    """
+
+    network: Network
+    prior: priors.Prior
+
+    @property
+    @abc.abstractmethod
+    def num_outputs(self) -> int:
+        """Number of outputs O of the network."""
+
+    @property
+    @abc.abstractmethod
+    def real_target(self) -> bool:
+        """Whether y is a real number, which `fit` standardises."""
+
+    @abc.abstractmethod
+    def check_target(self, y: Any, rows: int) -> np.ndarray:
+        """Return y as an array `(B,)`, or say what is wrong with it."""
+
+    @abc.abstractmethod
+    def likelihood(self, backend: Backend, outputs: Array) -> Any:
+        """The PPL's distribution of y, of batch shape `(..., B)`, given outputs `(..., B, O)`."""
+
+    @abc.abstractmethod
+    def log_likelihood(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """log p(y | outputs) in nats in NumPy, `(..., B, O)` and `(B,)` to `(..., B)`; y as the network sees it."""
+
+    @abc.abstractmethod
+    def sample_target(self, outputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """One y per output row in NumPy, `(..., B, O)` to `(..., B)`; y as the network sees it."""
+
+    @abc.abstractmethod
+    def prediction(self, outputs: np.ndarray, units: Standardizer | None, backend: Backend) -> Any:
+        """The prediction object for outputs `(C, S, B, O)`, in the units of the data."""
+
+    @abc.abstractmethod
+    def output_names(self, class_names: list[str] | None) -> list[str]:
+        """Names of the O outputs."""
+
+    def start(self, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Adapt the network's start values to the meaning of the outputs."""
+        return values
+
+    def initial_values(self, x: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+        """Start values of all parameters for inputs x `(B, K)` as the network sees them; equal for both backends."""
+        return self.start(self.network.initial_values(x, self.num_outputs, seed))
+
+    def outputs(self, backend: Backend, x: Array, *, train: bool = False) -> Array:
+        """Sample the parameters from their prior and run the network: `(..., B, K)` to `(..., B, O)`."""
+        values, keep = {}, []
+        layers = self.network.layers(self.num_outputs)
+        for index, (layer, rate) in enumerate(zip(layers, self.network.dropout_rates(), strict=True)):
+            shape = (layer.out_features, layer.in_features)
+            for role, prior in self.prior.layer(index, tied=self.network.tied).items():
+                site = f"{layer.name}.{role}"
+                values[site] = priors.draw(backend, prior, site, shape, x)
+            if train and rate > 0.0:
+                mask_shape = (x.shape[-2], 1, layer.in_features) if self.network.dropout_per_example else shape
+                keep.append(survivors(backend.ops, backend.uniform(mask_shape, x), rate))
+            else:
+                keep.append(None)
+        if self.network.readout == "linear":
+            width = layers[-1].out_features
+            shapes = {"weight": (self.num_outputs, width), "bias": (self.num_outputs,)}
+            for role, prior in self.prior.linear(width).items():
+                values[f"readout.{role}"] = priors.draw(backend, prior, f"readout.{role}", shapes[role], x)
+        return self.network.forward(backend.ops, values, x, keep)
+
+    def __call__(
+        self, backend: Backend, x: Array, y: Array | None = None, *, data_size: float | None = None, train: bool = False
+    ) -> Array:
+        """Run the model as a probabilistic program.
+
+        Args:
+            backend: The backend.
+            x: Inputs `(B, K)`, as the network sees them (standardised, if the prior is to mean what it says).
+            y: Targets `(B,)`, or None to sample them.
+            data_size: Rows N of the whole data set if x is a mini-batch of it: the likelihood is multiplied by N / B.
+            train: Apply dropout.
+
+        Returns:
+            y `(B,)`.
+        """
+        outputs = self.outputs(backend, x, train=train)
+        rows = x.shape[-2]
+        with backend.plate("data", rows), backend.scale(1.0 if data_size is None else data_size / rows):
+            return backend.sample("y", self.likelihood(backend, outputs), obs=y)
+
+    def bind(self, backend: str) -> Callable[..., Array]:
+        """The model as a plain model function `model(x, y=None, *, data_size=None, train=False)` of "pyro" or "numpyro".
+
+        It works with the PPL's own SVI, NUTS, Predictive and handlers. NumPy arrays are converted to the PPL's default dtype.
+        """
+        from ugmm_ppl.backend import load_backend
+
+        primitives = load_backend(backend)
+
+        def model(x: Array, y: Array | None = None, *, data_size: float | None = None, train: bool = False) -> Array:
+            """Run the model; arguments as in `NetworkModel.__call__`."""
+            x, y = (primitives.array(a) if isinstance(a, np.ndarray) else a for a in (x, y))
+            return self(primitives, x, y, data_size=data_size, train=train)
+
+        return model

@@ -1,0 +1,98 @@
+"""Regressor: y ~ a univariate Gaussian mixture whose parameters are the outputs of the network."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ugmm_ppl import checks, neuron
+from ugmm_ppl.model.base import NetworkModel
+from ugmm_ppl.network import SCALE_FLOOR, Network
+from ugmm_ppl.ops import NUMPY, Array, Ops
+from ugmm_ppl.prediction import RegressionPrediction
+from ugmm_ppl.prior import Prior
+
+if TYPE_CHECKING:
+    from ugmm_ppl.backend import Backend
+    from ugmm_ppl.data import Standardizer
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Regressor(NetworkModel):
+    """p(y | x) = sum_m weights_m(x) N(y; loc_m(x), scale_m(x)^2), an exact density of y given x.
+
+    The 3 M outputs of the network are the mixture logits, the locations and the log scales, in this order.
+
+    Args:
+        network: The network.
+        components: Number M of mixture components of the output.
+        prior: Prior over the parameters.
+    """
+
+    network: Network
+    components: int = 3
+    prior: Prior = dataclasses.field(default_factory=Prior)
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        checks.model_parts(self.network, self.prior)
+        checks.count("components", self.components)
+
+    @property
+    def num_outputs(self) -> int:
+        """Three per component."""
+        return 3 * self.components
+
+    @property
+    def real_target(self) -> bool:
+        """True: y is a real number."""
+        return True
+
+    def check_target(self, y: Any, rows: int) -> np.ndarray:
+        """Finite targets as float64 `(B,)`."""
+        return checks.targets(y, rows)
+
+    def mixture(self, ops: Ops, outputs: Array) -> tuple[Array, Array, Array]:
+        """(loc, scale, logits) of the mixture, `(..., M)` each, from outputs `(..., 3 M)`."""
+        m = self.components
+        logits, loc, log_scale = outputs[..., :m], outputs[..., m : 2 * m], outputs[..., 2 * m :]
+        return loc, ops.at_least(ops.exp(log_scale), SCALE_FLOOR), logits
+
+    def likelihood(self, backend: Backend, outputs: Array) -> Any:
+        """UnivariateGaussianMixture of the PPL."""
+        loc, scale, logits = self.mixture(backend.ops, outputs)
+        return backend.dist.UnivariateGaussianMixture(loc, scale, logits=logits)
+
+    def log_likelihood(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Log density of the mixture at the observed y."""
+        loc, scale, logits = self.mixture(NUMPY, outputs)
+        return neuron.log_prob(NUMPY, y, loc, scale, neuron.log_normalize(NUMPY, logits))
+
+    def sample_target(self, outputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A component by the Gumbel-max trick, then a value from it."""
+        loc, scale, logits = self.mixture(NUMPY, outputs)
+        k = np.argmax(logits + rng.gumbel(size=logits.shape), axis=-1)[..., None]
+        loc, scale = np.take_along_axis(loc, k, -1)[..., 0], np.take_along_axis(scale, k, -1)[..., 0]
+        return loc + scale * rng.normal(size=loc.shape)
+
+    def prediction(self, outputs: np.ndarray, units: Standardizer | None, backend: Backend) -> RegressionPrediction:
+        """The posterior predictive density, a mixture over draws and components, in the units of the data."""
+        loc, scale, logits = self.mixture(NUMPY, outputs)
+        if units is not None:
+            loc, scale = units.restore(loc), scale * units.scale
+        return RegressionPrediction(loc, scale, neuron.log_normalize(NUMPY, logits), backend)
+
+    def output_names(self, class_names: list[str] | None) -> list[str]:  # noqa: ARG002
+        """The roles of the outputs, by component."""
+        return [f"{role}_{m}" for role in ("logit", "loc", "log_scale") for m in range(self.components)]
+
+    def start(self, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Components spread over the standardised target, each of scale 0.6."""
+        if self.network.readout == "linear":
+            m = self.components
+            loc = np.linspace(-0.5, 0.5, m) if m > 1 else np.zeros(1)
+            values["readout.bias"] = np.concatenate([np.zeros(m), loc, np.full(m, -0.5)])
+            values["readout.weight"] = 0.1 * values["readout.weight"]
+        return values

@@ -1,0 +1,143 @@
+r"""The neuron: a univariate Gaussian mixture with one component per input.
+
+Neuron j, given inputs x in R^K, is a distribution over a scalar y,
+
+    p_j(y | x) = sum_k weights_jk N(y; x_k - loc_jk, scale_jk^2),                                       (1)
+
+and its activation is the log density of that distribution at y = 0,
+
+    a_j(x) = log p_j(0 | x) = logsumexp_k [ log weights_jk + log N(x_k; loc_jk, scale_jk^2) ].          (2)
+
+Source: uGMM-NN, arXiv:2509.07569; equation (2) is what the paper computes, (1) is the reading that makes the neuron
+a proper density. As a function of x, (2) is *not* a density for K > 1.
+
+Every function is written once for NumPy, torch and JAX: the first argument `ops` brings the array library. The last
+axis is always the K mixture components; all leading axes broadcast. Log values are in nats. Values may be -inf (an
+impossible value), gradients are never NaN: a component of weight zero or at infinite distance contributes nothing.
+"""
+
+import math
+
+from ugmm_ppl.ops import Array, Ops
+
+HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
+
+
+def activation(ops: Ops, x: Array, loc: Array, scale: Array, log_weights: Array) -> Array:
+    """Log density at y = 0 of J neurons, equation (2).
+
+    Args:
+        ops: The array library.
+        x: Inputs, `(..., K)`. An infinite input makes its component impossible.
+        loc: Component locations `(..., J, K)`, or `0.0` for tied means.
+        scale: Component scales, positive, `(..., J, K)`.
+        log_weights: Log of the mixture weights, `(..., J, K)`, -inf allowed.
+
+    Returns:
+        Activations `(..., J)` in nats; the leading axes are those of `x` and the parameters, broadcast.
+    """
+    x = x[..., None, :]  # (..., 1, K)
+    infinite = abs(x) == math.inf
+    component_means = ops.where(infinite, 0.0, x) - loc  # (..., J, K), the means of equation (1)
+    terms = _log_terms(ops, -component_means, scale, log_weights)  # each component's log density at y = 0
+    return logsumexp(ops, terms + ops.where(infinite, -math.inf, 0.0))
+
+
+def log_prob(ops: Ops, value: Array, loc: Array, scale: Array, log_weights: Array) -> Array:
+    """Log density of a univariate Gaussian mixture, log sum_k weights_k N(value; loc_k, scale_k^2).
+
+    Args:
+        ops: The array library.
+        value: Points `(...)`; an infinite one has density zero.
+        loc: Component means `(..., K)`.
+        scale: Component scales, positive, `(..., K)`.
+        log_weights: Log of the mixture weights `(..., K)`, -inf allowed.
+
+    Returns:
+        Log densities `(...)` in nats.
+    """
+    infinite = abs(value) == math.inf
+    residual = ops.where(infinite, 0.0, value)[..., None] - loc  # (..., K)
+    return ops.where(infinite, -math.inf, logsumexp(ops, _log_terms(ops, residual, scale, log_weights)))
+
+
+def responsibilities(ops: Ops, value: Array, loc: Array, scale: Array, log_weights: Array) -> Array:
+    """Posterior probability of each component given a value, weights_k N_k / sum_i weights_i N_i.
+
+    Arguments as in `log_prob`. Returns `(..., K)`; rows sum to one, or are zero where the value is impossible.
+    """
+    terms = _log_terms(ops, value[..., None] - loc, scale, log_weights)
+    total = logsumexp(ops, terms)[..., None]
+    possible = ops.isfinite(total)
+    return ops.where(possible, ops.exp(terms - ops.where(possible, total, 0.0)), 0.0)
+
+
+def cdf(ops: Ops, value: Array, loc: Array, scale: Array, log_weights: Array) -> Array:
+    """Distribution function, sum_k weights_k Phi((value - loc_k) / scale_k). Arguments as in `log_prob`."""
+    z = (value[..., None] - loc) / scale  # (..., K)
+    return ops.sum(ops.exp(log_weights) * ops.ndtr(z), -1)
+
+
+def mean(ops: Ops, loc: Array, log_weights: Array) -> Array:
+    """Mean of the mixture, sum_k weights_k loc_k: `(..., K)` to `(...)`."""
+    return ops.sum(ops.exp(log_weights) * loc, -1)
+
+
+def variance(ops: Ops, loc: Array, scale: Array, log_weights: Array) -> Array:
+    """Variance of the mixture, sum_k weights_k (scale_k^2 + (loc_k - mean)^2): `(..., K)` to `(...)`."""
+    centred = loc - mean(ops, loc, log_weights)[..., None]  # centred first: no cancellation of large means
+    return ops.sum(ops.exp(log_weights) * (scale * scale + centred * centred), -1)
+
+
+def quantile(ops: Ops, u: Array, loc: Array, scale: Array, log_weights: Array, steps: int = 64) -> Array:
+    """Smallest bracket of the value with distribution function u, by bisection.
+
+    The bracket is the outermost component mean -/+ 40 of its scales, halved `steps` times.
+
+    Args:
+        ops: The array library.
+        u: Probabilities in (0, 1), `(...)`.
+        loc: Component means `(..., K)`.
+        scale: Component scales, positive, `(..., K)`.
+        log_weights: Log of the mixture weights `(..., K)`.
+        steps: Halvings; 64 reach the resolution of float64.
+
+    Returns:
+        Quantiles `(...)`.
+    """
+    low = -ops.max(40.0 * scale - loc, -1)[..., 0] + 0.0 * u
+    high = ops.max(40.0 * scale + loc, -1)[..., 0] + 0.0 * u
+    for _ in range(steps):
+        middle = 0.5 * (low + high)
+        below = cdf(ops, middle, loc, scale, log_weights) < u
+        low, high = ops.where(below, middle, low), ops.where(below, high, middle)
+    return 0.5 * (low + high)
+
+
+def logsumexp(ops: Ops, terms: Array) -> Array:
+    """log sum_k exp(terms_k) over the last axis, with the true maximum and gradients that are never NaN.
+
+    A row that is -inf everywhere gives -inf and gradient zero, where the libraries' own functions give NaN.
+    """
+    peak = ops.max(terms, -1)  # (..., 1), no gradient: it cancels
+    peak = ops.where(ops.isfinite(peak), peak, 0.0)
+    total = ops.sum(ops.exp(terms - peak), -1)  # (...)
+    possible = total != 0.0  # NaN counts as possible, so that it is passed on and not hidden
+    return ops.where(possible, ops.log(ops.where(possible, total, 1.0)) + peak[..., 0], -math.inf)
+
+
+def log_normalize(ops: Ops, logits: Array) -> Array:
+    """Log weights from logits, logits - logsumexp(logits) over the last axis; -inf logits give weight zero."""
+    return logits - logsumexp(ops, logits)[..., None]
+
+
+def safe_log(ops: Ops, probs: Array) -> Array:
+    """Logarithm with log 0 = -inf and gradient zero there."""
+    positive = probs > 0.0
+    return ops.where(positive, ops.log(ops.where(positive, probs, 1.0)), -math.inf)
+
+
+def _log_terms(ops: Ops, residual: Array, scale: Array, log_weights: Array) -> Array:
+    """log weights_k + log N(residual_k; 0, scale_k^2), `(..., K)`."""
+    z = residual / scale
+    return (log_weights - ops.log(scale) - HALF_LOG_2PI) - 0.5 * z * z

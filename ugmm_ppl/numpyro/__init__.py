@@ -1,0 +1,11 @@
+"""The parts for NumPyro models: a distribution, and a layer."""
+
+from ugmm_ppl.backend import require as _require
+
+for _package in ("jax", "numpyro", "optax"):
+    _require(_package, "numpyro")
+
+from ugmm_ppl.numpyro.distribution import UnivariateGaussianMixture as UnivariateGaussianMixture  # noqa: E402
+from ugmm_ppl.numpyro.layer import UGMMLayer as UGMMLayer  # noqa: E402
+
+__all__ = ["UGMMLayer", "UnivariateGaussianMixture"]

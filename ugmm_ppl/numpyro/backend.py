@@ -1,0 +1,150 @@
+"""`Backend` for NumPyro."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions
+from jax import Array
+from numpyro import handlers
+from numpyro.distributions import constraints
+from numpyro.distributions.transforms import Transform, biject_to
+
+from ugmm_ppl import checks
+from ugmm_ppl.backend import Bijector, Site
+from ugmm_ppl.numpyro import inference
+from ugmm_ppl.numpyro.distribution import UnivariateGaussianMixture
+from ugmm_ppl.numpyro.ops import OPS
+from ugmm_ppl.prior import SIMPLEX, Distribution
+
+
+class JaxBijector:
+    """A NumPyro transform from the reals onto a support."""
+
+    def __init__(self, transform: Transform) -> None:
+        self._transform = transform
+
+    def constrain(self, u: Array) -> tuple[Array, Array]:
+        """Constrained value and the sum of log |d value / d u|."""
+        value = self._transform(u)
+        return value, self._transform.log_abs_det_jacobian(u, value).sum()
+
+    def unconstrain(self, value: Array) -> Array:
+        """Inverse of `constrain`."""
+        return self._transform.inv(value)
+
+
+class NumpyroBackend:
+    """The primitives of NumPyro under the names of `ugmm_ppl.backend.Backend`."""
+
+    name = "numpyro"
+    ops = OPS
+    dist = SimpleNamespace(**vars(numpyro.distributions), UnivariateGaussianMixture=UnivariateGaussianMixture)
+    inference = inference
+
+    def sample(self, name: str, distribution: Any, obs: Array | None = None) -> Array:
+        """`numpyro.sample`."""
+        return numpyro.sample(name, distribution, obs=obs)
+
+    def plate(self, name: str, size: int) -> Any:
+        """`numpyro.plate` along axis -1."""
+        return numpyro.plate(name, size, dim=-1)
+
+    def scale(self, factor: float) -> Any:
+        """`handlers.scale`."""
+        return handlers.scale(scale=factor)
+
+    def deterministic(self, name: str, value: Array) -> Array:
+        """`numpyro.deterministic`."""
+        return numpyro.deterministic(name, value)
+
+    def factor(self, name: str, value: Array) -> None:
+        """`numpyro.factor`."""
+        numpyro.factor(name, value)
+
+    def uniform(self, shape: tuple[int, ...], like: Array) -> Array:
+        """Uniform numbers from the key of the surrounding seed handler."""
+        return jax.random.uniform(numpyro.prng_key(), shape, like.dtype)
+
+    def array(self, value: Any) -> Array:
+        """Array of default dtype and device; whole numbers stay whole."""
+        return jnp.asarray(value)
+
+    def concatenate(self, parts: Sequence[Array]) -> Array:
+        """Join 1-D arrays."""
+        return jnp.concatenate(list(parts))
+
+    def build(self, spec: Distribution, shape: tuple[int, ...], like: Array | None = None) -> Any:
+        """The NumPyro distribution of a description, expanded to `shape`, all of it one event."""
+        dtype = jnp.zeros(()).dtype if like is None else like.dtype
+        args, kwargs = [jnp.asarray(a, dtype) for a in spec.args], {k: jnp.asarray(a, dtype) for k, a in spec.kwargs.items()}
+        if spec.name in SIMPLEX:  # a scalar concentration is symmetric
+            args = [jnp.broadcast_to(a, (shape[-1],)) if a.ndim == 0 else a for a in args]
+            kwargs = {k: jnp.broadcast_to(a, (shape[-1],)) if a.ndim == 0 else a for k, a in kwargs.items()}
+        with checks.building(spec):
+            distribution = getattr(numpyro.distributions, spec.name)(*args, **kwargs)
+            return distribution.expand(shape[: len(shape) - distribution.event_dim]).to_event(
+                len(shape) - distribution.event_dim
+            )
+
+    def normal_parameters(self, distribution: Any) -> tuple[Array, Array] | None:
+        """(loc, scale) of a Normal under any number of Independent and Expanded wrappers."""
+        wrappers = (numpyro.distributions.Independent, numpyro.distributions.ExpandedDistribution)
+        while isinstance(distribution, wrappers):
+            distribution = distribution.base_dist
+        return (distribution.loc, distribution.scale) if type(distribution) is numpyro.distributions.Normal else None
+
+    def bijector(self, distribution: Any) -> Bijector | None:
+        """`biject_to` the support, None for the reals."""
+        support = distribution.support
+        while isinstance(support, type(constraints.real_vector)):
+            support = support.base_constraint
+        if support is constraints.real:
+            return None
+        return JaxBijector(biject_to(distribution.support))
+
+    def trace(self, model: Callable[..., Any], values: Mapping[str, Array], *args: Any, **kwargs: Any) -> dict[str, Site]:
+        """Sample sites of one run with the given values; random numbers come from the surrounding seed handler."""
+        trace = handlers.trace(handlers.substitute(model, data=values)).get_trace(*args, **kwargs)
+        return {
+            name: Site(site["fn"], site["value"], 1.0 if site["scale"] is None else site["scale"], site["is_observed"])
+            for name, site in trace.items()
+            if site["type"] == "sample"
+        }
+
+    @contextlib.contextmanager
+    def settings(self, *, dtype: str, device: str) -> Iterator[None]:
+        """Default dtype and device of JAX."""
+        with jax.enable_x64(dtype == "float64"), jax.default_device(self.device(device)):
+            yield
+
+    def device(self, name: str) -> Any:
+        """The JAX device called "cpu", "gpu", "cuda" or "cuda:1".
+
+        Raises:
+            ValueError: It is not there; the message lists what is.
+        """
+        kinds = {"cpu": _devices("cpu"), "cuda": _devices("cuda")}
+        available = ["cpu", *(f"cuda:{i}" for i in range(len(kinds["cuda"])))]
+        wanted = {"gpu": "cuda:0", "cuda": "cuda:0"}.get(name, name)
+        if wanted not in available:
+            raise checks.no_device(name, available)
+        kind, _, index = wanted.partition(":")
+        return kinds[kind][int(index or 0)]
+
+
+def _devices(kind: str) -> list[Any]:
+    try:
+        return jax.devices(kind)
+    except RuntimeError:  # JAX's way of saying that there is none
+        return []
+
+
+BACKEND = NumpyroBackend()

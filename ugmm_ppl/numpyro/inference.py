@@ -1,0 +1,236 @@
+"""Training, sampling and evaluation on JAX; mirrors `ugmm_ppl.pyro.inference`. Arrays in and out are NumPy."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from numpyro import handlers
+from numpyro.infer import MCMC, NUTS
+
+from ugmm_ppl.progress import Progress
+from ugmm_ppl.training import Minimum, NutsDraws
+
+if TYPE_CHECKING:
+    from ugmm_ppl.guide import Guide
+    from ugmm_ppl.model.base import NetworkModel
+
+
+def seeded(seed: int) -> Any:
+    """Context in which models draw their random numbers from `seed`."""
+    return handlers.seed(rng_seed=seed)
+
+
+def minimise(
+    objective: Callable[..., Array],
+    initial: Mapping[str, np.ndarray],
+    noise_shapes: Mapping[str, tuple[int, ...]],
+    data: tuple[np.ndarray, np.ndarray],
+    batches: Iterator[np.ndarray],
+    learning_rates: np.ndarray,
+    *,
+    seed: int,
+    progress: Progress,
+) -> Minimum:
+    """Minimise a stochastic objective by Adam, in compiled blocks of steps.
+
+    Args:
+        objective: `objective(params, noise, x, y)`, a scalar.
+        initial: Start parameters.
+        noise_shapes: Shapes of the standard normal numbers of one step.
+        data: All inputs `(N, K)` and targets `(N,)`.
+        batches: Row numbers of every step, `(B,)`.
+        learning_rates: One per step.
+        seed: Seed of the noise.
+        progress: Told the losses of every block.
+
+    Returns:
+        The parameters after the last good step, the losses, and what stopped it.
+    """
+    optimiser = optax.scale_by_adam()
+    x, y = (jnp.asarray(a) for a in data)
+
+    def gradient(params: Any, key: Array, rows: Array) -> Any:
+        key_noise, key_model = jax.random.split(key)
+        noise = _normals(key_noise, noise_shapes)
+        with handlers.seed(rng_seed=key_model):
+            return jax.value_and_grad(objective)(params, noise, x[rows], y[rows])
+
+    def step(carry: Any, now: Any) -> Any:
+        params, state, good = carry
+        key, rows, rate = now
+        loss, grads = gradient(params, key, rows)
+        good &= jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
+        update, new_state = optimiser.update(grads, state)
+        new = jax.tree.map(lambda p, u: p - rate * u, params, update)
+        return jax.tree.map(lambda a, b: jnp.where(good, a, b), (new, new_state), (params, state)) + (good,), loss
+
+    @jax.jit
+    def block(params: Any, state: Any, keys: Array, rows: Array, rates: Array) -> Any:
+        return jax.lax.scan(step, (params, state, jnp.array(True)), (keys, rows, rates))
+
+    params = {name: jnp.asarray(value) for name, value in initial.items()}
+    state = optimiser.init(params)
+    rates = jnp.asarray(learning_rates, next(iter(params.values())).dtype)
+    base = jax.random.key(seed)
+    losses: list[np.ndarray] = []
+    done = 0
+    try:
+        for size in progress.blocks(len(learning_rates)):
+            keys = jax.vmap(functools.partial(jax.random.fold_in, base))(jnp.arange(done, done + size))
+            rows = jnp.asarray(np.stack([next(batches) for _ in range(size)]))
+            (params, state, good), block_losses = block(params, state, keys, rows, rates[done : done + size])
+            block_losses = np.asarray(block_losses)
+            if not good:
+                bad = _first_bad(block_losses, gradient, params, keys, rows)
+                grads = {k: np.asarray(g) for k, g in gradient(params, keys[bad], rows[bad])[1].items()}
+                return Minimum(_numpy(params), np.concatenate([*losses, block_losses[:bad]]), failed=(done + bad, grads))
+            losses.append(block_losses)
+            done += size
+            progress.update(size, float(block_losses.mean()))
+    except KeyboardInterrupt:
+        return Minimum(_numpy(params), np.concatenate([*losses, np.empty(0)]), interrupted=True)
+    return Minimum(_numpy(params), np.concatenate([*losses, np.empty(0)]))
+
+
+def _first_bad(losses: np.ndarray, gradient: Any, params: Any, keys: Array, rows: Array) -> int:
+    """Index of the step in a block that stopped it; from there on the parameters stood still."""
+    for i in range(len(losses)):
+        if not np.isfinite(losses[i]):
+            return i
+    for i in range(len(losses)):  # finite losses, so a gradient: the first that is bad at the state where it stopped
+        if not all(bool(jnp.isfinite(g).all()) for g in gradient(params, keys[i], rows[i])[1].values()):
+            return i
+    return 0
+
+
+def guide_draws(guide: Guide, params: Mapping[str, np.ndarray], indices: range, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Draws number `indices` from a guide: site -> `(S, ...)`, and log q of the values `(S,)`; a draw depends on its number alone."""
+    from ugmm_ppl.guide import constrain
+
+    params = {name: jnp.asarray(value) for name, value in params.items()}
+    base = jax.random.key(seed)
+
+    @jax.jit
+    def draw(index: Array) -> Any:
+        unconstrained = guide.draw(params, _normals(jax.random.fold_in(base, index), guide.noise_shapes()))
+        values, log_dets = constrain(guide.sites, unconstrained)
+        return values, jnp.asarray(guide.log_prob(params, unconstrained) - sum(log_dets.values()), jnp.float32)
+
+    drawn = [jax.device_get(draw(jnp.asarray(i))) for i in indices]
+    return {name: np.stack([values[name] for values, _ in drawn]) for name in drawn[0][0]}, np.array([q for _, q in drawn])
+
+
+def outputs(model: NetworkModel, draws: Mapping[str, np.ndarray], x: np.ndarray, chunk_size: int) -> np.ndarray:
+    """Network outputs `(S, B, O)` for draws `(S, ...)`, a chunk of examples and one draw at a time."""
+    run = _compiled_outputs(model, jax.config.jax_enable_x64)
+    device_draws = {name: jnp.asarray(value) for name, value in draws.items()}
+    rows = min(chunk_size, len(x))
+    parts = []
+    for start in range(0, len(x), rows):
+        chunk = x[start : start + rows]
+        padded = np.concatenate([chunk, np.zeros((rows - len(chunk), x.shape[1]))])  # one shape: compiled once
+        parts.append(np.asarray(run(device_draws, jnp.asarray(padded)))[:, : len(chunk)])
+    return np.concatenate(parts, axis=1)
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled_outputs(model: NetworkModel, x64: bool) -> Callable[..., Array]:  # noqa: ARG001
+    from ugmm_ppl.numpyro.backend import BACKEND
+
+    def one(draw: Mapping[str, Array], x: Array) -> Array:
+        return handlers.substitute(model.outputs, data=draw)(BACKEND, x)
+
+    return jax.jit(lambda draws, x: jax.lax.map(lambda draw: one(draw, x), draws))
+
+
+def log_prior(model: NetworkModel, draws: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Log prior density of draws `(S, ...)`: `(S,)`."""
+    from ugmm_ppl.numpyro.backend import BACKEND
+
+    x = jnp.zeros((1, model.network.sizes[0]))
+
+    @jax.jit
+    def one(draw: Mapping[str, Array]) -> Array:
+        sites = BACKEND.trace(model.outputs, draw, BACKEND, x)
+        return sum(site.distribution.log_prob(site.value).sum() for site in sites.values())
+
+    size = len(next(iter(draws.values())))
+    return np.array([one({name: jnp.asarray(value[i]) for name, value in draws.items()}) for i in range(size)], dtype=np.float64)
+
+
+def prior_draws(model: NetworkModel, x: np.ndarray, num_draws: int, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Draws from the prior, site -> `(S, ...)`, and the network's outputs under them `(S, B, O)`."""
+    from ugmm_ppl.numpyro.backend import BACKEND
+
+    inputs = jnp.asarray(x)
+
+    @jax.jit
+    def one(key: Array) -> Any:
+        trace = handlers.trace(handlers.seed(model.outputs, key))
+        result = trace(BACKEND, inputs)
+        return {name: site["value"] for name, site in trace.trace.items() if site["type"] == "sample"}, result
+
+    drawn = [jax.device_get(one(key)) for key in jax.random.split(jax.random.key(seed), num_draws)]
+    return {name: np.stack([values[name] for values, _ in drawn]) for name in drawn[0][0]}, np.stack([o for _, o in drawn])
+
+
+def nuts(
+    model: Callable[..., Any],
+    data: tuple[np.ndarray, np.ndarray],
+    starts: list[dict[str, np.ndarray]],
+    *,
+    data_size: float,
+    num_warmup: int,
+    num_draws: int,
+    seed: int,
+    progress: bool,
+) -> NutsDraws:
+    """Draw from the posterior by NUTS, one chain per start, all chains at once.
+
+    Args:
+        model: Bound model.
+        data: Inputs and targets.
+        starts: Unconstrained start values of each chain.
+        data_size: Rows the likelihood counts for: N, or N / temperature.
+        num_warmup: Adaptation steps.
+        num_draws: Draws kept per chain.
+        seed: Seed.
+        progress: Show a progress bar.
+
+    Returns:
+        Values `(C, S, ...)` by site and per-draw statistics `(C, S)`.
+    """
+    x, y = (jnp.asarray(a) for a in data)
+    chains = len(starts)
+    sampler = MCMC(
+        NUTS(lambda x, y: model(x, y, data_size=data_size)),
+        num_warmup=num_warmup,
+        num_samples=num_draws,
+        num_chains=chains,
+        chain_method="vectorized",
+        progress_bar=progress,
+    )
+    init = {name: jnp.asarray(np.stack([start[name] for start in starts])) for name in starts[0]}
+    if chains == 1:
+        init = {name: value[0] for name, value in init.items()}
+    sampler.run(jax.random.key(seed), x, y, init_params=init, extra_fields=("diverging",))
+    return NutsDraws(
+        {name: np.asarray(value) for name, value in sampler.get_samples(group_by_chain=True).items()},
+        {"diverging": np.asarray(sampler.get_extra_fields(group_by_chain=True)["diverging"])},
+    )
+
+
+def _normals(key: Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
+    keys = jax.random.split(key, max(1, len(shapes)))
+    return {name: jax.random.normal(k, shape) for k, (name, shape) in zip(keys, shapes.items(), strict=False)}
+
+
+def _numpy(params: Mapping[str, Array]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(value) for name, value in params.items()}

@@ -1,0 +1,238 @@
+"""`Fit`: a fitted model; draws, predictions, log likelihood, ArviZ, save and load. All arrays out are NumPy."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from ugmm_ppl import checks, storage
+from ugmm_ppl.backend import Backend, load_backend
+from ugmm_ppl.data import Standardizer
+from ugmm_ppl.guide import Guide, latent_sites, make_guide
+from ugmm_ppl.model.base import NetworkModel
+
+CHUNK_ELEMENTS = 2**22
+"""Entries of the largest temporary of a prediction, rows x J x K of the largest layer; 16 MiB in float32."""
+
+
+class Fit:
+    """A fitted model. Made by `ugmm_ppl.fit` and `ugmm_ppl.load`.
+
+    Attributes:
+        model: The model.
+        backend: "pyro" or "numpyro".
+        method: "svi", "map" or "nuts".
+        guide: "normal", "lowrank" or "delta".
+        losses: Negative ELBO (or log joint) in nats by restart and step, `(restarts, steps)`; NaN after a run that ended early.
+        interrupted: Training was stopped from the keyboard.
+        feature_names: Names of the K inputs.
+        class_names: Names of the classes, or None.
+        state: Guide parameters of each restart; for "nuts" one dict of draws `(C, S, ...)`.
+        stats: For "nuts", statistics per draw `(C, S)`.
+        train_x, train_y: The data it was fitted to; None after `load`.
+    """
+
+    def __init__(
+        self, *, model: NetworkModel, backend: str, method: str, guide: str, dtype: str, device: str, seed: int, temperature: float,
+        init_scale: float, rank: int, x_units: Standardizer | None, y_units: Standardizer | None, feature_names: list[str],
+        class_names: list[str] | None, train_x: np.ndarray | None = None, train_y: np.ndarray | None = None,
+    ) -> None:  # fmt: skip
+        self.model, self.backend, self.method, self.guide = model, backend, method, guide
+        self.dtype, self.device, self.seed, self.temperature = dtype, device, seed, temperature
+        self.init_scale, self.rank = init_scale, rank
+        self.x_units, self.y_units = x_units, y_units
+        self.feature_names, self.class_names = feature_names, class_names
+        self.train_x, self.train_y = train_x, train_y
+        self.state: list[dict[str, np.ndarray]] = []
+        self.stats: dict[str, np.ndarray] = {}
+        self.losses = np.empty((0, 0))
+        self.interrupted = False
+
+    def __repr__(self) -> str:
+        """One line: what was fitted, and how."""
+        return f"Fit({self.model!r}, backend={self.backend!r}, method={self.method!r}, chains={self.num_chains})"
+
+    @property
+    def num_chains(self) -> int:
+        """Number of chains C: restarts, or chains of NUTS."""
+        return len(next(iter(self.state[0].values()))) if self.method == "nuts" else len(self.state)
+
+    def add_restart(self, params: dict[str, np.ndarray], losses: np.ndarray, num_steps: int) -> None:
+        """Append one run of training."""
+        self.state.append(params)
+        row = np.full((1, num_steps), np.nan)
+        row[0, : len(losses)] = losses
+        self.losses = row if len(self.losses) == 0 else np.concatenate([self.losses, row])
+
+    def to_network(self, x: np.ndarray) -> np.ndarray:
+        """Inputs as the network sees them."""
+        return x if self.x_units is None else self.x_units.standardize(x)
+
+    def to_network_target(self, y: np.ndarray) -> np.ndarray:
+        """Targets as the likelihood sees them."""
+        return y if self.y_units is None else self.y_units.standardize(y)
+
+    def make_guide(self) -> Guide:
+        """The guide over the latent sites of the model; needs no data."""
+        backend = self._backend
+        with backend.inference.seeded(self.seed):
+            sites = latent_sites(backend, self.model.outputs, backend, backend.array(np.zeros((1, self.model.network.sizes[0]))))
+        return make_guide(self.guide, backend, sites, init_scale=self.init_scale, rank=self.rank)
+
+    def posterior(self, num_draws: int | None = None, *, derived: bool = False, seed: int | None = None) -> dict[str, np.ndarray]:
+        """Posterior draws of all latent sites.
+
+        Args:
+            num_draws: Draws S per chain; None is 1000, one for "map", and all that were kept for "nuts".
+            derived: Add `scale` and `weights` of every layer where `log_scale` and `logits` are sampled.
+            seed: Seed of draws from a guide; None is the seed of the fit.
+
+        Returns:
+            Site name -> array `(C, S, ...)`.
+        """
+        draws = self._draws(range(self._count_draws(num_draws)), seed)[0]
+        if derived:
+            for name, value in list(draws.items()):
+                if name.endswith(".log_scale"):
+                    draws[name.removesuffix("log_scale") + "scale"] = np.exp(value)
+                if name.endswith(".logits"):
+                    weights = np.exp(value - value.max(-1, keepdims=True))
+                    draws[name.removesuffix("logits") + "weights"] = weights / weights.sum(-1, keepdims=True)
+        return draws
+
+    def log_q(self, num_draws: int | None = None, *, seed: int | None = None) -> np.ndarray:
+        """Log density of the guide at its draws, `(C, S)` in nats, matching `posterior` of the same arguments; "svi" only."""
+        if self.method != "svi":
+            raise ValueError(f"log_q needs method='svi'; this fit is by {self.method!r}, which has no guide density.")
+        return self._draws(range(self._count_draws(num_draws)), seed)[1]
+
+    def log_p(self, x: Any = None, y: Any = None, num_draws: int | None = None, *, seed: int | None = None) -> np.ndarray:
+        """Log joint density log p(theta) + log p(y | x, theta) of the training data at the draws, `(C, S)` in nats.
+
+        Args:
+            x: The training inputs, if the fit does not hold them (after `load`).
+            y: The training targets, likewise.
+            num_draws: As in `posterior`.
+            seed: As in `posterior`.
+        """
+        x, y = self._training_data(x, y)
+        draws, _ = self._draws(range(self._count_draws(num_draws)), seed)
+        with self._settings():
+            prior = np.stack([self._backend.inference.log_prior(self.model, _chain(draws, c)) for c in range(self.num_chains)])
+        return prior + self.log_likelihood(x, y, num_draws, seed=seed, units=False).sum(-1)
+
+    def predict(self, x: Any, *, num_draws: int | None = None, chunk_size: int | None = None, seed: int | None = None) -> Any:
+        """Posterior predictive distribution of y for each row of x.
+
+        Args:
+            x: Inputs `(B, K)`, in the units of the training data.
+            num_draws: Draws per chain; None is 200, one for "map", and all that were kept for "nuts".
+            chunk_size: Rows at a time, which bounds the memory; None keeps the largest temporary near 16 MiB.
+            seed: Seed of the draws.
+
+        Returns:
+            `ClassPrediction` or `RegressionPrediction`.
+        """
+        return self.model.prediction(self.outputs(x, num_draws=num_draws, chunk_size=chunk_size, seed=seed), self.y_units, self._backend)
+
+    def outputs(
+        self, x: Any, *, num_draws: int | None = None, chunk_size: int | None = None, seed: int | None = None
+    ) -> np.ndarray:
+        """Network outputs for every posterior draw, `(C, S, B, O)`; arguments as in `predict`."""
+        x = self.to_network(checks.inputs(x, self.model.network.sizes[0]))
+        total = self._count_draws(num_draws, default=200)
+        if chunk_size is None:
+            chunk_size = max(1, CHUNK_ELEMENTS // self.model.network.largest_layer(self.model.num_outputs))
+        checks.count("chunk_size", chunk_size)
+        parameters = sum(int(np.prod(site.shape)) for site in self.make_guide().sites.values())
+        draws_at_once = max(1, 2**24 // parameters)  # 64 MiB of float32 parameters
+        result = np.empty((self.num_chains, total, len(x), self.model.num_outputs), dtype=self.dtype)
+        for first in range(0, total, draws_at_once):
+            block = range(first, min(total, first + draws_at_once))
+            draws, _ = self._draws(block, seed)
+            with self._settings():
+                for c in range(self.num_chains):
+                    result[c, block.start : block.stop] = self._backend.inference.outputs(self.model, _chain(draws, c), x, chunk_size)
+        return result
+
+    def log_likelihood(
+        self, x: Any = None, y: Any = None, num_draws: int | None = None, *, chunk_size: int | None = None, seed: int | None = None,
+        units: bool = True,
+    ) -> np.ndarray:  # fmt: skip
+        """Pointwise log likelihood log p(y_b | x_b, theta_s), `(C, S, B)` in nats.
+
+        Args:
+            x: Inputs `(B, K)`; None for the training data.
+            y: Targets `(B,)`; None for the training data.
+            num_draws: As in `predict`.
+            chunk_size: As in `predict`.
+            seed: As in `predict`.
+            units: Densities per unit of y as the user gave it; False: per standard deviation of the training targets.
+        """
+        x, y = self._training_data(x, y)
+        x = checks.inputs(x, self.model.network.sizes[0])
+        y = self.to_network_target(self.model.check_target(y, len(x)))
+        outputs = self.outputs(x, num_draws=num_draws, chunk_size=chunk_size, seed=seed)
+        jacobian = 0.0 if self.y_units is None or not units else float(np.log(self.y_units.scale))
+        return np.stack([self.model.log_likelihood(chain.astype(np.float64), y) for chain in outputs]) - jacobian
+
+    def sample_predictive(self, x: Any, *, num_draws: int | None = None, seed: int | None = None) -> np.ndarray:
+        """One y per posterior draw and row of x, `(C, S, B)`, in the units of the data."""
+        rng = np.random.default_rng(self.seed if seed is None else seed)
+        drawn = self.model.sample_target(self.outputs(x, num_draws=num_draws, seed=seed), rng)
+        return drawn if self.y_units is None else self.y_units.restore(drawn)
+
+    def to_arviz(self, x: Any = None, y: Any = None, **options: Any) -> Any:
+        """Everything in one ArviZ tree; see `ugmm_ppl.arviz.to_arviz` for the options."""
+        from ugmm_ppl.arviz import to_arviz
+
+        return to_arviz(self, x, y, **options)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fit to one `.npz` file: arrays and a JSON description, no pickle, no training data."""
+        storage.save(self, path)
+
+    @property
+    def _backend(self) -> Backend:
+        return load_backend(self.backend)
+
+    def _settings(self) -> Any:
+        return self._backend.settings(dtype=self.dtype, device=self.device)
+
+    def _count_draws(self, num_draws: int | None, default: int = 1000) -> int:
+        if num_draws is not None:
+            checks.count("num_draws", num_draws)
+        if self.method == "map":
+            return 1
+        if self.method == "nuts":
+            kept = next(iter(self.state[0].values())).shape[1]
+            if num_draws is not None and num_draws > kept:
+                raise ValueError(f"num_draws must be at most {kept}, the draws that NUTS kept per chain; got {num_draws}.")
+            return num_draws or kept
+        return num_draws or default
+
+    def _draws(self, indices: range, seed: int | None) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Draws of the given numbers, `(C, S, ...)` by site, and their log q `(C, S)`."""
+        if self.method == "nuts":
+            return {name: value[:, indices.start : indices.stop] for name, value in self.state[0].items()}, np.empty((0, 0))
+        base = self.seed if seed is None else checks.count("seed", seed, least=0)
+        with self._settings():
+            guide = self.make_guide()
+            chains = [
+                self._backend.inference.guide_draws(guide, params, indices, base + 1_000_003 * (c + 1))
+                for c, params in enumerate(self.state)
+            ]
+        return {name: np.stack([values[name] for values, _ in chains]) for name in chains[0][0]}, np.stack([q for _, q in chains])
+
+    def _training_data(self, x: Any, y: Any) -> tuple[Any, Any]:
+        if x is None and y is None and self.train_x is not None:
+            return self.train_x, self.train_y
+        if x is None or y is None:
+            raise ValueError("x and y are needed: this fit was loaded from a file, which holds no training data. Give both.")
+        return x, y
+
+
+def _chain(draws: dict[str, np.ndarray], chain: int) -> dict[str, np.ndarray]:
+    return {name: value[chain] for name, value in draws.items()}

@@ -1,0 +1,129 @@
+"""Predictions: what `Fit.predict` returns, as NumPy arrays in the units of the data."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ugmm_ppl import checks, neuron
+from ugmm_ppl.ops import NUMPY
+
+if TYPE_CHECKING:
+    from ugmm_ppl.backend import Backend
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassPrediction:
+    """Class probabilities.
+
+    Attributes:
+        draws: p(class | x, theta) for every posterior draw, `(C, S, B, classes)`.
+    """
+
+    draws: np.ndarray
+
+    @cached_property
+    def probs(self) -> np.ndarray:
+        """Posterior predictive class probabilities, the mean over draws, `(B, classes)`."""
+        return self.draws.mean((0, 1), dtype=np.float64)
+
+    @property
+    def label(self) -> np.ndarray:
+        """Most probable class code, `(B,)`."""
+        return self.probs.argmax(-1)
+
+    def log_density(self, y: np.ndarray) -> np.ndarray:
+        """log p(y | x, data) in nats of class codes y `(B,)`: `(B,)`."""
+        return NUMPY.log(np.take_along_axis(self.probs, np.asarray(y)[:, None], axis=-1)[:, 0])
+
+
+@dataclasses.dataclass(frozen=True)
+class RegressionPrediction:
+    """The posterior predictive density of each row: a univariate Gaussian mixture over draws and components.
+
+    Attributes:
+        loc: Means in the units of y, `(C, S, B, M)`.
+        scale: Scales in the units of y, `(C, S, B, M)`.
+        log_weights: Log weights within a draw, `(C, S, B, M)`.
+        backend: Whose normal distribution function the quantiles use.
+    """
+
+    loc: np.ndarray
+    scale: np.ndarray
+    log_weights: np.ndarray
+    backend: Backend = dataclasses.field(repr=False)
+
+    @cached_property
+    def _mixture(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(loc, scale, log_weights), `(B, C S M)` each: every draw weighs the same."""
+        chains, draws, rows, m = self.loc.shape
+        loc, scale, log_weights = (
+            np.moveaxis(a.astype(np.float64), 2, 0).reshape(rows, chains * draws * m)
+            for a in (self.loc, self.scale, self.log_weights)
+        )
+        return loc, scale, log_weights - np.log(chains * draws)
+
+    @cached_property
+    def mean(self) -> np.ndarray:
+        """Posterior predictive mean `(B,)`."""
+        loc, _, log_weights = self._mixture
+        return neuron.mean(NUMPY, loc, log_weights)
+
+    @cached_property
+    def std(self) -> np.ndarray:
+        """Posterior predictive standard deviation `(B,)`, of noise and parameters together."""
+        return np.sqrt(neuron.variance(NUMPY, *self._mixture))
+
+    @property
+    def draws(self) -> np.ndarray:
+        """Mean of y for every posterior draw, `(C, S, B)`."""
+        return neuron.mean(NUMPY, self.loc, self.log_weights)
+
+    def log_density(self, y: np.ndarray) -> np.ndarray:
+        """log p(y | x, data) in nats per unit of y, for y `(B,)`: `(B,)`."""
+        return neuron.log_prob(NUMPY, np.asarray(y, dtype=np.float64), *self._mixture)
+
+    def cdf(self, y: np.ndarray) -> np.ndarray:
+        """p(Y <= y | x, data) for y `(B,)`: `(B,)`; the probability integral transform of an observed y."""
+        with self.backend.settings(dtype="float64", device="cpu"):
+            arrays = [self.backend.array(a) for a in (np.asarray(y, dtype=np.float64), *self._mixture)]
+            return np.asarray(neuron.cdf(self.backend.ops, *arrays))
+
+    def quantile(self, q: float | np.ndarray) -> np.ndarray:
+        """Quantiles of the predictive density.
+
+        Args:
+            q: A probability in (0, 1), or an array of them `(Q,)`.
+
+        Returns:
+            `(B,)` for a number, `(Q, B)` for an array.
+
+        Raises:
+            ValueError: A probability outside (0, 1).
+        """
+        levels = np.atleast_1d(np.asarray(q, dtype=np.float64))
+        for level in levels:
+            checks.number("q", float(level), 0.0, 1.0)
+        rows = len(self._mixture[0])
+        with self.backend.settings(dtype="float64", device="cpu"):
+            mixture = [self.backend.array(a) for a in self._mixture]
+            found = [
+                np.asarray(neuron.quantile(self.backend.ops, self.backend.array(np.full(rows, level)), *mixture))
+                for level in levels
+            ]
+        return found[0] if np.ndim(q) == 0 else np.stack(found)
+
+    def samples(self, n: int, seed: int = 0) -> np.ndarray:
+        """Draw n values of y per row from the predictive density, `(n, B)`."""
+        checks.count("n", n)
+        rng = np.random.default_rng(seed)
+        loc, scale, log_weights = self._mixture
+        rows, components = loc.shape
+        total = np.cumsum(np.exp(log_weights), -1)
+        u = rng.uniform(size=(n, rows)) * total[:, -1]
+        k = np.stack([np.searchsorted(total[b], u[:, b], side="right") for b in range(rows)], axis=1).clip(0, components - 1)
+        at = np.arange(rows)
+        return loc[at, k] + scale[at, k] * rng.normal(size=(n, rows))

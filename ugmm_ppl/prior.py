@@ -1,0 +1,203 @@
+"""Priors on the parameters of the neurons, described as plain data and built by a backend."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from ugmm_ppl import checks
+from ugmm_ppl.ops import Array
+
+if TYPE_CHECKING:
+    from ugmm_ppl.backend import Backend
+    from ugmm_ppl.model.base import NetworkModel
+
+DISTRIBUTIONS = (
+    "AsymmetricLaplace", "Beta", "Cauchy", "Chi2", "Dirichlet", "Exponential", "Gamma", "Gumbel", "HalfCauchy",
+    "HalfNormal", "InverseGamma", "Kumaraswamy", "Laplace", "LogNormal", "Logistic", "Normal", "Pareto", "SoftLaplace",
+    "StudentT", "Uniform", "Weibull",
+)  # fmt: skip
+"""Names of the continuous distributions that Pyro and NumPyro share."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Distribution:
+    """A distribution as plain data: its name in both PPLs, and the arguments it will be built with."""
+
+    name: str
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Read as the call that made it."""
+        given = [repr(a) for a in self.args] + [f"{k}={v!r}" for k, v in self.kwargs.items()]
+        return f"dist.{self.name}({', '.join(given)})"
+
+
+class _Distributions:
+    """Makes a `Distribution` for each name that both PPLs have: `dist.Normal(0.0, 1.0)`."""
+
+    def __getattr__(self, name: str) -> Callable[..., Distribution]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        checks.choice("distribution", name, DISTRIBUTIONS)
+
+        def make(*args: Any, **kwargs: Any) -> Distribution:
+            """Describe the distribution; the arguments are those of the PPLs' class of that name."""
+            return Distribution(name, args, kwargs)
+
+        make.__name__ = name
+        return make
+
+    def __dir__(self) -> list[str]:
+        return list(DISTRIBUTIONS)
+
+
+dist = _Distributions()
+
+PriorValue: TypeAlias = Distribution | Callable[["Backend", str, tuple[int, ...]], Array]
+"""A distribution, or a function (backend, site name, shape) -> array of that shape, which may sample hyper-parameters."""
+
+NEURON_ROLES = ("loc", "log_scale", "scale", "logits", "weights")
+ROLES = (*NEURON_ROLES, "readout", "readout_bias")
+SIMPLEX = ("Dirichlet",)
+POSITIVE = (
+    "Beta", "Chi2", "Exponential", "Gamma", "HalfCauchy", "HalfNormal", "InverseGamma", "Kumaraswamy", "LogNormal", "Pareto",
+    "Uniform", "Weibull",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prior:
+    """Prior over all parameters of a network, one entry per role.
+
+    A scale is described either by `log_scale` (default) or by `scale`, the weights either by `logits` (default) or by `weights`;
+    the site is named after the one that is given, so its name says its space.
+
+    Args:
+        loc: Component locations, in units of the standardised layer input. Default Normal(0, 1).
+        log_scale: Log of the component scales. Default Normal(-0.5, 0.5).
+        logits: Mixture logits. Default Normal(0, 1).
+        readout: Weights of the linear readout. Default Normal(0, 1 / sqrt(J)) with J the last hidden width.
+        readout_bias: Bias of the linear readout. Default Normal(0, 1).
+        scale: Component scales, in place of log_scale, e.g. `dist.InverseGamma(3.0, 1.0)`.
+        weights: Mixture weights on the simplex, in place of logits, e.g. `dist.Dirichlet(0.5)`; a scalar concentration is symmetric.
+        layers: Overrides by layer number, e.g. `{0: dict(loc=dist.Normal(0.0, 3.0))}`.
+
+    Raises:
+        ValueError: An unknown role, or both spaces of one parameter.
+        TypeError: A value that is neither a distribution nor a callable.
+    """
+
+    loc: PriorValue | None = None
+    log_scale: PriorValue | None = None
+    logits: PriorValue | None = None
+    readout: PriorValue | None = None
+    readout_bias: PriorValue | None = None
+    scale: PriorValue | None = None
+    weights: PriorValue | None = None
+    layers: Mapping[int, Mapping[str, PriorValue]] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the entries."""
+        _check_roles("Prior", {role: getattr(self, role) for role in ROLES if getattr(self, role) is not None})
+        for index, roles in self.layers.items():
+            checks.count("layer number in Prior.layers", index, least=0)
+            checks.names(f"role in Prior.layers[{index}]", roles, NEURON_ROLES)
+            _check_roles(f"Prior.layers[{index}]", roles)
+
+    def layer(self, index: int | None, *, tied: bool) -> dict[str, PriorValue]:
+        """Priors of one layer of neurons: role -> prior, in the order in which the sites are sampled.
+
+        Args:
+            index: Number of the layer, for the overrides, or None for a layer that stands alone.
+            tied: No `loc` (tied means).
+        """
+        given = {role: getattr(self, role) for role in NEURON_ROLES if getattr(self, role) is not None}
+        override = dict(self.layers.get(index, {})) if index is not None else {}
+        for one, other in (("scale", "log_scale"), ("weights", "logits")):
+            if one in override or other in override:  # the space that the override names replaces the other one
+                given.pop(one, None), given.pop(other, None)
+        given |= override
+        roles: dict[str, PriorValue] = {} if tied else {"loc": given.get("loc", dist.Normal(0.0, 1.0))}
+        scale = "scale" if "scale" in given else "log_scale"
+        roles[scale] = given.get(scale, dist.Normal(-0.5, 0.5))
+        weights = "weights" if "weights" in given else "logits"
+        roles[weights] = given.get(weights, dist.Normal(0.0, 1.0))
+        return roles
+
+    def linear(self, in_features: int) -> dict[str, PriorValue]:
+        """Priors of the linear readout with that many inputs: role -> prior."""
+        return {
+            "weight": self.readout or dist.Normal(0.0, 1.0 / math.sqrt(in_features)),
+            "bias": self.readout_bias or dist.Normal(0.0, 1.0),
+        }
+
+    def predictive(
+        self, model: NetworkModel, x: Any, *, num_draws: int = 100, backend: str = "numpyro", seed: int = 0
+    ) -> dict[str, np.ndarray]:
+        """Draw parameters from this prior and data from the model under them.
+
+        Args:
+            model: A `Classifier` or `Regressor`; its own prior is replaced by this one.
+            x: Inputs `(B, K)`, standardised if the model is meant to see standardised inputs.
+            num_draws: Number of draws S.
+            backend: "pyro" or "numpyro".
+            seed: Seed of the draws.
+
+        Returns:
+            Site name -> array `(S, ...)`; besides the parameters `outputs` `(S, B, O)`, the readout, and `y` `(S, B)`.
+        """
+        from ugmm_ppl.backend import load_backend
+
+        model = dataclasses.replace(model, prior=self)  # type: ignore[type-var]
+        x = checks.inputs(x, model.network.sizes[0])
+        checks.count("num_draws", num_draws)
+        primitives = load_backend(backend)
+        with primitives.settings(dtype="float32", device="cpu"):
+            values, outputs = primitives.inference.prior_draws(model, x, num_draws, seed)
+        return values | {"outputs": outputs, "y": model.sample_target(outputs, np.random.default_rng(seed))}
+
+
+def draw(backend: Backend, prior: PriorValue, name: str, shape: tuple[int, ...], like: Array) -> Array:
+    """Sample one site from its prior, inside a model.
+
+    Args:
+        backend: Where to sample.
+        prior: A description, or a callable that does it all.
+        name: Name of the site.
+        shape: Shape of the value.
+        like: Array whose dtype and device the value takes.
+
+    Raises:
+        ValueError: A callable returned another shape.
+    """
+    if isinstance(prior, Distribution):
+        return backend.sample(name, backend.build(prior, shape, like))
+    value = prior(backend, name, shape)
+    if tuple(np.shape(value))[-len(shape) :] != shape:
+        raise ValueError(f"the prior of {name} must return an array of shape {shape}; got shape {tuple(np.shape(value))}.")
+    return value
+
+
+def _check_roles(where: str, roles: Mapping[str, Any]) -> None:
+    for one, other in (("log_scale", "scale"), ("logits", "weights")):
+        if one in roles and other in roles:
+            raise ValueError(f"{where} needs one of {one} and {other}; got both. Keep the space you think in.")
+    for role, value in roles.items():
+        if not isinstance(value, Distribution) and not callable(value):
+            raise TypeError(
+                f"{where}.{role} must be a distribution such as up.dist.Normal(0.0, 1.0), or a callable (backend, name, shape); "
+                f"got {value!r}."
+            )
+        if isinstance(value, Distribution) and (value.name in SIMPLEX) != (role == "weights"):
+            raise ValueError(
+                f"{where}.{role} must {'be on the simplex, e.g. dist.Dirichlet(0.5)' if role == 'weights' else 'not be on the simplex'};"
+                f" got {value!r}."
+            )
+        if isinstance(value, Distribution) and role == "scale" and value.name not in POSITIVE:
+            raise ValueError(f"{where}.scale must be a distribution over positive numbers ({', '.join(POSITIVE)}); got {value!r}.")

@@ -1,0 +1,39 @@
+"""The progress bar of training: step, speed and loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+
+class Progress:
+    """Counts steps in blocks, and shows them if asked to.
+
+    Args:
+        total: Number of steps.
+        label: What is being done.
+        show: Show a bar.
+    """
+
+    def __init__(self, total: int, label: str, *, show: bool) -> None:
+        from tqdm.auto import tqdm
+
+        self._bar: Any = tqdm(total=total, desc=label, unit="step", disable=not show, dynamic_ncols=True)
+
+    def blocks(self, total: int) -> Iterator[int]:
+        """Sizes of about a hundred blocks that make up `total` steps; all are equal but the last."""
+        size = max(1, min(500, total // 100))
+        yield from [size] * (total // size)
+        if total % size:
+            yield total % size
+
+    def update(self, steps: int, loss: float) -> None:
+        """Tell that steps were done, with their mean loss in nats."""
+        self._bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
+        self._bar.update(steps)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()

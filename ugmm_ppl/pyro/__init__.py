@@ -1,0 +1,11 @@
+"""The parts for Pyro models: a distribution, and a layer."""
+
+from ugmm_ppl.backend import require as _require
+
+for _package in ("torch", "pyro"):
+    _require(_package, "pyro")
+
+from ugmm_ppl.pyro.distribution import UnivariateGaussianMixture as UnivariateGaussianMixture  # noqa: E402
+from ugmm_ppl.pyro.layer import UGMMLayer as UGMMLayer  # noqa: E402
+
+__all__ = ["UGMMLayer", "UnivariateGaussianMixture"]

@@ -1,0 +1,153 @@
+"""`Backend` for Pyro."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyro
+import pyro.distributions
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from ugmm_ppl import checks
+from ugmm_ppl.backend import Bijector, Site
+from ugmm_ppl.prior import SIMPLEX, Distribution
+from ugmm_ppl.pyro import inference
+from ugmm_ppl.pyro.distribution import UnivariateGaussianMixture
+from ugmm_ppl.pyro.ops import OPS
+
+
+class TorchBijector:
+    """A torch transform from the reals onto a support."""
+
+    def __init__(self, transform: torch.distributions.Transform) -> None:
+        self._transform = transform
+
+    def constrain(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Constrained value and the sum of log |d value / d u|."""
+        value = self._transform(u)
+        return value, self._transform.log_abs_det_jacobian(u, value).sum()
+
+    def unconstrain(self, value: Tensor) -> Tensor:
+        """Inverse of `constrain`."""
+        return self._transform.inv(value)
+
+
+class PyroBackend:
+    """The primitives of Pyro under the names of `ugmm_ppl.backend.Backend`."""
+
+    name = "pyro"
+    ops = OPS
+    dist = SimpleNamespace(**vars(pyro.distributions), UnivariateGaussianMixture=UnivariateGaussianMixture)
+    inference = inference
+
+    def sample(self, name: str, distribution: Any, obs: Tensor | None = None) -> Tensor:
+        """`pyro.sample`."""
+        return pyro.sample(name, distribution, obs=obs)
+
+    def plate(self, name: str, size: int) -> Any:
+        """`pyro.plate` along axis -1."""
+        return pyro.plate(name, size, dim=-1)
+
+    def scale(self, factor: float) -> Any:
+        """`poutine.scale`."""
+        return poutine.scale(scale=factor)
+
+    def deterministic(self, name: str, value: Tensor) -> Tensor:
+        """`pyro.deterministic`."""
+        return pyro.deterministic(name, value)
+
+    def factor(self, name: str, value: Tensor) -> None:
+        """`pyro.factor`."""
+        pyro.factor(name, value)
+
+    def uniform(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """Uniform numbers from torch's generator."""
+        return torch.rand(shape, dtype=like.dtype, device=like.device)
+
+    def array(self, value: Any) -> Tensor:
+        """Tensor of default dtype and device; whole numbers stay whole."""
+        if isinstance(value, Tensor):
+            return value
+        value = np.asarray(value)
+        kind = torch.get_default_dtype() if value.dtype.kind == "f" else None
+        return torch.as_tensor(np.array(value), dtype=kind, device=torch.get_default_device())
+
+    def concatenate(self, parts: Sequence[Tensor]) -> Tensor:
+        """Join 1-D tensors."""
+        return torch.cat(list(parts))
+
+    def build(self, spec: Distribution, shape: tuple[int, ...], like: Tensor | None = None) -> Any:
+        """The Pyro distribution of a description, expanded to `shape`, all of it one event."""
+        reference = torch.empty(()) if like is None else like
+
+        def tensor(a: Any) -> Tensor:
+            return torch.as_tensor(np.array(a, dtype=np.float64), dtype=reference.dtype, device=reference.device)
+
+        args, kwargs = [tensor(a) for a in spec.args], {key: tensor(a) for key, a in spec.kwargs.items()}
+        if spec.name in SIMPLEX:  # a scalar concentration is symmetric
+            args, kwargs = [a.expand(shape[-1]) if a.ndim == 0 else a for a in args], {k: a.expand(shape[-1]) if a.ndim == 0 else a for k, a in kwargs.items()}
+        with checks.building(spec):
+            distribution = getattr(pyro.distributions, spec.name)(*args, **kwargs)
+            return distribution.expand(shape[: len(shape) - distribution.event_dim]).to_event(
+                len(shape) - distribution.event_dim
+            )
+
+    def normal_parameters(self, distribution: Any) -> tuple[Tensor, Tensor] | None:
+        """(loc, scale) of a Normal under any number of Independent wrappers."""
+        while isinstance(distribution, torch.distributions.Independent):
+            distribution = distribution.base_dist
+        return (distribution.loc, distribution.scale) if type(distribution) is pyro.distributions.Normal else None
+
+    def bijector(self, distribution: Any) -> Bijector | None:
+        """`biject_to` the support, None for the reals."""
+        support = distribution.support
+        while isinstance(support, torch.distributions.constraints.independent):
+            support = support.base_constraint
+        if support is torch.distributions.constraints.real:
+            return None
+        return TorchBijector(torch.distributions.biject_to(distribution.support))
+
+    def trace(self, model: Callable[..., Any], values: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> dict[str, Site]:
+        """Sample sites of one run with the given values."""
+        nodes = poutine.trace(poutine.condition(model, data=values)).get_trace(*args, **kwargs).nodes
+        return {
+            name: Site(node["fn"], node["value"], node["scale"], node["is_observed"] and name not in values)
+            for name, node in nodes.items()
+            if node["type"] == "sample" and type(node["fn"]).__name__ != "_Subsample" and not _is_deterministic(node)
+        }
+
+    @contextlib.contextmanager
+    def settings(self, *, dtype: str, device: str) -> Iterator[None]:
+        """Default dtype and device of torch."""
+        before, target = torch.get_default_dtype(), self.device(device)
+        torch.set_default_dtype(getattr(torch, dtype))
+        try:
+            with torch.device(target) if target.type != "cpu" else contextlib.nullcontext():
+                yield
+        finally:
+            torch.set_default_dtype(before)
+
+    def device(self, name: str) -> torch.device:
+        """The torch device called "cpu", "gpu", "cuda" or "cuda:1".
+
+        Raises:
+            ValueError: It is not there; the message lists what is.
+        """
+        available = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        wanted = {"gpu": "cuda:0", "cuda": "cuda:0"}.get(name, name)
+        if wanted not in available:
+            raise checks.no_device(name, available)
+        return torch.device(wanted)
+
+
+def _is_deterministic(node: Mapping[str, Any]) -> bool:
+    return bool(node["infer"].get("_deterministic", False))
+
+
+BACKEND = PyroBackend()

@@ -1,0 +1,205 @@
+"""Training, sampling and evaluation on torch; mirrors `ugmm_ppl.numpyro.inference`. Arrays in and out are NumPy."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyro
+import torch
+from pyro import poutine
+from pyro.infer import MCMC, NUTS
+from torch import Tensor
+
+from ugmm_ppl.progress import Progress
+from ugmm_ppl.training import Minimum, NutsDraws
+
+if TYPE_CHECKING:
+    from ugmm_ppl.guide import Guide
+    from ugmm_ppl.model.base import NetworkModel
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Context in which torch draws its random numbers from `seed`; the user's random state is left as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def minimise(
+    objective: Callable[..., Tensor],
+    initial: Mapping[str, np.ndarray],
+    noise_shapes: Mapping[str, tuple[int, ...]],
+    data: tuple[np.ndarray, np.ndarray],
+    batches: Iterator[np.ndarray],
+    learning_rates: np.ndarray,
+    *,
+    seed: int,
+    progress: Progress,
+) -> Minimum:
+    """Minimise a stochastic objective by Adam.
+
+    Args:
+        objective: `objective(params, noise, x, y)`, a scalar.
+        initial: Start parameters.
+        noise_shapes: Shapes of the standard normal numbers of one step.
+        data: All inputs `(N, K)` and targets `(N,)`.
+        batches: Row numbers of every step, `(B,)`.
+        learning_rates: One per step.
+        seed: Seed of the noise.
+        progress: Told the losses of every block.
+
+    Returns:
+        The parameters after the last good step, the losses, and what stopped it.
+    """
+    x, y = (_tensor(a) for a in data)
+    params = {name: _tensor(value).clone().requires_grad_() for name, value in initial.items()}
+    optimiser = torch.optim.Adam(params.values(), lr=1.0)
+    losses: list[float] = []
+    with seeded(seed), pyro.validation_enabled(False):
+        try:
+            for size in progress.blocks(len(learning_rates)):
+                for _ in range(size):
+                    rows = torch.as_tensor(next(batches), device=x.device)
+                    optimiser.zero_grad()
+                    loss = objective(params, _normals(noise_shapes), x[rows], y[rows])
+                    loss.backward()
+                    grads = {name: p.grad for name, p in params.items()}
+                    if not _all_finite(loss.detach(), *grads.values()):
+                        bad = {name: _numpy(g) for name, g in grads.items() if g is not None}
+                        return Minimum(_values(params), np.array(losses), failed=(len(losses), bad))
+                    optimiser.param_groups[0]["lr"] = float(learning_rates[len(losses)])
+                    optimiser.step()
+                    losses.append(loss.item())
+                progress.update(size, float(np.mean(losses[-size:])))
+        except KeyboardInterrupt:
+            return Minimum(_values(params), np.array(losses), interrupted=True)
+    return Minimum(_values(params), np.array(losses))
+
+
+def guide_draws(guide: Guide, params: Mapping[str, np.ndarray], indices: range, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Draws number `indices` from a guide: site -> `(S, ...)`, and log q of the values `(S,)`; a draw depends on its number alone."""
+    from ugmm_ppl.guide import constrain
+
+    tensors = {name: _tensor(value) for name, value in params.items()}
+    drawn, log_q = [], []
+    with torch.no_grad():
+        for index in indices:
+            with seeded(int(np.random.SeedSequence([seed, index]).generate_state(1)[0])):
+                unconstrained = guide.draw(tensors, _normals(guide.noise_shapes()))
+            values, log_dets = constrain(guide.sites, unconstrained)
+            drawn.append({name: _numpy(value) for name, value in values.items()})
+            log_q.append(float(guide.log_prob(tensors, unconstrained) - sum(log_dets.values())))
+    return {name: np.stack([values[name] for values in drawn]) for name in drawn[0]}, np.array(log_q)
+
+
+def outputs(model: NetworkModel, draws: Mapping[str, np.ndarray], x: np.ndarray, chunk_size: int) -> np.ndarray:
+    """Network outputs `(S, B, O)` for draws `(S, ...)`, a chunk of examples and one draw at a time."""
+    from ugmm_ppl.pyro.backend import BACKEND
+
+    size = len(next(iter(draws.values())))
+    result = np.empty((size, len(x), model.num_outputs), dtype=_numpy(torch.empty(0)).dtype)
+    with torch.no_grad(), pyro.validation_enabled(False):
+        for s in range(size):
+            run = poutine.condition(model.outputs, data={name: _tensor(value[s]) for name, value in draws.items()})
+            for start in range(0, len(x), chunk_size):
+                rows = slice(start, start + chunk_size)
+                result[s, rows] = _numpy(run(BACKEND, _tensor(x[rows])))
+    return result
+
+
+def log_prior(model: NetworkModel, draws: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Log prior density of draws `(S, ...)`: `(S,)`."""
+    from ugmm_ppl.pyro.backend import BACKEND
+
+    x = torch.zeros((1, model.network.sizes[0]))
+    result = np.empty(len(next(iter(draws.values()))))
+    with torch.no_grad(), pyro.validation_enabled(False):
+        for s in range(len(result)):
+            sites = BACKEND.trace(model.outputs, {name: _tensor(value[s]) for name, value in draws.items()}, BACKEND, x)
+            result[s] = sum(float(site.distribution.log_prob(site.value).sum()) for site in sites.values())
+    return result
+
+
+def prior_draws(model: NetworkModel, x: np.ndarray, num_draws: int, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Draws from the prior, site -> `(S, ...)`, and the network's outputs under them `(S, B, O)`."""
+    from ugmm_ppl.pyro.backend import BACKEND
+
+    inputs = _tensor(x)
+    values: list[dict[str, np.ndarray]] = []
+    results = []
+    with torch.no_grad(), seeded(seed):
+        for _ in range(num_draws):
+            trace = poutine.trace(model.outputs).get_trace(BACKEND, inputs)
+            values.append({name: _numpy(trace.nodes[name]["value"]) for name in trace.stochastic_nodes})
+            results.append(_numpy(trace.nodes["_RETURN"]["value"]))
+    return {name: np.stack([v[name] for v in values]) for name in values[0]}, np.stack(results)
+
+
+def nuts(
+    model: Callable[..., Any],
+    data: tuple[np.ndarray, np.ndarray],
+    starts: list[dict[str, np.ndarray]],
+    *,
+    data_size: float,
+    num_warmup: int,
+    num_draws: int,
+    seed: int,
+    progress: bool,
+) -> NutsDraws:
+    """Draw from the posterior by NUTS, one chain per start, one after the other.
+
+    Args:
+        model: Bound model.
+        data: Inputs and targets.
+        starts: Unconstrained start values of each chain.
+        data_size: Rows the likelihood counts for: N, or N / temperature.
+        num_warmup: Adaptation steps.
+        num_draws: Draws kept per chain.
+        seed: Seed.
+        progress: Show a progress bar.
+
+    Returns:
+        Values `(C, S, ...)` by site and per-draw statistics `(C, S)`.
+    """
+    x, y = (_tensor(a) for a in data)
+    chains, diverging = [], np.zeros((len(starts), num_draws), dtype=bool)
+    for c, start in enumerate(starts):
+        kernel = NUTS(lambda x, y: model(x, y, data_size=data_size))
+        sampler = MCMC(
+            kernel,
+            num_samples=num_draws,
+            warmup_steps=num_warmup,
+            initial_params={name: _tensor(value) for name, value in start.items()},
+            disable_progbar=not progress,
+            disable_validation=True,
+        )
+        with seeded(seed + c):
+            sampler.run(x, y)
+        chains.append({name: _numpy(value) for name, value in sampler.get_samples().items()})
+        diverging[c, kernel.diagnostics()["divergences"]] = True
+    return NutsDraws({name: np.stack([chain[name] for chain in chains]) for name in chains[0]}, {"diverging": diverging})
+
+
+def _normals(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    return {name: torch.randn(shape) for name, shape in shapes.items()}
+
+
+def _all_finite(*tensors: Tensor | None) -> bool:
+    return all(bool(torch.isfinite(t).all()) for t in tensors if t is not None)
+
+
+def _tensor(a: np.ndarray) -> Tensor:
+    kind = torch.get_default_dtype() if a.dtype.kind == "f" else None
+    return torch.as_tensor(np.array(a), dtype=kind, device=torch.get_default_device())
+
+
+def _numpy(a: Tensor) -> np.ndarray:
+    return a.detach().cpu().numpy()
+
+
+def _values(params: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    return {name: _numpy(value).copy() for name, value in params.items()}

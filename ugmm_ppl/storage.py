@@ -1,0 +1,125 @@
+"""Fits on disk: one `.npz` file with a JSON description; nothing is pickled."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ugmm_ppl.data import Standardizer
+from ugmm_ppl.model import Classifier, NetworkModel, Regressor
+from ugmm_ppl.network import Network
+from ugmm_ppl.prior import ROLES, Distribution, Prior
+
+if TYPE_CHECKING:
+    from ugmm_ppl.posterior import Fit
+
+FORMAT = 1
+MODELS: dict[str, type[NetworkModel]] = {"Classifier": Classifier, "Regressor": Regressor}
+SETTINGS = (
+    "backend", "method", "guide", "dtype", "device", "seed", "temperature", "init_scale", "rank", "feature_names", "class_names",
+)  # fmt: skip
+
+
+def save(fit: Fit, path: str | os.PathLike[str]) -> None:
+    """Write a fit; an existing file is replaced only when the new one is complete."""
+    description = {
+        "format": FORMAT,
+        "model": _describe_model(fit.model),
+        "settings": {name: getattr(fit, name) for name in SETTINGS},
+        "interrupted": fit.interrupted,
+    }
+    arrays: dict[str, np.ndarray] = {"description": np.array(json.dumps(description)), "losses": fit.losses}
+    for name, units in (("x_units", fit.x_units), ("y_units", fit.y_units)):
+        if units is not None:
+            arrays |= {f"{name}/mean": np.asarray(units.mean), f"{name}/scale": np.asarray(units.scale)}
+    for i, state in enumerate(fit.state):
+        arrays |= {f"state/{i}/{name}": value for name, value in state.items()}
+    arrays |= {f"stats/{name}": value for name, value in fit.stats.items()}
+    target = Path(path)
+    partial = target.with_name(target.name + ".partial")
+    with partial.open("wb") as file:
+        np.savez(file, **arrays)
+    partial.replace(target)
+
+
+def load(path: str | os.PathLike[str], *, model: NetworkModel | None = None, device: str | None = None) -> Fit:
+    """Read a fit that `Fit.save` wrote.
+
+    Args:
+        path: The file.
+        model: The model, needed only if its prior has callables, which are not stored.
+        device: Where to predict; None is the device it was fitted on.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: Not a file of this library, or of a newer version of it, or a model with callables and none given.
+    """
+    from ugmm_ppl.posterior import Fit
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        description = json.loads(str(arrays["description"]))
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} must be a file written by Fit.save; it cannot be read as one ({error}).") from error
+    if description["format"] > FORMAT:
+        raise ValueError(f"{path} has format {description['format']}; this version reads up to {FORMAT}. Upgrade ugmm-ppl.")
+    settings = description["settings"] | ({} if device is None else {"device": device})
+    units = {
+        name: Standardizer(arrays[f"{name}/mean"], arrays[f"{name}/scale"]) if f"{name}/mean" in arrays else None
+        for name in ("x_units", "y_units")
+    }
+    fit = Fit(model=model or _build_model(description["model"], path), **units, **settings)
+    fit.losses, fit.interrupted = arrays["losses"], description["interrupted"]
+    runs = 1 + max(int(name.split("/")[1]) for name in arrays if name.startswith("state/"))
+    for i in range(runs):
+        prefix = f"state/{i}/"
+        fit.state.append({name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)})
+    fit.stats = {name.removeprefix("stats/"): value for name, value in arrays.items() if name.startswith("stats/")}
+    return fit
+
+
+def _describe_model(model: NetworkModel) -> dict[str, Any]:
+    fields = {f.name: getattr(model, f.name) for f in dataclasses.fields(model) if f.name not in ("network", "prior")}  # type: ignore[arg-type]
+    return {
+        "kind": type(model).__name__,
+        "network": dataclasses.asdict(model.network),
+        "prior": {role: _describe_prior(getattr(model.prior, role)) for role in ROLES}
+        | {"layers": {str(i): {r: _describe_prior(p) for r, p in roles.items()} for i, roles in model.prior.layers.items()}},
+        **fields,
+    }
+
+
+def _describe_prior(value: Any) -> Any:
+    if isinstance(value, Distribution):
+        plain = [np.asarray(a).tolist() for a in value.args], {k: np.asarray(a).tolist() for k, a in value.kwargs.items()}
+        return {"name": value.name, "args": plain[0], "kwargs": plain[1]}
+    return None if value is None else {"callable": getattr(value, "__name__", repr(value))}
+
+
+def _build_model(description: dict[str, Any], path: Any) -> NetworkModel:
+    parts = dict(description)
+    kind, network, prior = parts.pop("kind"), parts.pop("network"), parts.pop("prior")
+    network["sizes"] = tuple(network["sizes"])
+    if isinstance(network["dropout"], list):
+        network["dropout"] = tuple(network["dropout"])
+    layers = {int(i): {r: _build_prior(p, path) for r, p in roles.items()} for i, roles in prior.pop("layers").items()}
+    built = Prior(**{role: _build_prior(value, path) for role, value in prior.items()}, layers=layers)
+    return MODELS[kind](network=Network(**network), prior=built, **parts)
+
+
+def _build_prior(value: Any, path: Any) -> Any:
+    if value is None:
+        return None
+    if "callable" in value:
+        raise ValueError(
+            f"{path} holds a fit whose prior has the callable {value['callable']!r}, which is not stored. Give the model: "
+            "up.load(path, model=...)."
+        )
+    return Distribution(value["name"], tuple(value["args"]), value["kwargs"])

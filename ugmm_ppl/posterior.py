@@ -12,6 +12,8 @@ from ugmm_ppl.backend import Backend, load_backend
 from ugmm_ppl.data import Standardizer
 from ugmm_ppl.guide import Guide, latent_sites, make_guide
 from ugmm_ppl.model.base import NetworkModel
+from ugmm_ppl.neuron import log_normalize
+from ugmm_ppl.ops import NUMPY
 
 CHUNK_ELEMENTS = 2**22
 """Entries of the largest temporary of a prediction, rows x J x K of the largest layer; 16 MiB in float32."""
@@ -94,12 +96,7 @@ class Fit:
         """
         draws = self._draws(range(self._count_draws(num_draws)), seed)[0]
         if derived:
-            for name, value in list(draws.items()):
-                if name.endswith(".log_scale"):
-                    draws[name.removesuffix("log_scale") + "scale"] = np.exp(value)
-                if name.endswith(".logits"):
-                    weights = np.exp(value - value.max(-1, keepdims=True))
-                    draws[name.removesuffix("logits") + "weights"] = weights / weights.sum(-1, keepdims=True)
+            draws |= derived_values(draws)
         return draws
 
     def log_q(self, num_draws: int | None = None, *, seed: int | None = None) -> np.ndarray:
@@ -184,6 +181,18 @@ class Fit:
         drawn = self.model.sample_target(self.outputs(x, num_draws=num_draws, seed=seed), rng)
         return drawn if self.y_units is None else self.y_units.restore(drawn)
 
+    def prior_draws(self, x: Any, num_draws: int, *, derived: bool = False, seed: int | None = None) -> dict[str, np.ndarray]:
+        """Draws from the prior as one chain, `(1, S, ...)` by site, and `y` `(1, S, B)` under them in the units of the data."""
+        base = self.seed if seed is None else seed
+        with self._settings():
+            network_x = self.to_network(checks.inputs(x, self.model.network.sizes[0]))
+            draws, outputs = self._backend.inference.prior_draws(self.model, network_x, num_draws, base)
+        if derived:
+            draws |= derived_values(draws)
+        y = self.model.sample_target(outputs, np.random.default_rng(base))
+        draws["y"] = y if self.y_units is None else self.y_units.restore(y)
+        return {name: value[None] for name, value in draws.items()}
+
     def to_arviz(self, x: Any = None, y: Any = None, **options: Any) -> Any:
         """Everything in one ArviZ tree; see `ugmm_ppl.arviz.to_arviz` for the options."""
         from ugmm_ppl.arviz import to_arviz
@@ -236,3 +245,14 @@ class Fit:
 
 def _chain(draws: dict[str, np.ndarray], chain: int) -> dict[str, np.ndarray]:
     return {name: value[chain] for name, value in draws.items()}
+
+
+def derived_values(draws: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """`scale` and `weights` of every layer whose `log_scale` and `logits` are among the draws."""
+    derived = {}
+    for name, value in draws.items():
+        if name.endswith(".log_scale"):
+            derived[name.removesuffix("log_scale") + "scale"] = np.exp(value)
+        if name.endswith(".logits"):
+            derived[name.removesuffix("logits") + "weights"] = np.exp(log_normalize(NUMPY, value))
+    return derived

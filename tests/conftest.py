@@ -1,0 +1,50 @@
+"""One body of tests for both backends; the session is stricter than use (warnings are errors, float64, fixed seeds)."""
+
+import importlib.util
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import numpy as np
+import pytest
+
+from ugmm_ppl.backend import BACKENDS, load_backend
+
+INSTALLED = {"pyro": importlib.util.find_spec("pyro") is not None, "numpyro": importlib.util.find_spec("numpyro") is not None}
+
+
+def backend_params():
+    """The backends, those that are not installed marked as skipped with the reason."""
+    return [
+        pytest.param(name, marks=pytest.mark.skipif(not INSTALLED[name], reason=f"{name} is not installed here")) for name in BACKENDS
+    ]
+
+
+needs_both = pytest.mark.skipif(not all(INSTALLED.values()), reason="needs both Pyro and NumPyro, and one is not installed here")
+
+
+@pytest.fixture(params=backend_params())
+def backend_name(request):
+    """ "pyro", then "numpyro"."""
+    return request.param
+
+
+@pytest.fixture
+def backend(backend_name):
+    """The backend's primitives, in its default dtype float32."""
+    return load_backend(backend_name)
+
+
+@pytest.fixture
+def backend64(backend_name):
+    """The backend's primitives, with float64 as default inside the test."""
+    primitives = load_backend(backend_name)
+    with primitives.settings(dtype="float64", device="cpu"):
+        yield primitives
+
+
+@pytest.fixture
+def rng():
+    """Random numbers, the same in every run."""
+    return np.random.default_rng(20250907)

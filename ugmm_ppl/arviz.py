@@ -1,0 +1,162 @@
+"""From a fit to one ArviZ tree; the only file that knows ArviZ's versions (0.2x: InferenceData, 1.x: DataTree)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ugmm_ppl import checks
+from ugmm_ppl.backend import require
+
+if TYPE_CHECKING:
+    from ugmm_ppl.posterior import Fit
+
+SVI_NOTE = (
+    "Draws are independent draws from a variational guide: R-hat and ESS say nothing about its quality, and az.loo takes them for "
+    "posterior draws. The correction for that needs log_p and log_q in sample_stats; it is not applied."
+)
+
+
+def to_arviz(
+    fit: Fit,
+    x: Any = None,
+    y: Any = None,
+    *,
+    num_draws: int | None = None,
+    num_prior_draws: int = 100,
+    var_names: list[str] | None = None,
+    derived: bool = False,
+    seed: int | None = None,
+) -> Any:
+    """Put a fit into one tree, the same for both backends: dims chain and draw everywhere, named coordinates.
+
+    Groups: posterior, posterior_predictive, log_likelihood, sample_stats (SVI: log_p, log_q; NUTS: diverging), prior,
+    prior_predictive, observed_data, constant_data. Layer l has the dims `neuron_l` and `input_l`; outputs have `class` or `output`;
+    data have `row`. Log values are in nats, y and its densities in the user's units.
+
+    Args:
+        fit: The fit.
+        x: The training inputs, if the fit does not hold them (after `load`); without data only the posterior is exported.
+        y: The training targets, likewise.
+        num_draws: Draws per chain; None is 500, one for "map", and all that NUTS kept.
+        num_prior_draws: Draws of the prior groups; 0 leaves them out.
+        var_names: Sites to keep in posterior and prior; None keeps all.
+        derived: Add `scale` and `weights` where `log_scale` and `logits` are sampled.
+        seed: Seed of the draws; None is the seed of the fit.
+
+    Returns:
+        `arviz.InferenceData` under ArviZ 0.2x, `xarray.DataTree` under 1.x.
+
+    Raises:
+        MissingExtraError: ArviZ is not installed.
+        ValueError: An unknown name in var_names, or only one of x and y.
+    """
+    az = require("arviz", "arviz")
+    if num_draws is None and fit.method == "svi":
+        num_draws = 500
+    draws = fit.posterior(num_draws, derived=derived, seed=seed)
+    if var_names is not None:
+        checks.names("var_names", var_names, draws)
+    keep = set(draws if var_names is None else var_names)
+    dims, coords = _dims(fit, draws), _coords(fit)
+    groups: dict[str, dict[str, np.ndarray]] = {"posterior": {n: v for n, v in draws.items() if n in keep}}
+    if x is not None or y is not None or fit.train_x is not None:
+        x, y = fit._training_data(x, y)
+        x = checks.inputs(x, fit.model.network.sizes[0])
+        y = fit.model.check_target(y, len(x))
+        coords["row"] = np.arange(len(x))
+        dims |= {"y": ["row"], "x": ["row", "input_0"]}
+        groups["posterior_predictive"] = {"y": fit.sample_predictive(x, num_draws=num_draws, seed=seed)}
+        groups["log_likelihood"] = {"y": fit.log_likelihood(x, y, num_draws, seed=seed)}
+        if fit.method == "svi":
+            groups["sample_stats"] = {"log_p": fit.log_p(x, y, num_draws, seed=seed), "log_q": fit.log_q(num_draws, seed=seed)}
+        if num_prior_draws:
+            prior = fit.prior_draws(x, checks.count("num_prior_draws", num_prior_draws), derived=derived, seed=seed)
+            groups["prior_predictive"] = {"y": prior.pop("y")}
+            groups["prior"] = {n: v for n, v in prior.items() if n in keep}
+        groups["observed_data"], groups["constant_data"] = {"y": y}, {"x": x}
+    if fit.method == "nuts":
+        groups["sample_stats"] = {n: v[:, : next(iter(draws.values())).shape[1]] for n, v in fit.stats.items()}
+    attrs = {
+        "inference": fit.method, "backend": fit.backend, "guide": "none" if fit.method == "nuts" else fit.guide,
+        "model": type(fit.model).__name__, "temperature": fit.temperature, "library": "ugmm_ppl",
+    }  # fmt: skip
+    if fit.method == "svi":
+        attrs["note"] = SVI_NOTE
+    order = ("posterior", "posterior_predictive", "log_likelihood", "sample_stats", "prior", "prior_predictive", "observed_data",
+             "constant_data")  # fmt: skip
+    return _tree(az, {name: groups[name] for name in order if name in groups}, dims, coords, attrs)
+
+
+def plot_forest(tree: Any, var_names: list[str], coords: Mapping[str, Any], path: Path) -> None:
+    """Write ArviZ's forest plot of some variables to a PNG file."""
+    az = require("arviz", "arviz")
+    import matplotlib.pyplot as plt
+
+    if _is_old(az):
+        axes = az.plot_forest(tree, var_names=var_names, coords=dict(coords), combined=True, figsize=(8, 10))
+        axes.ravel()[0].figure.savefig(path, dpi=110, bbox_inches="tight")
+        plt.close("all")
+    else:
+        plot = az.plot_forest(tree, var_names=var_names, coords=dict(coords), combined=True, backend="matplotlib")
+        plot.savefig(str(path), dpi=110, bbox_inches="tight")
+        plt.close("all")
+
+
+def _is_old(az: Any) -> bool:
+    return int(az.__version__.split(".")[0]) == 0
+
+
+def _tree(
+    az: Any, groups: dict[str, dict[str, np.ndarray]], dims: dict[str, list[str]], coords: dict[str, Any], attrs: dict[str, Any]
+) -> Any:
+    import xarray
+
+    datasets = {}
+    for group, variables in groups.items():
+        sample = [] if group.endswith("_data") else ["chain", "draw"]
+        arrays = {}
+        for name, value in variables.items():
+            shape = value.shape[len(sample) :]
+            own = dims.get(name, [f"{name}_dim_{i}" for i in range(len(shape))])
+            arrays[name] = ([*sample, *own], value)
+        used = {dim for names, _ in arrays.values() for dim in names}
+        index = {dim: coords[dim] for dim in coords if dim in used}
+        if sample:
+            chains, draws = next(iter(variables.values())).shape[:2]
+            index = {"chain": np.arange(chains), "draw": np.arange(draws)} | index
+        datasets[group] = xarray.Dataset(arrays, coords=index, attrs=attrs)
+    if _is_old(az):
+        return az.InferenceData(attrs=attrs, **datasets)
+    tree = xarray.DataTree.from_dict(datasets)
+    tree.attrs.update(attrs)
+    return tree
+
+
+def _dims(fit: Fit, draws: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
+    """Names of the axes of every site of the network; other sites get ArviZ's default names."""
+    network, output = fit.model.network, _output_dim(fit)
+    layers = network.layers(fit.model.num_outputs)
+    dims = {}
+    for i, layer in enumerate(layers):
+        neuron = output if network.readout == "ugmm" and i == len(layers) - 1 else f"neuron_{i}"
+        for role in ("loc", "log_scale", "scale", "logits", "weights"):
+            dims[f"{layer.name}.{role}"] = [neuron, f"input_{i}"]
+    dims |= {"readout.weight": [output, f"neuron_{len(layers) - 1}"], "readout.bias": [output]}
+    return {name: names for name, names in dims.items() if name in draws}
+
+
+def _coords(fit: Fit) -> dict[str, Any]:
+    network = fit.model.network
+    coords: dict[str, Any] = {"input_0": fit.feature_names, _output_dim(fit): fit.model.output_names(fit.class_names)}
+    for i, width in enumerate(network.sizes[1:]):
+        coords[f"neuron_{i}"] = np.arange(width)
+        coords[f"input_{i + 1}"] = np.arange(width)
+    return coords
+
+
+def _output_dim(fit: Fit) -> str:
+    return "output" if fit.model.real_target else "class"

@@ -1,0 +1,138 @@
+"""The plots of a run, as PNG files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ugmm_ppl.arviz import plot_forest
+from ugmm_ppl.metrics import expected_calibration_error, reliability
+from ugmm_ppl.posterior import Fit
+from ugmm_ppl.prediction import ClassPrediction
+
+DATA, MODEL = "0.35", "C0"
+
+
+def write_plots(fit: Fit, tree: Any, prediction: Any, y: np.ndarray, predictive: np.ndarray, folder: Path) -> list[Path]:
+    """Write the plots of a fit.
+
+    Args:
+        fit: The fit.
+        tree: Its ArviZ tree, with derived `scale` and `weights`.
+        prediction: Its prediction of held-out rows.
+        y: What was observed there `(B,)`.
+        predictive: Draws of y for the same rows, `(C, S, B)`.
+        folder: Where to write.
+
+    Returns:
+        The files.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    files = [folder / "posterior_predictive.png", folder / "forest.png"]
+    if fit.losses.size:
+        plot_losses(fit, folder / "loss.png")
+        files.insert(0, folder / "loss.png")
+    if isinstance(prediction, ClassPrediction):
+        plot_class_check(fit, predictive, y, files[-2])
+        files.append(folder / "reliability.png")
+        plot_reliability(prediction, y, files[-1])
+    else:
+        plot_density_check(predictive, y, files[-2])
+        files.append(folder / "predicted.png")
+        plot_predicted(prediction, y, files[-1])
+    inputs = fit.feature_names[:8]
+    forest = folder / "forest.png"
+    output = "class" if not fit.model.real_target else "output"
+    depth_one_ugmm = fit.model.network.readout == "ugmm" and len(fit.model.network.sizes) == 1
+    neuron = output if depth_one_ugmm else "neuron_0"
+    names = [name for name in ("layers.0.scale", "layers.0.weights") if name in tree["posterior"]]
+    plot_forest(tree, names, {neuron: [0, 1], "input_0": inputs}, forest)
+    return files
+
+
+def plot_losses(fit: Fit, path: Path) -> None:
+    """Loss of each restart against the step."""
+    figure, axis = _figure()
+    for i, losses in enumerate(fit.losses):
+        axis.plot(losses, lw=0.8, label=f"restart {i}")
+    finite = fit.losses[np.isfinite(fit.losses)]
+    low, high = np.quantile(finite, [0.0, 0.98]) if finite.size else (0.0, 1.0)
+    axis.set_ylim(low - 0.05 * (high - low), high + 0.1 * (high - low))
+    axis.set(xlabel="step", ylabel="negative ELBO (nats)" if fit.method == "svi" else "minus log joint (nats)", title="Loss")
+    if len(fit.losses) > 1:
+        axis.legend(frameon=False)
+    _write(figure, path)
+
+
+def plot_class_check(fit: Fit, predictive: np.ndarray, y: np.ndarray, path: Path) -> None:
+    """Class counts observed and under the posterior predictive, with 90 % intervals."""
+    names = fit.class_names or []
+    counts = (predictive.reshape(-1, len(y))[:, :, None] == np.arange(len(names))).sum(1)  # (draws, classes)
+    low, middle, high = np.quantile(counts, [0.05, 0.5, 0.95], axis=0)
+    figure, axis = _figure()
+    axis.bar(np.arange(len(names)), np.bincount(y, minlength=len(names)), color="0.8", label="observed")
+    error = np.stack([middle - low, high - middle])
+    axis.errorbar(np.arange(len(names)), middle, error, fmt="o", color=MODEL, capsize=4, label="predicted, 90 %")
+    axis.set_xticks(np.arange(len(names)), names, rotation=30 if len(names) > 5 else 0)
+    axis.set(ylabel="rows", title="Posterior predictive check: class counts")
+    axis.legend(frameon=False)
+    _write(figure, path)
+
+
+def plot_density_check(predictive: np.ndarray, y: np.ndarray, path: Path) -> None:
+    """Histogram of y observed, and of posterior predictive data sets."""
+    figure, axis = _figure()
+    edges = np.histogram_bin_edges(y, bins=min(30, max(8, len(y) // 8)))
+    width = edges[1] - edges[0]
+    edges = np.concatenate([edges[0] - width * np.arange(4, 0, -1), edges, edges[-1] + width * np.arange(1, 5)])
+    for i, draw in enumerate(predictive.reshape(-1, len(y))[:50]):
+        heights, _ = np.histogram(draw, edges)
+        axis.stairs(heights, edges, color=MODEL, alpha=0.15, label="predicted" if i == 0 else None)
+    axis.stairs(np.histogram(y, edges)[0], edges, color=DATA, lw=2, label="observed")
+    axis.set(xlabel="y", ylabel="rows", title="Posterior predictive check")
+    axis.legend(frameon=False)
+    _write(figure, path)
+
+
+def plot_reliability(prediction: ClassPrediction, y: np.ndarray, path: Path) -> None:
+    """Accuracy against confidence, with the share of rows in each bin."""
+    mean, right, share = reliability(prediction.probs, y)
+    figure, axis = _figure()
+    axis.plot([0, 1], [0, 1], color="0.6", ls="--", lw=1)
+    axis.bar((np.arange(len(share)) + 0.5) / len(share), share, width=0.09, color="0.85", label="share of rows")
+    seen = share > 0
+    axis.plot(mean[seen], right[seen], "o-", color=MODEL, label="accuracy")
+    ece = expected_calibration_error(prediction.probs, y)
+    axis.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02), title=f"Reliability, ECE {ece:.3f}")
+    axis.legend(frameon=False, loc="upper left")
+    _write(figure, path)
+
+
+def plot_predicted(prediction: Any, y: np.ndarray, path: Path) -> None:
+    """Observed against predicted mean, with 90 % intervals."""
+    low, high = prediction.quantile(np.array([0.05, 0.95]))
+    figure, axis = _figure()
+    axis.vlines(prediction.mean, low, high, color=MODEL, alpha=0.3, lw=1, label="90 % interval")
+    axis.plot(prediction.mean, y, "o", ms=3, color=DATA, label="observed")
+    ends = [min(y.min(), prediction.mean.min()), max(y.max(), prediction.mean.max())]
+    axis.plot(ends, ends, color="0.6", ls="--", lw=1)
+    axis.set(xlabel="predicted mean", ylabel="y", title="Predicted and observed")
+    axis.legend(frameon=False)
+    _write(figure, path)
+
+
+def _figure() -> tuple[Any, Any]:
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+
+
+def _write(figure: Any, path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,142 @@
+"""The work behind the command line: a model file in, a run folder out; a run folder and a table in, predictions out."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import importlib.util
+import inspect
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+import ugmm_ppl as up
+from ugmm_ppl import checks
+
+MAX_EXPORT = 2e7
+"""Entries of the posterior that are exported: parameters x draws."""
+
+
+def run_fit(
+    model_file: Path, overrides: dict[str, Any], steps: int | None, out: Path, *, progress: bool, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Fit a model file and write its run folder.
+
+    Args:
+        model_file: Python file with `model`, `data()` and `settings`.
+        overrides: Settings that replace those of the file.
+        steps: Training steps, or draws per chain for "nuts"; None keeps the file's.
+        out: The run folder.
+        progress: Show a progress bar.
+        say: Told a line about an interruption.
+
+    Returns:
+        The metrics.
+    """
+    module = load_model_file(model_file)
+    settings = dict(getattr(module, "settings", {})) | overrides
+    if steps is not None:
+        settings["num_draws" if settings.get("method") == "nuts" else "num_steps"] = steps
+    valid = [p.name for p in inspect.signature(up.fit).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    checks.names(f"setting in {model_file}", settings, valid)
+    data = module.data()
+    if not isinstance(data, up.Data):
+        raise TypeError(f"data() in {model_file} must return up.Data(x, y, ...); got {type(data).__name__}.")
+    out.mkdir(parents=True, exist_ok=True)
+    names = {"feature_names": data.feature_names, "class_names": data.class_names}
+    start, failure = time.perf_counter(), None
+    try:
+        fit = up.fit(module.model, data.x, data.y, **names, progress=progress, **settings)
+    except up.NonFiniteError as error:
+        if error.fit is None or not np.isfinite(error.fit.losses).any():
+            raise
+        fit, failure = error.fit, error
+    seconds = time.perf_counter() - start
+    fit.save(out / "fit.npz")  # first of all: nothing that comes later can lose it
+    metrics = write_results(fit, data, out, seconds)
+    if fit.interrupted:
+        say(f"interrupted after {int(np.isfinite(fit.losses[-1]).sum())} steps; the results are of what was reached")
+    if failure:
+        raise failure
+    return metrics
+
+
+def write_results(fit: up.Fit, data: up.Data, out: Path, seconds: float) -> dict[str, Any]:
+    """Write posterior.nc, metrics.json and the plots; returns the metrics."""
+    from ugmm_ppl.metrics import evaluate
+    from ugmm_ppl.report import write_plots
+
+    held_out = data.x_test is not None and data.y_test is not None
+    x, y = (data.x_test, data.y_test) if held_out else (data.x, data.y)
+    x = checks.inputs(x, fit.model.network.sizes[0], what="x_test")
+    y = fit.model.check_target(y, len(x))
+    parameters = sum(int(np.prod(site.shape)) for site in fit.make_guide().sites.values())
+    draws = int(np.clip(MAX_EXPORT // parameters, 20, 500)) if fit.method == "svi" else None
+    prediction = fit.predict(x, num_draws=draws)
+    metrics = {
+        "test" if held_out else "train": evaluate(prediction, y),
+        "rows": {"train": len(data.x), "test": len(x) if held_out else 0},
+        "parameters": parameters, "seconds": round(seconds, 2), "backend": fit.backend, "method": fit.method,
+        "steps": int(np.isfinite(fit.losses).sum()), "interrupted": fit.interrupted, "version": up.__version__,
+    }  # fmt: skip
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    tree = fit.to_arviz(num_draws=draws, num_prior_draws=min(100, draws or 100), derived=True)
+    target, partial = out / "posterior.nc", out / "posterior.nc.partial"
+    tree.to_netcdf(str(partial))
+    partial.replace(target)
+    write_plots(fit, tree, prediction, y, fit.sample_predictive(x, num_draws=draws), out)
+    return metrics
+
+
+def run_predict(run_dir: Path, data: Path, out: Path | None) -> None:
+    """Predict a CSV file with the fit of a run folder."""
+    from ugmm_ppl.data import read_csv
+
+    if not (run_dir / "fit.npz").is_file():
+        raise FileNotFoundError(f"{run_dir} must be a folder written by `ugmm-ppl fit`; it has no fit.npz.")
+    fit = up.load(run_dir / "fit.npz", device="cpu")
+    prediction = fit.predict(read_csv(data, fit.feature_names))
+    if fit.model.real_target:
+        levels = np.array([0.05, 0.5, 0.95])
+        header = ["mean", "std", "q05", "q50", "q95"]
+        columns = [prediction.mean, prediction.std, *prediction.quantile(levels)]
+    else:
+        names = fit.class_names or []
+        header = ["label", *(f"p({name})" for name in names)]
+        columns = [np.array(names)[prediction.label], *prediction.probs.T]
+    with contextlib.nullcontext(sys.stdout) if out is None else out.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        for row in zip(*columns, strict=True):
+            writer.writerow([cell if isinstance(cell, str) else f"{cell:.6g}" for cell in row])
+
+
+def load_model_file(path: Path) -> ModuleType:
+    """Import a model file.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: It fails when run, or lacks `model` or `data`.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"model file {path} does not exist.")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"model file {path} must be a Python file, NAME.py.")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except up.MissingExtraError:
+        raise
+    except Exception as error:
+        raise ValueError(f"model file {path} fails when it is run: {type(error).__name__}: {error}") from error
+    for name in ("model", "data"):
+        if not hasattr(module, name):
+            raise ValueError(f"model file {path} must define `model` and a function `data()`; it has no `{name}`. See models/ for examples.")
+    return module

@@ -1,7 +1,7 @@
 """Iris: three species from four measurements of a flower.
 
-Fit it with `ugmm-ppl fit models/iris_classifier.py --backend numpyro`. To make a model of your own, copy this file and change
-`data`, `model` and `settings`.
+Fit it with `ugmm-ppl fit models/iris_classifier.py --backend numpyro`. To make a model of your own, copy this file and
+change `data`, `model` and `settings`.
 """
 
 from sklearn.datasets import load_iris

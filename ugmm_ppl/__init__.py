@@ -1,6 +1,7 @@
 """Univariate-Gaussian-mixture neurons as Bayesian generative models, in Pyro and NumPyro.
 
-Importing this package imports neither torch nor JAX. The parts for a PPL's own models are in `ugmm_ppl.pyro` and `ugmm_ppl.numpyro`.
+Importing this package imports neither torch nor JAX. The parts for a PPL's own models are in `ugmm_ppl.pyro` and
+`ugmm_ppl.numpyro`.
 """
 
 from importlib.metadata import version as _version
@@ -19,5 +20,15 @@ from ugmm_ppl.storage import load as load
 
 __version__ = _version("ugmm-ppl")
 __all__ = [
-    "Classifier", "Data", "Fit", "MissingExtraError", "Network", "NonFiniteError", "Prior", "Regressor", "dist", "fit", "load",
-]  # fmt: skip
+    "Classifier",
+    "Data",
+    "Fit",
+    "MissingExtraError",
+    "Network",
+    "NonFiniteError",
+    "Prior",
+    "Regressor",
+    "dist",
+    "fit",
+    "load",
+]

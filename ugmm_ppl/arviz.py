@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from ugmm_ppl.posterior import Fit
 
 SVI_NOTE = (
-    "Draws are independent draws from a variational guide: R-hat and ESS say nothing about its quality, and az.loo takes them for "
-    "posterior draws. The correction for that needs log_p and log_q in sample_stats; it is not applied."
+    "Draws are independent draws from a variational guide: R-hat and ESS say nothing about its quality, and az.loo "
+    "takes them for posterior draws. The correction for that needs log_p and log_q in sample_stats; it is not applied."
 )
 
 
@@ -34,12 +34,13 @@ def to_arviz(
     """Put a fit into one tree, the same for both backends: dims chain and draw everywhere, named coordinates.
 
     Groups: posterior, posterior_predictive, log_likelihood, sample_stats (SVI: log_p, log_q; NUTS: diverging), prior,
-    prior_predictive, observed_data, constant_data. Layer l has the dims `neuron_l` and `input_l`; outputs have `class` or `output`;
-    data have `row`. Log values are in nats, y and its densities in the user's units.
+    prior_predictive, observed_data, constant_data. Layer l has the dims `neuron_l` and `input_l`; outputs have `class`
+    or `output`; data have `row`. Log values are in nats, y and its densities in the user's units.
 
     Args:
         fit: The fit.
-        x: The training inputs, if the fit does not hold them (after `load`); without data only the posterior is exported.
+        x: The training inputs, if the fit does not hold them (after `load`); without data only the posterior is
+            exported.
         y: The training targets, likewise.
         num_draws: Draws per chain; None is 500, one for "map", and all that NUTS kept.
         num_prior_draws: Draws of the prior groups; 0 leaves them out.
@@ -72,7 +73,10 @@ def to_arviz(
         groups["posterior_predictive"] = {"y": fit.sample_predictive(x, num_draws=num_draws, seed=seed)}
         groups["log_likelihood"] = {"y": fit.log_likelihood(x, y, num_draws, seed=seed)}
         if fit.method == "svi":
-            groups["sample_stats"] = {"log_p": fit.log_p(x, y, num_draws, seed=seed), "log_q": fit.log_q(num_draws, seed=seed)}
+            groups["sample_stats"] = {
+                "log_p": fit.log_p(x, y, num_draws, seed=seed),
+                "log_q": fit.log_q(num_draws, seed=seed),
+            }
         if num_prior_draws:
             prior = fit.prior_draws(x, checks.count("num_prior_draws", num_prior_draws), derived=derived, seed=seed)
             groups["prior_predictive"] = {"y": prior.pop("y")}
@@ -86,8 +90,16 @@ def to_arviz(
     }  # fmt: skip
     if fit.method == "svi":
         attrs["note"] = SVI_NOTE
-    order = ("posterior", "posterior_predictive", "log_likelihood", "sample_stats", "prior", "prior_predictive", "observed_data",
-             "constant_data")  # fmt: skip
+    order = (
+        "posterior",
+        "posterior_predictive",
+        "log_likelihood",
+        "sample_stats",
+        "prior",
+        "prior_predictive",
+        "observed_data",
+        "constant_data",
+    )
     return _tree(az, {name: groups[name] for name in order if name in groups}, dims, coords, attrs)
 
 
@@ -111,7 +123,11 @@ def _is_old(az: Any) -> bool:
 
 
 def _tree(
-    az: Any, groups: dict[str, dict[str, np.ndarray]], dims: dict[str, list[str]], coords: dict[str, Any], attrs: dict[str, Any]
+    az: Any,
+    groups: dict[str, dict[str, np.ndarray]],
+    dims: dict[str, list[str]],
+    coords: dict[str, Any],
+    attrs: dict[str, Any],
 ) -> Any:
     import xarray
 
@@ -151,7 +167,10 @@ def _dims(fit: Fit, draws: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
 
 def _coords(fit: Fit) -> dict[str, Any]:
     network = fit.model.network
-    coords: dict[str, Any] = {"input_0": fit.feature_names, _output_dim(fit): fit.model.output_names(fit.class_names)}
+    coords: dict[str, Any] = {
+        "input_0": fit.feature_names,
+        _output_dim(fit): fit.model.output_names(fit.class_names),
+    }
     for i, width in enumerate(network.sizes[1:]):
         coords[f"neuron_{i}"] = np.arange(width)
         coords[f"input_{i + 1}"] = np.arange(width)

@@ -22,7 +22,7 @@ BACKENDS = ("pyro", "numpyro")
 
 
 class Site(NamedTuple):
-    """One sample site of a traced model: its distribution, value, the factor of its log density, and whether it is data."""
+    """One sample site of a traced model: distribution, value, factor of its log density, and whether it is data."""
 
     distribution: Any
     value: Array
@@ -41,13 +41,16 @@ class Bijector(Protocol):
 
 
 class Backend(Protocol):
-    """The primitives of a PPL under common names; `ugmm_ppl.pyro.backend` and `ugmm_ppl.numpyro.backend` implement it."""
+    """The primitives of a PPL under common names; `ugmm_ppl.{pyro,numpyro}.backend` implement it."""
 
     name: str
     ops: Ops
     dist: Any
     """The PPL's distributions by name, with `UnivariateGaussianMixture` among them."""
-    inference: Inference
+
+    @property
+    def inference(self) -> Inference:
+        """The backend's `inference.py`."""
 
     def sample(self, name: str, distribution: Any, obs: Array | None = None) -> Array:
         """Sample statement."""
@@ -82,7 +85,9 @@ class Backend(Protocol):
     def bijector(self, distribution: Any) -> Bijector | None:
         """Map from the reals onto the support, or None where that is all reals."""
 
-    def trace(self, model: Callable[..., Any], values: Mapping[str, Array], *args: Any, **kwargs: Any) -> dict[str, Site]:
+    def trace(
+        self, model: Callable[..., Any], values: Mapping[str, Array], *args: Any, **kwargs: Any
+    ) -> dict[str, Site]:
         """Run a model with the given values at its sites, and return its sample sites."""
 
     def settings(self, *, dtype: str, device: str) -> AbstractContextManager[Any]:
@@ -109,7 +114,9 @@ class Inference(Protocol):
     ) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Draws from a guide, `(S, ...)` by site, and their log q `(S,)`."""
 
-    def outputs(self, model: NetworkModel, draws: Mapping[str, np.ndarray], x: np.ndarray, chunk_size: int, /) -> np.ndarray:
+    def outputs(
+        self, model: NetworkModel, draws: Mapping[str, np.ndarray], x: np.ndarray, chunk_size: int, /
+    ) -> np.ndarray:
         """Network outputs `(S, B, O)` for draws."""
 
     def log_prior(self, model: NetworkModel, draws: Mapping[str, np.ndarray], /) -> np.ndarray:
@@ -129,8 +136,12 @@ def load_backend(name: str) -> Backend:
         MissingExtraError: The PPL is not installed; says which extra to install.
     """
     checks.choice("backend", name, BACKENDS)
-    module = require(f"ugmm_ppl.{name}.backend", name, {"pyro": ("pyro", "torch"), "numpyro": ("numpyro", "jax", "optax")}[name])
-    return module.BACKEND  # type: ignore[no-any-return]
+    module = require(
+        f"ugmm_ppl.{name}.backend",
+        name,
+        {"pyro": ("pyro", "torch"), "numpyro": ("numpyro", "jax", "optax")}[name],
+    )
+    return module.BACKEND
 
 
 def require(module: str, extra: str, needs: Sequence[str] = ()) -> Any:
@@ -148,8 +159,9 @@ def require(module: str, extra: str, needs: Sequence[str] = ()) -> Any:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         missing = (error.name or "").split(".")[0]
-        if missing not in (needs or (module.split(".")[0],)):
+        if missing not in (needs or (module.split(".", maxsplit=1)[0],)):
             raise
         raise checks.MissingExtraError(
-            f"{extra} needs the package {missing}, which is not installed. Install it with: pip install \"ugmm-ppl[{extra}]\""
+            f"{extra} needs the package {missing}, which is not installed. "
+            f'Install it with: pip install "ugmm-ppl[{extra}]"'
         ) from error

@@ -90,7 +90,9 @@ def inputs(x: Any, features: int, *, what: str = "x", where: str = "layer 0") ->
             + (f" For a single example use {what}[None, :]." if a.ndim == 1 else "")
         )
     if a.shape[0] == 0:
-        raise ValueError(f"{what} must have at least one row; got shape {a.shape}. Check how the data were read or split.")
+        raise ValueError(
+            f"{what} must have at least one row; got shape {a.shape}. Check how the data were read or split."
+        )
     if a.shape[1] != features:
         raise ValueError(
             f"{what} must have {features} columns, the number of inputs of {where}; got shape {a.shape}. "
@@ -155,19 +157,22 @@ def mixture_parameters(loc: Array, scale: Array, logits: Array | None, probs: Ar
         values: Look at the values too, not only at names and shapes.
 
     Raises:
-        ValueError: Both or neither of logits and probs, no component axis, shapes that do not broadcast, or values outside
-            their support.
+        ValueError: Both or neither of logits and probs, no component axis, shapes that do not broadcast, or values
+            outside their support.
     """
     if (logits is None) == (probs is None):
         raise ValueError(
             f"exactly one of logits and probs is needed; got {'neither' if logits is None else 'both'}. "
             "logits are any real numbers, probs are weights that sum to one."
         )
-    weights, name = (logits, "logits") if probs is None else (probs, "probs")
+    weights: Any = logits if probs is None else probs
+    name = "logits" if probs is None else "probs"
     shapes = {"loc": np.shape(loc), "scale": np.shape(scale), name: np.shape(weights)}
     said = ", ".join(f"{key} {tuple(shape)}" for key, shape in shapes.items())
     if all(len(shape) == 0 for shape in shapes.values()):
-        raise ValueError(f"a last axis of K components is needed; got shapes {said}. Wrap scalars, e.g. loc[..., None].")
+        raise ValueError(
+            f"a last axis of K components is needed; got shapes {said}. Wrap scalars, e.g. loc[..., None]."
+        )
     try:
         broadcast = np.broadcast_shapes(*shapes.values())
     except ValueError:
@@ -184,7 +189,13 @@ def _mixture_values(loc: np.ndarray, scale: np.ndarray, name: str, weights: np.n
     if name == "logits":
         _first_bad(weights < math.inf, weights, name, "real, or -inf for weight zero", "Look for NaN upstream.")
         alive = np.isfinite(weights).any(-1)
-        _first_bad(alive, weights.max(-1), name, "finite for at least one component", "Keep one component of each row.")
+        _first_bad(
+            alive,
+            weights.max(-1),
+            name,
+            "finite for at least one component",
+            "Keep one component of each row.",
+        )
         return
     _first_bad(weights >= 0, weights, name, "non-negative", "Use logits for unconstrained values.")
     total = weights.sum(-1)
@@ -196,7 +207,9 @@ def _first_bad(good: np.ndarray, values: np.ndarray, what: str, need: str, do: s
     if not np.all(good):
         index = tuple(int(i) for i in np.argwhere(~np.asarray(good))[0])
         at = f" at index {index}" if index else ""
-        raise ValueError(f"{what} must be {need}; got {np.asarray(values)[index]}{at}, in shape {np.shape(values)}. {do}")
+        raise ValueError(
+            f"{what} must be {need}; got {np.asarray(values)[index]}{at}, in shape {np.shape(values)}. {do}"
+        )
 
 
 def _numpy(a: Array) -> np.ndarray:
@@ -208,7 +221,9 @@ def _numeric(a: Any, what: str) -> np.ndarray:
     if array.dtype.kind in "iub":
         return array.astype(np.float64)
     if array.dtype.kind != "f":
-        raise TypeError(f"{what} must hold real numbers; got dtype {array.dtype}. Encode text and categories as numbers first.")
+        raise TypeError(
+            f"{what} must hold real numbers; got dtype {array.dtype}. Encode text and categories as numbers first."
+        )
     return array
 
 
@@ -224,7 +239,9 @@ def _same_length(y: np.ndarray, rows: int) -> np.ndarray:
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim != 1:
-        raise ValueError(f"y must be 1-D, one value per row of x; got shape {y.shape}. Use y.ravel() or pick one column.")
+        raise ValueError(
+            f"y must be 1-D, one value per row of x; got shape {y.shape}. Use y.ravel() or pick one column."
+        )
     if len(y) != rows:
         raise ValueError(f"y must have one value per row of x, {rows}; got {len(y)}. Check how they were split.")
     return y
@@ -252,7 +269,8 @@ def building(spec: Any) -> Iterator[None]:
         yield
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"the prior {spec!r} could not be built: {error}. Give the arguments that the PPL's class {spec.name} takes."
+            f"the prior {spec!r} could not be built: {error}. "
+            f"Give the arguments that the PPL's class {spec.name} takes."
         ) from error
 
 

@@ -23,7 +23,9 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def common(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,  # noqa: ARG001
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Bayesian networks of univariate-Gaussian-mixture neurons, on Pyro or NumPyro."""
 
@@ -44,7 +46,14 @@ def fit(
     overrides = {name: value for name, value in options.items() if value is not None}
     folder = out or Path("runs") / model_file.stem
     with _user_errors():
-        metrics = run_fit(model_file, overrides, steps, folder, progress=not quiet, say=lambda line: typer.echo(line, err=True))
+        metrics = run_fit(
+            model_file,
+            overrides,
+            steps,
+            folder,
+            progress=not quiet,
+            say=lambda line: typer.echo(line, err=True),
+        )
         if not quiet:
             split = "test" if "test" in metrics else "train"
             for name, value in metrics[split].items():

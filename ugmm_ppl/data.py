@@ -72,15 +72,17 @@ def names_of(given: Any, count: int, prefix: str, what: str) -> list[str]:
         return [f"{prefix}{i}" for i in range(count)]
     names = [str(name) for name in given]
     if len(names) != count or len(set(names)) != count:
-        raise ValueError(f"{what} needs {count} different names; got {len(names)}: {names[:5]}{'...' if len(names) > 5 else ''}.")
+        raise ValueError(
+            f"{what} needs {count} different names; got {len(names)}: {names[:5]}{'...' if len(names) > 5 else ''}."
+        )
     return names
 
 
 def read_csv(path: str | os.PathLike[str], feature_names: list[str]) -> np.ndarray:
     """Read the columns of a CSV file that a fit needs.
 
-    The file has a header; columns are found by name, in any order, and others are passed over. If no header cell is a feature name,
-    the columns are taken in order.
+    The file has a header; columns are found by name, in any order, and others are passed over. If no header cell is a
+    feature name, the columns are taken in order.
 
     Args:
         path: The file.
@@ -103,7 +105,9 @@ def read_csv(path: str | os.PathLike[str], feature_names: list[str]) -> np.ndarr
     else:
         missing = [name for name in feature_names if name not in header]
         if missing:
-            raise ValueError(f"{path} must have the columns {feature_names}; missing: {missing}; its header is {header}.")
+            raise ValueError(
+                f"{path} must have the columns {feature_names}; missing: {missing}; its header is {header}."
+            )
         columns, body = [header.index(name) for name in feature_names], rows[1:]
     if not body:
         raise ValueError(f"{path} must have at least one row below its header; it has none.")

@@ -10,7 +10,7 @@ import numpy as np
 from ugmm_ppl import checks
 from ugmm_ppl.backend import Backend, load_backend
 from ugmm_ppl.data import Standardizer, names_of
-from ugmm_ppl.guide import GUIDES, latent_sites, make_guide, negative_elbo, start_values
+from ugmm_ppl.guide import GUIDES, latent_sites, negative_elbo, start_values
 from ugmm_ppl.model.base import NetworkModel
 from ugmm_ppl.posterior import Fit
 from ugmm_ppl.progress import Progress
@@ -47,8 +47,9 @@ def fit(
 ) -> Fit:
     """Fit a model to data.
 
-    "svi" minimises the negative ELBO over a Gaussian family, "map" finds the maximum of the joint density, "nuts" samples the
-    posterior. The likelihood of a mini-batch is multiplied by N / B, once, so that losses are in nats of the whole data set.
+    "svi" minimises the negative ELBO over a Gaussian family, "map" finds the maximum of the joint density, "nuts"
+    samples the posterior. The likelihood of a mini-batch is multiplied by N / B, once, so that losses are in nats of
+    the whole data set.
 
     Args:
         model: `Classifier` or `Regressor`.
@@ -70,7 +71,8 @@ def fit(
         seed: Seed of everything random. The same seed on the same machine gives the same result.
         device: "cpu", "gpu", "cuda" or "cuda:0".
         dtype: "float32" or "float64"; None is "float64" for "nuts" and "float32" otherwise.
-        standardize: Standardise the columns of x, and y of a regressor. Predictions are in the user's units all the same.
+        standardize: Standardise the columns of x, and y of a regressor. Predictions are in the user's units all the
+            same.
         feature_names: Names of the K inputs.
         class_names: Names of the classes.
         progress: Show a progress bar.
@@ -91,14 +93,26 @@ def fit(
     if dtype is None:
         dtype = "float64" if method == "nuts" else "float32"
     checks.choice("dtype", dtype, ("float32", "float64"))
-    for name, value in (("num_steps", num_steps), ("num_restarts", num_restarts), ("rank", rank), ("num_chains", num_chains),
-                        ("num_warmup", num_warmup), ("num_draws", num_draws)):  # fmt: skip
+    for name, value in (
+        ("num_steps", num_steps),
+        ("num_restarts", num_restarts),
+        ("rank", rank),
+        ("num_chains", num_chains),
+        ("num_warmup", num_warmup),
+        ("num_draws", num_draws),
+    ):
         checks.count(name, value)
-    for name, number in (("learning_rate", learning_rate), ("temperature", temperature), ("init_scale", init_scale)):
+    for name, number in (
+        ("learning_rate", learning_rate),
+        ("temperature", temperature),
+        ("init_scale", init_scale),
+    ):
         checks.number(name, number, 0.0)
     checks.count("seed", seed, least=0)
     if method == "nuts" and any(model.network.dropout_rates()):
-        raise ValueError(f"method='nuts' needs a network without dropout; got dropout={model.network.dropout}. Use dropout=0.0.")
+        raise ValueError(
+            f"method='nuts' needs a network without dropout; got dropout={model.network.dropout}. Use dropout=0.0."
+        )
 
     x = checks.inputs(x, model.network.sizes[0])
     y = model.check_target(y, len(x))
@@ -114,18 +128,37 @@ def fit(
 
     primitives = load_backend(backend)
     result = Fit(
-        model=model, backend=backend, method=method, guide="delta" if method == "map" else guide, dtype=dtype, device=device,
-        seed=seed, temperature=temperature, init_scale=init_scale, rank=rank, x_units=x_units, y_units=y_units,
-        feature_names=features, class_names=classes, train_x=x, train_y=y,
-    )  # fmt: skip
+        model=model,
+        backend=backend,
+        method=method,
+        guide="delta" if method == "map" else guide,
+        dtype=dtype,
+        device=device,
+        seed=seed,
+        temperature=temperature,
+        init_scale=init_scale,
+        rank=rank,
+        x_units=x_units,
+        y_units=y_units,
+        feature_names=features,
+        class_names=classes,
+        train_x=x,
+        train_y=y,
+    )
     data = (result.to_network(x), result.to_network_target(y))
     with primitives.settings(dtype=dtype, device=device):
         if method == "nuts":
             starts = [_start(primitives, model, data, seed + c) for c in range(num_chains)]
             drawn = primitives.inference.nuts(
-                functools.partial(model, primitives), data, starts, data_size=len(x) / temperature, num_warmup=num_warmup,
-                num_draws=num_draws, seed=seed, progress=progress,
-            )  # fmt: skip
+                functools.partial(model, primitives),
+                data,
+                starts,
+                data_size=len(x) / temperature,
+                num_warmup=num_warmup,
+                num_draws=num_draws,
+                seed=seed,
+                progress=progress,
+            )
             result.state, result.stats = [drawn.values], drawn.stats
             return result
         rates = learning_rates(num_steps, learning_rate)
@@ -136,14 +169,16 @@ def fit(
             result.add_restart(minimum.params, minimum.losses, num_steps)
             if minimum.failed:
                 step, grads = minimum.failed
-                raise checks.NonFiniteError(step, _culprits(result, grads), result)
+                raise checks.NonFiniteError(step, _culprits(grads), result)
             if minimum.interrupted:
                 result.interrupted = True
                 break
     return result
 
 
-def _start(backend: Backend, model: NetworkModel, data: tuple[np.ndarray, np.ndarray], seed: int) -> dict[str, np.ndarray]:
+def _start(
+    backend: Backend, model: NetworkModel, data: tuple[np.ndarray, np.ndarray], seed: int
+) -> dict[str, np.ndarray]:
     """Unconstrained start values of one run."""
     x = backend.array(data[0][:1])
     with backend.inference.seeded(seed):
@@ -152,20 +187,31 @@ def _start(backend: Backend, model: NetworkModel, data: tuple[np.ndarray, np.nda
 
 
 def _minimise(
-    backend: Backend, fit: Fit, data: tuple[np.ndarray, np.ndarray], batch_size: int, rates: np.ndarray, seed: int, progress: Progress
+    backend: Backend,
+    fit: Fit,
+    data: tuple[np.ndarray, np.ndarray],
+    batch_size: int,
+    rates: np.ndarray,
+    seed: int,
+    progress: Progress,
 ) -> Minimum:
     """One run of "svi" or "map"."""
     guide = fit.make_guide()
     objective = functools.partial(
-        negative_elbo, backend, functools.partial(fit.model, backend), guide, data_size=len(data[0]), temperature=fit.temperature
+        negative_elbo,
+        backend,
+        functools.partial(fit.model, backend),
+        guide,
+        data_size=len(data[0]),
+        temperature=fit.temperature,
     )
-    return backend.inference.minimise(  # type: ignore[no-any-return]
+    return backend.inference.minimise(
         objective, guide.initial(_start(backend, fit.model, data, seed)), guide.noise_shapes(), data,
         batches(len(data[0]), batch_size, seed), rates, seed=seed, progress=progress,
     )  # fmt: skip
 
 
-def _culprits(fit: Fit, grads: dict[str, np.ndarray]) -> list[str]:
+def _culprits(grads: dict[str, np.ndarray]) -> list[str]:
     """Sites with a gradient that is not finite."""
     bad = [name for name, grad in grads.items() if not np.isfinite(grad).all()]
     return sorted({name.partition(":")[0] for name in bad})

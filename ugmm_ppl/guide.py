@@ -8,7 +8,8 @@ q(u) Gaussian, data D of N rows, a mini-batch B of them, and temperature T, the 
     KL(q || p) = -H[q(u)] - sum_sites E_q[ log p(theta) + log |d theta / d u| ].
 
 The entropy H is closed, and so is the expectation where a site's prior is a Normal, E_q[log N(u; m, s)] =
-log N(E u; m, s) - Var(u) / (2 s^2); elsewhere it is estimated at the draw. Source: Kucukelbir et al. 2017 (ADVI), JMLR 18(14).
+log N(E u; m, s) - Var(u) / (2 s^2); elsewhere it is estimated at the draw. Source: Kucukelbir et al. 2017 (ADVI), JMLR
+18(14).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ GUIDES = ("normal", "lowrank", "delta")
 
 @dataclasses.dataclass(frozen=True)
 class LatentSite:
-    """One latent site: shapes of its value and of its unconstrained value, and the map between them (None: the identity)."""
+    """A latent site: shapes of its value and its unconstrained value, the map between them (None: the identity)."""
 
     shape: tuple[int, ...]
     unconstrained_shape: tuple[int, ...]
@@ -41,6 +42,10 @@ class LatentSite:
 
 class Guide(Protocol):
     """A Gaussian family over the unconstrained values of all sites; parameters and noise are dicts of arrays."""
+
+    @property
+    def sites(self) -> Mapping[str, LatentSite]:
+        """The latent sites, in the order in which the model samples them."""
 
     def initial(self, start: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Parameters around unconstrained start values."""
@@ -71,7 +76,9 @@ class NormalGuide:
 
     def initial(self, start: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Centred at the start values, with scale `init_scale`."""
-        scales = {f"{n}:log_scale": np.full(s.unconstrained_shape, math.log(self.init_scale)) for n, s in self.sites.items()}
+        scales = {
+            f"{n}:log_scale": np.full(s.unconstrained_shape, math.log(self.init_scale)) for n, s in self.sites.items()
+        }
         return {f"{name}:loc": start[name] for name in self.sites} | scales
 
     def noise_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -122,7 +129,11 @@ class LowRankGuide:
 
     def draw(self, params: Mapping[str, Array], noise: Mapping[str, Array]) -> dict[str, Array]:
         """loc + d noise + F noise'."""
-        flat = params["loc"] + self.backend.ops.exp(params["log_scale"]) * noise["diagonal"] + params["factor"] @ noise["factor"]
+        flat = (
+            params["loc"]
+            + self.backend.ops.exp(params["log_scale"]) * noise["diagonal"]
+            + params["factor"] @ noise["factor"]
+        )
         return self._split(flat)
 
     def moments(self, params: Mapping[str, Array]) -> dict[str, tuple[Array, Array]]:
@@ -171,7 +182,7 @@ class DeltaGuide:
         """None."""
         return {}
 
-    def draw(self, params: Mapping[str, Array], noise: Mapping[str, Array]) -> dict[str, Array]:  # noqa: ARG002
+    def draw(self, params: Mapping[str, Array], noise: Mapping[str, Array]) -> dict[str, Array]:
         """The point."""
         return {name: params[f"{name}:loc"] for name in self.sites}
 
@@ -179,11 +190,11 @@ class DeltaGuide:
         """(the point, 0)."""
         return {name: (params[f"{name}:loc"], 0.0) for name in self.sites}
 
-    def entropy(self, params: Mapping[str, Array]) -> Array:  # noqa: ARG002
+    def entropy(self, params: Mapping[str, Array]) -> Array:
         """Zero by convention: a point has no density."""
         return 0.0
 
-    def log_prob(self, params: Mapping[str, Array], unconstrained: Mapping[str, Array]) -> Array:  # noqa: ARG002
+    def log_prob(self, params: Mapping[str, Array], unconstrained: Mapping[str, Array]) -> Array:
         """Zero by convention."""
         return 0.0
 
@@ -211,11 +222,16 @@ def latent_sites(backend: Backend, model: Callable[..., Any], *args: Any) -> dic
 
 
 def start_values(
-    backend: Backend, model: Callable[..., Any], sites: Mapping[str, LatentSite], known: Mapping[str, np.ndarray], *args: Any
+    backend: Backend,
+    model: Callable[..., Any],
+    sites: Mapping[str, LatentSite],
+    known: Mapping[str, np.ndarray],
+    *args: Any,
 ) -> dict[str, np.ndarray]:
-    """Unconstrained start values of all sites: from `known` where it has the site, else from the middle of 15 prior draws.
+    """Unconstrained start values of all sites: from `known`, or else from the middle of 15 prior draws.
 
-    A site in natural space is found under its unconstrained twin: `scale` as exp of `log_scale`, `weights` as the softmax of `logits`.
+    A site in natural space is found under its unconstrained twin: `scale` as exp of `log_scale`, `weights` as the
+        softmax of `logits`.
     """
     given = {name: backend.array(value) for name, value in known.items()}
     for name, value in list(given.items()):
@@ -236,7 +252,9 @@ def start_values(
     return start
 
 
-def constrain(sites: Mapping[str, LatentSite], unconstrained: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+def constrain(
+    sites: Mapping[str, LatentSite], unconstrained: Mapping[str, Array]
+) -> tuple[dict[str, Array], dict[str, Array]]:
     """Values of all sites, and per site the log determinant of its map (0.0 for the identity)."""
     values, log_dets = {}, {}
     for name, u in unconstrained.items():

@@ -15,7 +15,7 @@ def accuracy(probs: np.ndarray, y: np.ndarray) -> float:
 
 
 def reliability(probs: np.ndarray, y: np.ndarray, bins: int = 10) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean confidence, accuracy and share of rows in bins of equal width of the top probability, `(bins,)` each; NaN if empty."""
+    """Mean confidence, accuracy and share of rows by bin of the top probability, `(bins,)` each; NaN if empty."""
     confidence, correct = probs.max(-1), probs.argmax(-1) == y
     which = np.minimum((confidence * bins).astype(int), bins - 1)
     count = np.bincount(which, minlength=bins)
@@ -46,5 +46,8 @@ def evaluate(prediction: Any, y: np.ndarray) -> dict[str, float]:
     """The metrics of a run: mean log likelihood in nats per row, and accuracy and ECE, or RMSE and 90 % coverage."""
     result = {"log_likelihood": float(prediction.log_density(y).mean())}
     if isinstance(prediction, ClassPrediction):
-        return result | {"accuracy": accuracy(prediction.probs, y), "ece": expected_calibration_error(prediction.probs, y)}
+        return result | {
+            "accuracy": accuracy(prediction.probs, y),
+            "ece": expected_calibration_error(prediction.probs, y),
+        }
     return result | {"rmse": rmse(prediction.mean, y), "coverage_90": coverage(prediction, y)}

@@ -1,11 +1,12 @@
 """The network: layers of neurons, layer normalisation, and a readout, as pure functions of the parameters.
 
-    h^0 = x;   h^l = layer_norm(a^l(h^{l-1}));   outputs = weight h^L + bias (linear) or a^{L+1}(h^L) (ugmm)
+h^0 = x;   h^l = layer_norm(a^l(h^{l-1}));   outputs = weight h^L + bias (linear) or a^{L+1}(h^L) (ugmm)
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -38,12 +39,12 @@ class Network:
         tied: Tied means: loc = 0, the component means are the inputs.
         normalization: "layer" normalises the activations of every hidden layer over its J neurons; None does not.
         readout: "linear", or "ugmm" (the paper): one more layer of neurons, whose activations are the outputs.
-        dropout: Probability that a component is dropped in training, one number or one per layer of neurons. At least one
-            component of every neuron survives.
-        dropout_per_example: Draw one mask over the K inputs per example, shared by the neurons, in place of one mask over
-            components `(J, K)` per batch.
-        initial: "spread" (from the spread of each layer's inputs) or "paper" (standard normal locations, uniform scales and
-            uniform logits, whatever the data).
+        dropout: Probability that a component is dropped in training, one number or one per layer of neurons. At least
+            one component of every neuron survives.
+        dropout_per_example: Draw one mask over the K inputs per example, shared by the neurons, in place of one mask
+            over components `(J, K)` per batch.
+        initial: "spread" (from the spread of each layer's inputs) or "paper" (standard normal locations, uniform scales
+            and uniform logits, whatever the data).
 
     Raises:
         ValueError: Sizes, names or probabilities that make no network.
@@ -61,7 +62,9 @@ class Network:
     def __post_init__(self) -> None:
         """Check the description."""
         if isinstance(self.sizes, int) or len(self.sizes) < 2:
-            raise ValueError(f"sizes needs the number of inputs and at least one hidden width, e.g. (4, 32); got {self.sizes!r}.")
+            raise ValueError(
+                f"sizes needs the number of inputs and at least one hidden width, e.g. (4, 32); got {self.sizes!r}."
+            )
         object.__setattr__(self, "sizes", tuple(checks.count("each of sizes", size) for size in self.sizes))
         if self.normalization is not None:
             checks.choice("normalization", self.normalization, ("layer",))
@@ -69,8 +72,8 @@ class Network:
         checks.choice("initial", self.initial, ("spread", "paper"))
         if self.normalization == "layer" and 1 in self.sizes[1:]:
             raise ValueError(
-                f"hidden widths of at least 2 are needed with normalization='layer' (one neuron normalised by itself is always 0); "
-                f"got sizes={self.sizes}. Use a wider layer, or normalization=None."
+                "hidden widths of at least 2 are needed with normalization='layer' (one neuron normalised by itself is "
+                f"always 0); got sizes={self.sizes}. Use a wider layer, or normalization=None."
             )
         depth = len(self.sizes) - (self.readout == "linear")
         rates = self.dropout if isinstance(self.dropout, tuple | list) else (self.dropout,) * depth
@@ -87,7 +90,7 @@ class Network:
     def layers(self, outputs: int) -> list[LayerShape]:
         """The layers of neurons; with a ugmm readout the last one has J = `outputs`."""
         widths = [*self.sizes, outputs] if self.readout == "ugmm" else list(self.sizes)
-        return [LayerShape(f"layers.{i}", k, j) for i, (k, j) in enumerate(zip(widths[:-1], widths[1:], strict=True))]
+        return [LayerShape(f"layers.{i}", k, j) for i, (k, j) in enumerate(itertools.pairwise(widths))]
 
     def dropout_rates(self) -> tuple[float, ...]:
         """Dropout probability of every layer of neurons."""
@@ -98,7 +101,9 @@ class Network:
         """J K of the largest layer: temporaries per example of the broadcast formula."""
         return max(layer.in_features * layer.out_features for layer in self.layers(outputs))
 
-    def forward(self, ops: Ops, values: Mapping[str, Array], x: Array, keep: Sequence[Array | None] | None = None) -> Array:
+    def forward(
+        self, ops: Ops, values: Mapping[str, Array], x: Array, keep: Sequence[Array | None] | None = None
+    ) -> Array:
         """Outputs of the network for given parameter values.
 
         Args:
@@ -139,7 +144,9 @@ class Network:
         values: dict[str, np.ndarray] = {}
         layers = self.layers(outputs)
         for layer in layers:
-            start = initial_paper(rng, layer) if self.initial == "paper" else initial_spread(rng, layer, h, tied=self.tied)
+            start = (
+                initial_paper(rng, layer) if self.initial == "paper" else initial_spread(rng, layer, h, tied=self.tied)
+            )
             if self.tied:
                 del start["loc"]
             values |= {f"{layer.name}.{role}": value for role, value in start.items()}
@@ -189,8 +196,10 @@ def layer_norm(ops: Ops, h: Array) -> Array:
     return centred / ops.sqrt(ops.mean(centred * centred, -1) + LAYER_NORM_EPS)
 
 
-def initial_spread(rng: np.random.Generator, layer: LayerShape, h: np.ndarray, *, tied: bool = False) -> dict[str, np.ndarray]:
-    """Start values from the mean and spread of the layer inputs `h` `(B, K)`; with tied means the scale covers the inputs."""
+def initial_spread(
+    rng: np.random.Generator, layer: LayerShape, h: np.ndarray, *, tied: bool = False
+) -> dict[str, np.ndarray]:
+    """Start values from mean and spread of the layer inputs `h` `(B, K)`; with tied means scales cover the inputs."""
     shape = (layer.out_features, layer.in_features)
     centre, spread = h.mean(0), h.std(0)
     spread = np.where(spread > 1e-3, spread, 1.0)

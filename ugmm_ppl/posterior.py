@@ -27,7 +27,8 @@ class Fit:
         backend: "pyro" or "numpyro".
         method: "svi", "map" or "nuts".
         guide: "normal", "lowrank" or "delta".
-        losses: Negative ELBO (or log joint) in nats by restart and step, `(restarts, steps)`; NaN after a run that ended early.
+        losses: Negative ELBO (or log joint) in nats by restart and step, `(restarts, steps)`; NaN after a run that
+            ended early.
         interrupted: Training was stopped from the keyboard.
         feature_names: Names of the K inputs.
         class_names: Names of the classes, or None.
@@ -37,10 +38,25 @@ class Fit:
     """
 
     def __init__(
-        self, *, model: NetworkModel, backend: str, method: str, guide: str, dtype: str, device: str, seed: int, temperature: float,
-        init_scale: float, rank: int, x_units: Standardizer | None, y_units: Standardizer | None, feature_names: list[str],
-        class_names: list[str] | None, train_x: np.ndarray | None = None, train_y: np.ndarray | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        model: NetworkModel,
+        backend: str,
+        method: str,
+        guide: str,
+        dtype: str,
+        device: str,
+        seed: int,
+        temperature: float,
+        init_scale: float,
+        rank: int,
+        x_units: Standardizer | None,
+        y_units: Standardizer | None,
+        feature_names: list[str],
+        class_names: list[str] | None,
+        train_x: np.ndarray | None = None,
+        train_y: np.ndarray | None = None,
+    ) -> None:
         self.model, self.backend, self.method, self.guide = model, backend, method, guide
         self.dtype, self.device, self.seed, self.temperature = dtype, device, seed, temperature
         self.init_scale, self.rank = init_scale, rank
@@ -80,10 +96,17 @@ class Fit:
         """The guide over the latent sites of the model; needs no data."""
         backend = self._backend
         with backend.inference.seeded(self.seed):
-            sites = latent_sites(backend, self.model.outputs, backend, backend.array(np.zeros((1, self.model.network.sizes[0]))))
+            sites = latent_sites(
+                backend,
+                self.model.outputs,
+                backend,
+                backend.array(np.zeros((1, self.model.network.sizes[0]))),
+            )
         return make_guide(self.guide, backend, sites, init_scale=self.init_scale, rank=self.rank)
 
-    def posterior(self, num_draws: int | None = None, *, derived: bool = False, seed: int | None = None) -> dict[str, np.ndarray]:
+    def posterior(
+        self, num_draws: int | None = None, *, derived: bool = False, seed: int | None = None
+    ) -> dict[str, np.ndarray]:
         """Posterior draws of all latent sites.
 
         Args:
@@ -100,12 +123,14 @@ class Fit:
         return draws
 
     def log_q(self, num_draws: int | None = None, *, seed: int | None = None) -> np.ndarray:
-        """Log density of the guide at its draws, `(C, S)` in nats, matching `posterior` of the same arguments; "svi" only."""
+        """Log density of the guide at the draws of `posterior`, `(C, S)` in nats; "svi" only."""
         if self.method != "svi":
             raise ValueError(f"log_q needs method='svi'; this fit is by {self.method!r}, which has no guide density.")
         return self._draws(range(self._count_draws(num_draws)), seed)[1]
 
-    def log_p(self, x: Any = None, y: Any = None, num_draws: int | None = None, *, seed: int | None = None) -> np.ndarray:
+    def log_p(
+        self, x: Any = None, y: Any = None, num_draws: int | None = None, *, seed: int | None = None
+    ) -> np.ndarray:
         """Log joint density log p(theta) + log p(y | x, theta) of the training data at the draws, `(C, S)` in nats.
 
         Args:
@@ -117,10 +142,14 @@ class Fit:
         x, y = self._training_data(x, y)
         draws, _ = self._draws(range(self._count_draws(num_draws)), seed)
         with self._settings():
-            prior = np.stack([self._backend.inference.log_prior(self.model, _chain(draws, c)) for c in range(self.num_chains)])
+            prior = np.stack(
+                [self._backend.inference.log_prior(self.model, _chain(draws, c)) for c in range(self.num_chains)]
+            )
         return prior + self.log_likelihood(x, y, num_draws, seed=seed, units=False).sum(-1)
 
-    def predict(self, x: Any, *, num_draws: int | None = None, chunk_size: int | None = None, seed: int | None = None) -> Any:
+    def predict(
+        self, x: Any, *, num_draws: int | None = None, chunk_size: int | None = None, seed: int | None = None
+    ) -> Any:
         """Posterior predictive distribution of y for each row of x.
 
         Args:
@@ -132,7 +161,11 @@ class Fit:
         Returns:
             `ClassPrediction` or `RegressionPrediction`.
         """
-        return self.model.prediction(self.outputs(x, num_draws=num_draws, chunk_size=chunk_size, seed=seed), self.y_units, self._backend)
+        return self.model.prediction(
+            self.outputs(x, num_draws=num_draws, chunk_size=chunk_size, seed=seed),
+            self.y_units,
+            self._backend,
+        )
 
     def outputs(
         self, x: Any, *, num_draws: int | None = None, chunk_size: int | None = None, seed: int | None = None
@@ -151,13 +184,21 @@ class Fit:
             draws, _ = self._draws(block, seed)
             with self._settings():
                 for c in range(self.num_chains):
-                    result[c, block.start : block.stop] = self._backend.inference.outputs(self.model, _chain(draws, c), x, chunk_size)
+                    result[c, block.start : block.stop] = self._backend.inference.outputs(
+                        self.model, _chain(draws, c), x, chunk_size
+                    )
         return result
 
     def log_likelihood(
-        self, x: Any = None, y: Any = None, num_draws: int | None = None, *, chunk_size: int | None = None, seed: int | None = None,
+        self,
+        x: Any = None,
+        y: Any = None,
+        num_draws: int | None = None,
+        *,
+        chunk_size: int | None = None,
+        seed: int | None = None,
         units: bool = True,
-    ) -> np.ndarray:  # fmt: skip
+    ) -> np.ndarray:
         """Pointwise log likelihood log p(y_b | x_b, theta_s), `(C, S, B)` in nats.
 
         Args:
@@ -181,8 +222,10 @@ class Fit:
         drawn = self.model.sample_target(self.outputs(x, num_draws=num_draws, seed=seed), rng)
         return drawn if self.y_units is None else self.y_units.restore(drawn)
 
-    def prior_draws(self, x: Any, num_draws: int, *, derived: bool = False, seed: int | None = None) -> dict[str, np.ndarray]:
-        """Draws from the prior as one chain, `(1, S, ...)` by site, and `y` `(1, S, B)` under them in the units of the data."""
+    def prior_draws(
+        self, x: Any, num_draws: int, *, derived: bool = False, seed: int | None = None
+    ) -> dict[str, np.ndarray]:
+        """Draws from the prior as one chain, `(1, S, ...)` by site, and `y` `(1, S, B)` in the units of the data."""
         base = self.seed if seed is None else seed
         with self._settings():
             network_x = self.to_network(checks.inputs(x, self.model.network.sizes[0]))
@@ -218,14 +261,18 @@ class Fit:
         if self.method == "nuts":
             kept = next(iter(self.state[0].values())).shape[1]
             if num_draws is not None and num_draws > kept:
-                raise ValueError(f"num_draws must be at most {kept}, the draws that NUTS kept per chain; got {num_draws}.")
+                raise ValueError(
+                    f"num_draws must be at most {kept}, the draws that NUTS kept per chain; got {num_draws}."
+                )
             return num_draws or kept
         return num_draws or default
 
     def _draws(self, indices: range, seed: int | None) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Draws of the given numbers, `(C, S, ...)` by site, and their log q `(C, S)`."""
         if self.method == "nuts":
-            return {name: value[:, indices.start : indices.stop] for name, value in self.state[0].items()}, np.empty((0, 0))
+            return {name: value[:, indices.start : indices.stop] for name, value in self.state[0].items()}, np.empty(
+                (0, 0)
+            )
         base = self.seed if seed is None else checks.count("seed", seed, least=0)
         with self._settings():
             guide = self.make_guide()
@@ -233,13 +280,17 @@ class Fit:
                 self._backend.inference.guide_draws(guide, params, indices, base + 1_000_003 * (c + 1))
                 for c, params in enumerate(self.state)
             ]
-        return {name: np.stack([values[name] for values, _ in chains]) for name in chains[0][0]}, np.stack([q for _, q in chains])
+        return {name: np.stack([values[name] for values, _ in chains]) for name in chains[0][0]}, np.stack(
+            [q for _, q in chains]
+        )
 
     def _training_data(self, x: Any, y: Any) -> tuple[Any, Any]:
         if x is None and y is None and self.train_x is not None:
             return self.train_x, self.train_y
         if x is None or y is None:
-            raise ValueError("x and y are needed: this fit was loaded from a file, which holds no training data. Give both.")
+            raise ValueError(
+                "x and y are needed: this fit was loaded from a file, which holds no training data. Give both."
+            )
         return x, y
 
 

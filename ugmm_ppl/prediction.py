@@ -124,6 +124,8 @@ class RegressionPrediction:
         rows, components = loc.shape
         total = np.cumsum(np.exp(log_weights), -1)
         u = rng.uniform(size=(n, rows)) * total[:, -1]
-        k = np.stack([np.searchsorted(total[b], u[:, b], side="right") for b in range(rows)], axis=1).clip(0, components - 1)
+        k = np.stack([np.searchsorted(total[b], u[:, b], side="right") for b in range(rows)], axis=1).clip(
+            0, components - 1
+        )
         at = np.arange(rows)
         return loc[at, k] + scale[at, k] * rng.normal(size=(n, rows))

@@ -60,23 +60,33 @@ class _Distributions:
 dist = _Distributions()
 
 PriorValue: TypeAlias = Distribution | Callable[["Backend", str, tuple[int, ...]], Array]
-"""A distribution, or a function (backend, site name, shape) -> array of that shape, which may sample hyper-parameters."""
+"""A distribution, or a function (backend, site name, shape) -> array of that shape, free to sample hyper-parameters."""
 
 NEURON_ROLES = ("loc", "log_scale", "scale", "logits", "weights")
 ROLES = (*NEURON_ROLES, "readout", "readout_bias")
 SIMPLEX = ("Dirichlet",)
 POSITIVE = (
-    "Beta", "Chi2", "Exponential", "Gamma", "HalfCauchy", "HalfNormal", "InverseGamma", "Kumaraswamy", "LogNormal", "Pareto",
-    "Uniform", "Weibull",
-)  # fmt: skip
+    "Beta",
+    "Chi2",
+    "Exponential",
+    "Gamma",
+    "HalfCauchy",
+    "HalfNormal",
+    "InverseGamma",
+    "Kumaraswamy",
+    "LogNormal",
+    "Pareto",
+    "Uniform",
+    "Weibull",
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prior:
     """Prior over all parameters of a network, one entry per role.
 
-    A scale is described either by `log_scale` (default) or by `scale`, the weights either by `logits` (default) or by `weights`;
-    the site is named after the one that is given, so its name says its space.
+    A scale is described either by `log_scale` (default) or by `scale`, the weights either by `logits` (default) or by
+    `weights`; the site is named after the one that is given, so its name says its space.
 
     Args:
         loc: Component locations, in units of the standardised layer input. Default Normal(0, 1).
@@ -85,7 +95,8 @@ class Prior:
         readout: Weights of the linear readout. Default Normal(0, 1 / sqrt(J)) with J the last hidden width.
         readout_bias: Bias of the linear readout. Default Normal(0, 1).
         scale: Component scales, in place of log_scale, e.g. `dist.InverseGamma(3.0, 1.0)`.
-        weights: Mixture weights on the simplex, in place of logits, e.g. `dist.Dirichlet(0.5)`; a scalar concentration is symmetric.
+        weights: Mixture weights on the simplex, in place of logits, e.g. `dist.Dirichlet(0.5)`; a scalar concentration
+            is symmetric.
         layers: Overrides by layer number, e.g. `{0: dict(loc=dist.Normal(0.0, 3.0))}`.
 
     Raises:
@@ -180,7 +191,9 @@ def draw(backend: Backend, prior: PriorValue, name: str, shape: tuple[int, ...],
         return backend.sample(name, backend.build(prior, shape, like))
     value = prior(backend, name, shape)
     if tuple(np.shape(value))[-len(shape) :] != shape:
-        raise ValueError(f"the prior of {name} must return an array of shape {shape}; got shape {tuple(np.shape(value))}.")
+        raise ValueError(
+            f"the prior of {name} must return an array of shape {shape}; got shape {tuple(np.shape(value))}."
+        )
     return value
 
 
@@ -191,13 +204,13 @@ def _check_roles(where: str, roles: Mapping[str, Any]) -> None:
     for role, value in roles.items():
         if not isinstance(value, Distribution) and not callable(value):
             raise TypeError(
-                f"{where}.{role} must be a distribution such as up.dist.Normal(0.0, 1.0), or a callable (backend, name, shape); "
-                f"got {value!r}."
+                f"{where}.{role} must be a distribution such as up.dist.Normal(0.0, 1.0), or a callable "
+                f"(backend, name, shape); got {value!r}."
             )
         if isinstance(value, Distribution) and (value.name in SIMPLEX) != (role == "weights"):
-            raise ValueError(
-                f"{where}.{role} must {'be on the simplex, e.g. dist.Dirichlet(0.5)' if role == 'weights' else 'not be on the simplex'};"
-                f" got {value!r}."
-            )
+            need = "be on the simplex, e.g. dist.Dirichlet(0.5)" if role == "weights" else "not be on the simplex"
+            raise ValueError(f"{where}.{role} must {need}; got {value!r}.")
         if isinstance(value, Distribution) and role == "scale" and value.name not in POSITIVE:
-            raise ValueError(f"{where}.scale must be a distribution over positive numbers ({', '.join(POSITIVE)}); got {value!r}.")
+            raise ValueError(
+                f"{where}.scale must be a distribution over positive numbers ({', '.join(POSITIVE)}); got {value!r}."
+            )

@@ -15,7 +15,9 @@ from ugmm_ppl.prediction import ClassPrediction
 DATA, MODEL = "0.35", "C0"
 
 
-def write_plots(fit: Fit, tree: Any, prediction: Any, y: np.ndarray, predictive: np.ndarray, folder: Path) -> list[Path]:
+def write_plots(
+    fit: Fit, tree: Any, prediction: Any, y: np.ndarray, predictive: np.ndarray, folder: Path
+) -> list[Path]:
     """Write the plots of a fit.
 
     Args:
@@ -62,7 +64,11 @@ def plot_losses(fit: Fit, path: Path) -> None:
     finite = fit.losses[np.isfinite(fit.losses)]
     low, high = np.quantile(finite, [0.0, 0.98]) if finite.size else (0.0, 1.0)
     axis.set_ylim(low - 0.05 * (high - low), high + 0.1 * (high - low))
-    axis.set(xlabel="step", ylabel="negative ELBO (nats)" if fit.method == "svi" else "minus log joint (nats)", title="Loss")
+    axis.set(
+        xlabel="step",
+        ylabel="negative ELBO (nats)" if fit.method == "svi" else "minus log joint (nats)",
+        title="Loss",
+    )
     if len(fit.losses) > 1:
         axis.legend(frameon=False)
     _write(figure, path)
@@ -107,7 +113,13 @@ def plot_reliability(prediction: ClassPrediction, y: np.ndarray, path: Path) -> 
     seen = share > 0
     axis.plot(mean[seen], right[seen], "o-", color=MODEL, label="accuracy")
     ece = expected_calibration_error(prediction.probs, y)
-    axis.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02), title=f"Reliability, ECE {ece:.3f}")
+    axis.set(
+        xlabel="confidence",
+        ylabel="accuracy",
+        xlim=(0, 1),
+        ylim=(0, 1.02),
+        title=f"Reliability, ECE {ece:.3f}",
+    )
     axis.legend(frameon=False, loc="upper left")
     _write(figure, path)
 

@@ -24,7 +24,13 @@ MAX_EXPORT = 2e7
 
 
 def run_fit(
-    model_file: Path, overrides: dict[str, Any], steps: int | None, out: Path, *, progress: bool, say: Callable[[str], None]
+    model_file: Path,
+    overrides: dict[str, Any],
+    steps: int | None,
+    out: Path,
+    *,
+    progress: bool,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Fit a model file and write its run folder.
 
@@ -49,7 +55,7 @@ def run_fit(
     if not isinstance(data, up.Data):
         raise TypeError(f"data() in {model_file} must return up.Data(x, y, ...); got {type(data).__name__}.")
     out.mkdir(parents=True, exist_ok=True)
-    names = {"feature_names": data.feature_names, "class_names": data.class_names}
+    names: dict[str, Any] = {"feature_names": data.feature_names, "class_names": data.class_names}
     start, failure = time.perf_counter(), None
     try:
         fit = up.fit(module.model, data.x, data.y, **names, progress=progress, **settings)
@@ -138,5 +144,8 @@ def load_model_file(path: Path) -> ModuleType:
         raise ValueError(f"model file {path} fails when it is run: {type(error).__name__}: {error}") from error
     for name in ("model", "data"):
         if not hasattr(module, name):
-            raise ValueError(f"model file {path} must define `model` and a function `data()`; it has no `{name}`. See models/ for examples.")
+            raise ValueError(
+                f"model file {path} must define `model` and a function `data()`; it has no `{name}`. "
+                "See models/ for examples."
+            )
     return module

@@ -20,10 +20,20 @@ if TYPE_CHECKING:
     from ugmm_ppl.posterior import Fit
 
 FORMAT = 1
-MODELS: dict[str, type[NetworkModel]] = {"Classifier": Classifier, "Regressor": Regressor}
+MODELS: dict[str, Any] = {"Classifier": Classifier, "Regressor": Regressor}
 SETTINGS = (
-    "backend", "method", "guide", "dtype", "device", "seed", "temperature", "init_scale", "rank", "feature_names", "class_names",
-)  # fmt: skip
+    "backend",
+    "method",
+    "guide",
+    "dtype",
+    "device",
+    "seed",
+    "temperature",
+    "init_scale",
+    "rank",
+    "feature_names",
+    "class_names",
+)
 
 
 def save(fit: Fit, path: str | os.PathLike[str]) -> None:
@@ -44,7 +54,7 @@ def save(fit: Fit, path: str | os.PathLike[str]) -> None:
     target = Path(path)
     partial = target.with_name(target.name + ".partial")
     with partial.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, **arrays)  # type: ignore[arg-type]
     partial.replace(target)
 
 
@@ -69,9 +79,11 @@ def load(path: str | os.PathLike[str], *, model: NetworkModel | None = None, dev
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} must be a file written by Fit.save; it cannot be read as one ({error}).") from error
     if description["format"] > FORMAT:
-        raise ValueError(f"{path} has format {description['format']}; this version reads up to {FORMAT}. Upgrade ugmm-ppl.")
+        raise ValueError(
+            f"{path} has format {description['format']}; this version reads up to {FORMAT}. Upgrade ugmm-ppl."
+        )
     settings = description["settings"] | ({} if device is None else {"device": device})
-    units = {
+    units: dict[str, Any] = {
         name: Standardizer(arrays[f"{name}/mean"], arrays[f"{name}/scale"]) if f"{name}/mean" in arrays else None
         for name in ("x_units", "y_units")
     }
@@ -80,25 +92,34 @@ def load(path: str | os.PathLike[str], *, model: NetworkModel | None = None, dev
     runs = 1 + max(int(name.split("/")[1]) for name in arrays if name.startswith("state/"))
     for i in range(runs):
         prefix = f"state/{i}/"
-        fit.state.append({name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)})
+        fit.state.append(
+            {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+        )
     fit.stats = {name.removeprefix("stats/"): value for name, value in arrays.items() if name.startswith("stats/")}
     return fit
 
 
-def _describe_model(model: NetworkModel) -> dict[str, Any]:
-    fields = {f.name: getattr(model, f.name) for f in dataclasses.fields(model) if f.name not in ("network", "prior")}  # type: ignore[arg-type]
+def _describe_model(model: Any) -> dict[str, Any]:
+    fields = {f.name: getattr(model, f.name) for f in dataclasses.fields(model) if f.name not in ("network", "prior")}
     return {
         "kind": type(model).__name__,
         "network": dataclasses.asdict(model.network),
         "prior": {role: _describe_prior(getattr(model.prior, role)) for role in ROLES}
-        | {"layers": {str(i): {r: _describe_prior(p) for r, p in roles.items()} for i, roles in model.prior.layers.items()}},
+        | {
+            "layers": {
+                str(i): {r: _describe_prior(p) for r, p in roles.items()} for i, roles in model.prior.layers.items()
+            }
+        },
         **fields,
     }
 
 
 def _describe_prior(value: Any) -> Any:
     if isinstance(value, Distribution):
-        plain = [np.asarray(a).tolist() for a in value.args], {k: np.asarray(a).tolist() for k, a in value.kwargs.items()}
+        plain = (
+            [np.asarray(a).tolist() for a in value.args],
+            {k: np.asarray(a).tolist() for k, a in value.kwargs.items()},
+        )
         return {"name": value.name, "args": plain[0], "kwargs": plain[1]}
     return None if value is None else {"callable": getattr(value, "__name__", repr(value))}
 
@@ -119,7 +140,7 @@ def _build_prior(value: Any, path: Any) -> Any:
         return None
     if "callable" in value:
         raise ValueError(
-            f"{path} holds a fit whose prior has the callable {value['callable']!r}, which is not stored. Give the model: "
-            "up.load(path, model=...)."
+            f"{path} holds a fit whose prior has the callable {value['callable']!r}, which is not stored. "
+            "Give the model: up.load(path, model=...)."
         )
     return Distribution(value["name"], tuple(value["args"]), value["kwargs"])

@@ -35,7 +35,7 @@ class NutsDraws:
 
 
 def learning_rates(num_steps: int, peak: float) -> np.ndarray:
-    """One cycle: a linear rise over the first 5 % of the steps, then a cosine down to 1 % of the peak; `(num_steps,)`."""
+    """One cycle: a linear rise over 5 % of the steps, then a cosine down to 1 % of the peak; `(num_steps,)`."""
     rise = max(1, round(0.05 * num_steps))
     up = (np.arange(rise) + 1.0) / rise
     down = 0.01 + 0.99 * 0.5 * (1.0 + np.cos(math.pi * np.linspace(0.0, 1.0, num_steps - rise)))
@@ -45,8 +45,8 @@ def learning_rates(num_steps: int, peak: float) -> np.ndarray:
 def batches(rows: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
     """Row numbers of one batch after the other, forever, `(batch_size,)` each.
 
-    The data are gone through in a new random order each time; a batch may reach over into the next round, so all batches have one
-    size and every row is used equally often.
+    The data are gone through in a new random order each time; a batch may reach over into the next round, so all
+    batches have one size and every row is used equally often.
     """
     if batch_size == rows:
         while True:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,8 @@ class NetworkModel(abc.ABC):
     """A prior over the parameters of a network, and a likelihood of y given its outputs.
 
     Calling the model with a backend runs it as a probabilistic program: it samples the parameters at sites named
-    `layers.0.loc`, `layers.0.log_scale`, `layers.0.logits`, ..., `readout.weight`, `readout.bias`, and then the site `y`.
+    `layers.0.loc`, `layers.0.log_scale`, `layers.0.logits`, ..., `readout.weight`, `readout.bias`, and then the site
+    `y`.
     """
 
     network: Network
@@ -92,7 +92,13 @@ class NetworkModel(abc.ABC):
         return self.network.forward(backend.ops, values, x, keep)
 
     def __call__(
-        self, backend: Backend, x: Array, y: Array | None = None, *, data_size: float | None = None, train: bool = False
+        self,
+        backend: Backend,
+        x: Array,
+        y: Array | None = None,
+        *,
+        data_size: float | None = None,
+        train: bool = False,
     ) -> Array:
         """Run the model as a probabilistic program.
 
@@ -112,9 +118,10 @@ class NetworkModel(abc.ABC):
             return backend.sample("y", self.likelihood(backend, outputs), obs=y)
 
     def bind(self, backend: str) -> Callable[..., Array]:
-        """The model as a plain model function `model(x, y=None, *, data_size=None, train=False)` of "pyro" or "numpyro".
+        """The model as a model function of "pyro" or "numpyro", `model(x, y=None, *, data_size=None, train=False)`.
 
-        It works with the PPL's own SVI, NUTS, Predictive and handlers. NumPy arrays are converted to the PPL's default dtype.
+        It works with the PPL's own SVI, NUTS, Predictive and handlers. NumPy arrays are converted to the PPL's default
+        dtype.
         """
         from ugmm_ppl.backend import load_backend
 

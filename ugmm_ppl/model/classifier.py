@@ -67,7 +67,7 @@ class Classifier(NetworkModel):
         """Class codes by the Gumbel-max trick."""
         return np.argmax(outputs + rng.gumbel(size=outputs.shape), axis=-1)
 
-    def prediction(self, outputs: np.ndarray, units: Standardizer | None, backend: Backend) -> ClassPrediction:  # noqa: ARG002
+    def prediction(self, outputs: np.ndarray, units: Standardizer | None, backend: Backend) -> ClassPrediction:
         """Class probabilities."""
         return ClassPrediction(np.exp(log_normalize(NUMPY, outputs)))
 

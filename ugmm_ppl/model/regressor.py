@@ -84,7 +84,7 @@ class Regressor(NetworkModel):
             loc, scale = units.restore(loc), scale * units.scale
         return RegressionPrediction(loc, scale, neuron.log_normalize(NUMPY, logits), backend)
 
-    def output_names(self, class_names: list[str] | None) -> list[str]:  # noqa: ARG002
+    def output_names(self, class_names: list[str] | None) -> list[str]:
         """The roles of the outputs, by component."""
         return [f"{role}_{m}" for role in ("logit", "loc", "log_scale") for m in range(self.components)]
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import numpyro
 import numpyro.distributions
 from jax import Array
@@ -84,7 +83,10 @@ class NumpyroBackend:
     def build(self, spec: Distribution, shape: tuple[int, ...], like: Array | None = None) -> Any:
         """The NumPyro distribution of a description, expanded to `shape`, all of it one event."""
         dtype = jnp.zeros(()).dtype if like is None else like.dtype
-        args, kwargs = [jnp.asarray(a, dtype) for a in spec.args], {k: jnp.asarray(a, dtype) for k, a in spec.kwargs.items()}
+        args, kwargs = (
+            [jnp.asarray(a, dtype) for a in spec.args],
+            {k: jnp.asarray(a, dtype) for k, a in spec.kwargs.items()},
+        )
         if spec.name in SIMPLEX:  # a scalar concentration is symmetric
             args = [jnp.broadcast_to(a, (shape[-1],)) if a.ndim == 0 else a for a in args]
             kwargs = {k: jnp.broadcast_to(a, (shape[-1],)) if a.ndim == 0 else a for k, a in kwargs.items()}
@@ -110,11 +112,18 @@ class NumpyroBackend:
             return None
         return JaxBijector(biject_to(distribution.support))
 
-    def trace(self, model: Callable[..., Any], values: Mapping[str, Array], *args: Any, **kwargs: Any) -> dict[str, Site]:
+    def trace(
+        self, model: Callable[..., Any], values: Mapping[str, Array], *args: Any, **kwargs: Any
+    ) -> dict[str, Site]:
         """Sample sites of one run with the given values; random numbers come from the surrounding seed handler."""
         trace = handlers.trace(handlers.substitute(model, data=values)).get_trace(*args, **kwargs)
         return {
-            name: Site(site["fn"], site["value"], 1.0 if site["scale"] is None else site["scale"], site["is_observed"])
+            name: Site(
+                site["fn"],
+                site["value"],
+                1.0 if site["scale"] is None else site["scale"],
+                site["is_observed"],
+            )
             for name, site in trace.items()
             if site["type"] == "sample"
         }

@@ -48,14 +48,15 @@ class UnivariateGaussianMixture(Distribution):
         probs: Array | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        validate = self._validate_args if validate_args is None else validate_args
+        validate = bool(self._validate_args if validate_args is None else validate_args)  # type: ignore[has-type]
         concrete = not any(isinstance(a, jax.core.Tracer) for a in (loc, scale, logits, probs))
         checks.mixture_parameters(loc, scale, logits, probs, values=validate and concrete)
         dtype = jnp.result_type(float, *(a for a in (loc, scale, logits, probs) if a is not None))
         self.loc, self.scale, weights = jnp.broadcast_arrays(
             *(jnp.asarray(a, dtype) for a in (loc, scale, logits if probs is None else probs))
         )
-        self._logits, self._probs = (weights, None) if probs is None else (None, weights)
+        self._logits: Array | None = weights if probs is None else None
+        self._probs: Array | None = weights if logits is None else None
         super().__init__(self.loc.shape[:-1], (), validate_args=False)  # checked above, in our words
         self._validate_args = validate
 
@@ -78,7 +79,8 @@ class UnivariateGaussianMixture(Distribution):
         """The same mixture with a larger batch shape."""
         shape = (*batch_shape, self.loc.shape[-1])
         loc, scale, weights = (
-            jnp.broadcast_to(a, shape) for a in (self.loc, self.scale, self._probs if self._logits is None else self._logits)
+            jnp.broadcast_to(a, shape)
+            for a in (self.loc, self.scale, self._probs if self._logits is None else self._logits)
         )
         given = {"probs" if self._logits is None else "logits": weights}
         new = UnivariateGaussianMixture(loc, scale, **given, validate_args=False)
@@ -101,7 +103,8 @@ class UnivariateGaussianMixture(Distribution):
         shape = (*sample_shape, *self.batch_shape)
         k = jax.random.categorical(key_component, self.log_weights, shape=shape)[..., None]
         loc, scale = (
-            jnp.take_along_axis(jnp.broadcast_to(a, (*shape, a.shape[-1])), k, -1)[..., 0] for a in (self.loc, self.scale)
+            jnp.take_along_axis(jnp.broadcast_to(a, (*shape, a.shape[-1])), k, -1)[..., 0]
+            for a in (self.loc, self.scale)
         )
         return jax.lax.stop_gradient(loc + scale * jax.random.normal(key_value, shape, loc.dtype))
 

@@ -69,7 +69,7 @@ def minimise(
         good &= jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
         update, new_state = optimiser.update(grads, state)
         new = jax.tree.map(lambda p, u: p - rate * u, params, update)
-        return jax.tree.map(lambda a, b: jnp.where(good, a, b), (new, new_state), (params, state)) + (good,), loss
+        return (*jax.tree.map(lambda a, b: jnp.where(good, a, b), (new, new_state), (params, state)), good), loss
 
     @jax.jit
     def block(params: Any, state: Any, keys: Array, rows: Array, rates: Array) -> Any:
@@ -90,7 +90,9 @@ def minimise(
             if not good:
                 bad = _first_bad(block_losses, gradient, params, keys, rows)
                 grads = {k: np.asarray(g) for k, g in gradient(params, keys[bad], rows[bad])[1].items()}
-                return Minimum(_numpy(params), np.concatenate([*losses, block_losses[:bad]]), failed=(done + bad, grads))
+                return Minimum(
+                    _numpy(params), np.concatenate([*losses, block_losses[:bad]]), failed=(done + bad, grads)
+                )
             losses.append(block_losses)
             done += size
             progress.update(size, float(block_losses.mean()))
@@ -110,8 +112,10 @@ def _first_bad(losses: np.ndarray, gradient: Any, params: Any, keys: Array, rows
     return 0
 
 
-def guide_draws(guide: Guide, params: Mapping[str, np.ndarray], indices: range, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Draws number `indices` from a guide: site -> `(S, ...)`, and log q of the values `(S,)`; a draw depends on its number alone."""
+def guide_draws(
+    guide: Guide, params: Mapping[str, np.ndarray], indices: range, seed: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Draws `indices` of a guide, `(S, ...)` by site, and their log q `(S,)`; a draw depends on its number alone."""
     from ugmm_ppl.guide import constrain
 
     params = {name: jnp.asarray(value) for name, value in params.items()}
@@ -124,7 +128,9 @@ def guide_draws(guide: Guide, params: Mapping[str, np.ndarray], indices: range, 
         return values, jnp.asarray(guide.log_prob(params, unconstrained) - sum(log_dets.values()), jnp.float32)
 
     drawn = [jax.device_get(draw(jnp.asarray(i))) for i in indices]
-    return {name: np.stack([values[name] for values, _ in drawn]) for name in drawn[0][0]}, np.array([q for _, q in drawn])
+    return {name: np.stack([values[name] for values, _ in drawn]) for name in drawn[0][0]}, np.array(
+        [q for _, q in drawn]
+    )
 
 
 def outputs(model: NetworkModel, draws: Mapping[str, np.ndarray], x: np.ndarray, chunk_size: int) -> np.ndarray:
@@ -162,10 +168,15 @@ def log_prior(model: NetworkModel, draws: Mapping[str, np.ndarray]) -> np.ndarra
         return sum(site.distribution.log_prob(site.value).sum() for site in sites.values())
 
     size = len(next(iter(draws.values())))
-    return np.array([one({name: jnp.asarray(value[i]) for name, value in draws.items()}) for i in range(size)], dtype=np.float64)
+    return np.array(
+        [one({name: jnp.asarray(value[i]) for name, value in draws.items()}) for i in range(size)],
+        dtype=np.float64,
+    )
 
 
-def prior_draws(model: NetworkModel, x: np.ndarray, num_draws: int, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def prior_draws(
+    model: NetworkModel, x: np.ndarray, num_draws: int, seed: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Draws from the prior, site -> `(S, ...)`, and the network's outputs under them `(S, B, O)`."""
     from ugmm_ppl.numpyro.backend import BACKEND
 
@@ -178,7 +189,9 @@ def prior_draws(model: NetworkModel, x: np.ndarray, num_draws: int, seed: int) -
         return {name: site["value"] for name, site in trace.trace.items() if site["type"] == "sample"}, result
 
     drawn = [jax.device_get(one(key)) for key in jax.random.split(jax.random.key(seed), num_draws)]
-    return {name: np.stack([values[name] for values, _ in drawn]) for name in drawn[0][0]}, np.stack([o for _, o in drawn])
+    return {name: np.stack([values[name] for values, _ in drawn]) for name in drawn[0][0]}, np.stack(
+        [o for _, o in drawn]
+    )
 
 
 def nuts(

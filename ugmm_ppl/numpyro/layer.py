@@ -20,10 +20,10 @@ from ugmm_ppl.prior import Prior, draw
 
 @dataclasses.dataclass(frozen=True)
 class UGMMLayer:
-    """J uGMM neurons over K inputs: `layer(x)` is equation (2), `layer.conditional(x)` the distribution of equation (1).
+    """J uGMM neurons over K inputs: `layer(x)` is equation (2), `layer.conditional(x)` equation (1) as a distribution.
 
-    With a prior, `loc`, `log_scale` (or `scale`) and `logits` (or `weights`) are sample sites named `{name}.loc` and so on; without
-    one they are `numpyro.param` sites.
+    With a prior, `loc`, `log_scale` (or `scale`) and `logits` (or `weights`) are sample sites named `{name}.loc` and so
+    on; without one they are `numpyro.param` sites.
 
     Args:
         in_features: Inputs K.
@@ -100,5 +100,7 @@ class UGMMLayer:
     def _keep(self, x: Array) -> Array | None:
         if self.dropout == 0.0:
             return None
-        shape = (*x.shape[:-1], 1, self.in_features) if self.dropout_per_example else (self.out_features, self.in_features)
+        shape = (
+            (*x.shape[:-1], 1, self.in_features) if self.dropout_per_example else (self.out_features, self.in_features)
+        )
         return survivors(OPS, jax.random.uniform(numpyro.prng_key(), shape, x.dtype), self.dropout)

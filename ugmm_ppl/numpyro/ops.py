@@ -14,8 +14,12 @@ class JaxOps:
     log = staticmethod(jnp.log)
     sqrt = staticmethod(jnp.sqrt)
     ndtr = staticmethod(jax.scipy.special.ndtr)
-    where = staticmethod(jnp.where)
     isfinite = staticmethod(jnp.isfinite)
+
+    @staticmethod
+    def where(condition: Array, a: Array, b: Array) -> Array:
+        """Elementwise choice."""
+        return jnp.where(condition, a, b)
 
     @staticmethod
     def at_least(a: Array, floor: float) -> Array:

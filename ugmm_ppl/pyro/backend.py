@@ -91,7 +91,10 @@ class PyroBackend:
 
         args, kwargs = [tensor(a) for a in spec.args], {key: tensor(a) for key, a in spec.kwargs.items()}
         if spec.name in SIMPLEX:  # a scalar concentration is symmetric
-            args, kwargs = [a.expand(shape[-1]) if a.ndim == 0 else a for a in args], {k: a.expand(shape[-1]) if a.ndim == 0 else a for k, a in kwargs.items()}
+            args, kwargs = (
+                [a.expand(shape[-1]) if a.ndim == 0 else a for a in args],
+                {k: a.expand(shape[-1]) if a.ndim == 0 else a for k, a in kwargs.items()},
+            )
         with checks.building(spec):
             distribution = getattr(pyro.distributions, spec.name)(*args, **kwargs)
             return distribution.expand(shape[: len(shape) - distribution.event_dim]).to_event(
@@ -113,7 +116,9 @@ class PyroBackend:
             return None
         return TorchBijector(torch.distributions.biject_to(distribution.support))
 
-    def trace(self, model: Callable[..., Any], values: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> dict[str, Site]:
+    def trace(
+        self, model: Callable[..., Any], values: Mapping[str, Tensor], *args: Any, **kwargs: Any
+    ) -> dict[str, Site]:
         """Sample sites of one run with the given values."""
         nodes = poutine.trace(poutine.condition(model, data=values)).get_trace(*args, **kwargs).nodes
         return {

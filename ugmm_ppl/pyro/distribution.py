@@ -49,12 +49,15 @@ class UnivariateGaussianMixture(TorchDistribution):
         probs: Tensor | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        validate = self._validate_args if validate_args is None else validate_args
+        validate = bool(self._validate_args if validate_args is None else validate_args)  # type: ignore[has-type]
         checks.mixture_parameters(loc, scale, logits, probs, values=validate)
         given = [a for a in (loc, scale, logits, probs) if isinstance(a, Tensor)]
         like = given[0] if given else torch.empty(())
         loc, scale, weights = torch.broadcast_tensors(
-            *(torch.as_tensor(a, dtype=like.dtype, device=like.device) for a in (loc, scale, logits if probs is None else probs))
+            *(
+                torch.as_tensor(a, dtype=like.dtype, device=like.device)
+                for a in (loc, scale, logits if probs is None else probs)
+            )
         )
         self.loc, self.scale = loc, scale
         setattr(self, "logits" if probs is None else "probs", weights)

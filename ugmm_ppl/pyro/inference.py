@@ -80,8 +80,10 @@ def minimise(
     return Minimum(_values(params), np.array(losses))
 
 
-def guide_draws(guide: Guide, params: Mapping[str, np.ndarray], indices: range, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Draws number `indices` from a guide: site -> `(S, ...)`, and log q of the values `(S,)`; a draw depends on its number alone."""
+def guide_draws(
+    guide: Guide, params: Mapping[str, np.ndarray], indices: range, seed: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Draws `indices` of a guide, `(S, ...)` by site, and their log q `(S,)`; a draw depends on its number alone."""
     from ugmm_ppl.guide import constrain
 
     tensors = {name: _tensor(value) for name, value in params.items()}
@@ -124,7 +126,9 @@ def log_prior(model: NetworkModel, draws: Mapping[str, np.ndarray]) -> np.ndarra
     return result
 
 
-def prior_draws(model: NetworkModel, x: np.ndarray, num_draws: int, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def prior_draws(
+    model: NetworkModel, x: np.ndarray, num_draws: int, seed: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Draws from the prior, site -> `(S, ...)`, and the network's outputs under them `(S, B, O)`."""
     from ugmm_ppl.pyro.backend import BACKEND
 
@@ -181,7 +185,9 @@ def nuts(
             sampler.run(x, y)
         chains.append({name: _numpy(value) for name, value in sampler.get_samples().items()})
         diverging[c, kernel.diagnostics()["divergences"]] = True
-    return NutsDraws({name: np.stack([chain[name] for chain in chains]) for name in chains[0]}, {"diverging": diverging})
+    return NutsDraws(
+        {name: np.stack([chain[name] for chain in chains]) for name in chains[0]}, {"diverging": diverging}
+    )
 
 
 def _normals(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:

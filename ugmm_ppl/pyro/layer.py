@@ -17,10 +17,10 @@ from ugmm_ppl.pyro.ops import OPS
 
 
 class UGMMLayer(PyroModule):
-    """J uGMM neurons over K inputs: `layer(x)` is equation (2), `layer.conditional(x)` the distribution of equation (1).
+    """J uGMM neurons over K inputs: `layer(x)` is equation (2), `layer.conditional(x)` equation (1) as a distribution.
 
-    With a prior, `loc`, `log_scale` (or `scale`) and `logits` (or `weights`) are `PyroSample` sites named after the module's place
-    in the user's model; without one they are `torch.nn.Parameter`s.
+    With a prior, `loc`, `log_scale` (or `scale`) and `logits` (or `weights`) are `PyroSample` sites named after the
+    module's place in the user's model; without one they are `torch.nn.Parameter`s.
 
     Args:
         in_features: Inputs K.
@@ -36,17 +36,31 @@ class UGMMLayer(PyroModule):
     """
 
     def __init__(
-        self, in_features: int, out_features: int, *, prior: Prior | None = None, tied: bool = False, dropout: float = 0.0,
-        dropout_per_example: bool = False, seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        prior: Prior | None = None,
+        tied: bool = False,
+        dropout: float = 0.0,
+        dropout_per_example: bool = False,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
         checks.layer(in_features, out_features, prior, dropout)
         self.in_features, self.out_features, self.tied = in_features, out_features, tied
         self.dropout, self.dropout_per_example = dropout, dropout_per_example
-        self.register_buffer("_like", torch.empty(0), persistent=False)  # follows .to(): the priors take its dtype and device
+        self.register_buffer(
+            "_like", torch.empty(0), persistent=False
+        )  # follows .to(): the priors take its dtype and device
         self._callables: dict[str, PriorValue] = {}
         shape = (out_features, in_features)
-        start = initial_spread(np.random.default_rng(seed), LayerShape("", in_features, out_features), np.array([[-1.0], [1.0]]), tied=tied)
+        start = initial_spread(
+            np.random.default_rng(seed),
+            LayerShape("", in_features, out_features),
+            np.array([[-1.0], [1.0]]),
+            tied=tied,
+        )
         if prior is None:
             self._roles = ["log_scale", "logits"] if tied else ["loc", "log_scale", "logits"]
             for role in self._roles:
@@ -58,7 +72,11 @@ class UGMMLayer(PyroModule):
         self._roles = list(roles)
         for role, value in roles.items():
             if isinstance(value, Distribution):
-                setattr(self, role, PyroSample(lambda layer, value=value: BACKEND.build(value, shape, layer._like)))
+                setattr(
+                    self,
+                    role,
+                    PyroSample(lambda layer, value=value: BACKEND.build(value, shape, layer._like)),
+                )
             else:
                 self._callables[role] = value
 
@@ -87,7 +105,9 @@ class UGMMLayer(PyroModule):
         """
         checks.last_axis(x, self.in_features)
         apply_dropout = self.training if train is None else train
-        return layer_activation(OPS, self.values() if values is None else values, x, self._keep(x) if apply_dropout else None)
+        return layer_activation(
+            OPS, self.values() if values is None else values, x, self._keep(x) if apply_dropout else None
+        )
 
     def conditional(self, x: Tensor, *, values: Mapping[str, Tensor] | None = None) -> UnivariateGaussianMixture:
         """The neurons as distributions given their inputs, equation (1).
@@ -106,5 +126,7 @@ class UGMMLayer(PyroModule):
     def _keep(self, x: Tensor) -> Tensor | None:
         if self.dropout == 0.0:
             return None
-        shape = (*x.shape[:-1], 1, self.in_features) if self.dropout_per_example else (self.out_features, self.in_features)
+        shape = (
+            (*x.shape[:-1], 1, self.in_features) if self.dropout_per_example else (self.out_features, self.in_features)
+        )
         return survivors(OPS, torch.rand(shape, dtype=x.dtype, device=x.device), self.dropout)

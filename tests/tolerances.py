@@ -17,3 +17,15 @@ GRADIENT64 = 1e-6
 
 SAMPLING_P = 1e-4
 """Smallest p-value of a goodness-of-fit test with a fixed seed: a false alarm in 10,000 seeds."""
+
+TAIL32 = 1e-4
+"""Relative, float32: a tail probability exp(-z^2 / 2) with z^2 / 2 = 72 rounded to 72 x 6e-8, and erfc's own error."""
+
+GRADIENT32 = 2e-5
+"""Relative to the largest entry, float32: responsibilities carry the rounding of their exponents, |terms| x 6e-8."""
+
+STOCHASTIC_KL = 0.05
+"""Nats between a fitted Gaussian and the best of its family: what Adam's gradient noise leaves at the end of a one-cycle run."""
+
+NETWORK32 = 1e-3
+"""Relative and absolute, float32 against float64, a network: layer normalisation enlarges the rounding of a."""

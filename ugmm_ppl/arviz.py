@@ -10,6 +10,7 @@ import numpy as np
 
 from ugmm_ppl import checks
 from ugmm_ppl.backend import require
+from ugmm_ppl.guide import natural_values
 
 if TYPE_CHECKING:
     from ugmm_ppl.posterior import Fit
@@ -56,27 +57,23 @@ def to_arviz(
         ValueError: An unknown name in var_names, or only one of x and y.
     """
     az = require("arviz", "arviz")
-    if num_draws is None and fit.method == "svi":
-        num_draws = 500
-    draws = fit.posterior(num_draws, derived=derived, seed=seed)
+    sites, log_q = fit._draws(range(fit._count_draws(num_draws)), seed)
+    draws = sites | natural_values(sites) if derived else sites
     if var_names is not None:
         checks.names("var_names", var_names, draws)
     keep = set(draws if var_names is None else var_names)
     dims, coords = _dims(fit, draws), _coords(fit)
     groups: dict[str, dict[str, np.ndarray]] = {"posterior": {n: v for n, v in draws.items() if n in keep}}
     if x is not None or y is not None or fit.train_x is not None:
-        x, y = fit._training_data(x, y)
-        x = checks.inputs(x, fit.model.network.sizes[0])
-        y = fit.model.check_target(y, len(x))
+        x, y = fit._checked_data(x, y)
         coords["row"] = np.arange(len(x))
         dims |= {"y": ["row"], "x": ["row", "input_0"]}
-        groups["posterior_predictive"] = {"y": fit.sample_predictive(x, num_draws=num_draws, seed=seed)}
-        groups["log_likelihood"] = {"y": fit.log_likelihood(x, y, num_draws, seed=seed)}
+        outputs = fit.outputs(x, num_draws=num_draws, seed=seed)
+        pointwise = fit._pointwise(outputs, y)
+        groups["posterior_predictive"] = {"y": fit._targets(outputs, seed)}
+        groups["log_likelihood"] = {"y": pointwise - fit._log_unit()}
         if fit.method == "svi":
-            groups["sample_stats"] = {
-                "log_p": fit.log_p(x, y, num_draws, seed=seed),
-                "log_q": fit.log_q(num_draws, seed=seed),
-            }
+            groups["sample_stats"] = {"log_p": fit._log_prior(sites) + pointwise.sum(-1), "log_q": log_q}
         if num_prior_draws:
             prior = fit.prior_draws(x, checks.count("num_prior_draws", num_prior_draws), derived=derived, seed=seed)
             groups["prior_predictive"] = {"y": prior.pop("y")}

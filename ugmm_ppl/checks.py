@@ -134,16 +134,22 @@ def targets(y: Any, rows: int) -> np.ndarray:
     return a
 
 
-def constant_columns(scale: np.ndarray, feature_names: list[str]) -> None:
-    """Warn about columns without variance, which are kept with scale 1."""
-    columns = np.flatnonzero(scale == 0.0)
+def constant_columns(constant: np.ndarray, feature_names: list[str]) -> None:
+    """Warn about columns without variance, marked in `constant` `(K,)`, which are kept with scale 1."""
+    columns = np.flatnonzero(constant)
     if columns.size:
         shown = ", ".join(feature_names[k] for k in columns[:5]) + (", ..." if columns.size > 5 else "")
         warnings.warn(
-            f"{columns.size} of {scale.size} columns of x have zero variance ({shown}); they are kept, with scale 1. "
-            "Drop them if they mean nothing.",
+            f"{columns.size} of {constant.size} columns of x have zero variance ({shown}); they are kept, with "
+            "scale 1. Drop them if they mean nothing; for pixels use standardize='jointly'.",
             stacklevel=4,
         )
+
+
+def sampler(method: str, network: Any) -> None:
+    """Refuse dropout where the density must not change from call to call."""
+    if method == "nuts" and any(network.dropout_rates()):
+        raise ValueError(f"method='nuts' needs a network without dropout; got dropout={network.dropout}. Use 0.0.")
 
 
 def mixture_parameters(loc: Array, scale: Array, logits: Array | None, probs: Array | None, *, values: bool) -> None:
@@ -176,11 +182,15 @@ def mixture_parameters(loc: Array, scale: Array, logits: Array | None, probs: Ar
     try:
         broadcast = np.broadcast_shapes(*shapes.values())
     except ValueError:
-        raise ValueError(f"shapes (..., K) that broadcast are needed; got {said}.") from None
+        raise ValueError(
+            f"shapes (..., K) that broadcast are needed; got {said}. Give each axis one size, or 1."
+        ) from None
     if broadcast[-1] == 0:
-        raise ValueError(f"at least one component is needed; got shapes {said}.")
+        raise ValueError(f"at least one component is needed; got shapes {said}. Check how they were sliced.")
     if values:
-        _mixture_values(_numpy(loc), _numpy(scale), name, _numpy(weights))
+        weights = _numpy(weights)
+        components = np.broadcast_to(weights, (*weights.shape[:-1], broadcast[-1]))
+        _mixture_values(_numpy(loc), _numpy(scale), name, components)
 
 
 def _mixture_values(loc: np.ndarray, scale: np.ndarray, name: str, weights: np.ndarray) -> None:
@@ -294,4 +304,7 @@ def last_axis(x: Array, features: int) -> None:
     """Check the last axis of a layer's input."""
     shape = tuple(np.shape(x))
     if not shape or shape[-1] != features:
-        raise ValueError(f"the layer needs inputs of shape (..., {features}), its in_features; got shape {shape}.")
+        raise ValueError(
+            f"the layer needs inputs of shape (..., {features}), its in_features; got shape {shape}. "
+            "Give the layer the width of its inputs, or the inputs that width."
+        )

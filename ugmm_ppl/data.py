@@ -39,7 +39,7 @@ class Standardizer:
     """Mean and standard deviation of each column, to standardise with and to restore.
 
     Attributes:
-        mean: `(K,)`, or `()` for targets.
+        mean: `(K,)`, or `()` for targets and for columns taken jointly.
         scale: `(K,)` or `()`; 1 where the data have no variance.
     """
 
@@ -47,11 +47,11 @@ class Standardizer:
     scale: np.ndarray
 
     @classmethod
-    def of(cls, a: np.ndarray) -> Standardizer:
-        """The constants of training data `(B, K)` or `(B,)`."""
-        scale = a.std(0)
-        negligible = scale <= 1e-12 * np.maximum(1.0, np.abs(a).max(0))  # rounding of the mean
-        return cls(a.mean(0), np.where(negligible, 1.0, scale))
+    def of(cls, a: np.ndarray, *, jointly: bool = False) -> Standardizer:
+        """The constants of training data `(B, K)` or `(B,)`; `jointly` takes all columns as one."""
+        if jointly:
+            a = a.ravel()
+        return cls(a.mean(0), np.where(no_variance(a), 1.0, a.std(0)))
 
     def standardize(self, a: np.ndarray) -> np.ndarray:
         """(a - mean) / scale."""
@@ -60,6 +60,11 @@ class Standardizer:
     def restore(self, a: np.ndarray) -> np.ndarray:
         """mean + scale a."""
         return self.mean + self.scale * a
+
+
+def no_variance(a: np.ndarray) -> np.ndarray:
+    """Whether each column has one value throughout, `(B, K)` to `(K,)`; a mean's rounding does not count as spread."""
+    return np.ptp(a, axis=0) == 0.0
 
 
 def names_of(given: Any, count: int, prefix: str, what: str) -> list[str]:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ugmm_ppl import checks
-from ugmm_ppl.backend import Backend, load_backend
-from ugmm_ppl.data import Standardizer, names_of
-from ugmm_ppl.guide import GUIDES, latent_sites, negative_elbo, start_values
+from ugmm_ppl.backend import load_backend
+from ugmm_ppl.data import Standardizer, names_of, no_variance
+from ugmm_ppl.guide import GUIDES, latent_sites, negative_elbo
 from ugmm_ppl.model.base import NetworkModel
 from ugmm_ppl.posterior import Fit
 from ugmm_ppl.progress import Progress
@@ -37,10 +37,11 @@ def fit(
     num_chains: int = 4,
     num_warmup: int = 500,
     num_draws: int = 500,
+    max_tree_depth: int = 10,
     seed: int = 0,
     device: str = "cpu",
     dtype: str | None = None,
-    standardize: bool = True,
+    standardize: bool | str = True,
     feature_names: Any = None,
     class_names: Any = None,
     progress: bool = True,
@@ -68,11 +69,12 @@ def fit(
         num_chains: Chains of "nuts".
         num_warmup: Adaptation steps of "nuts".
         num_draws: Draws per chain that "nuts" keeps.
+        max_tree_depth: "nuts" takes at most 2^max_tree_depth - 1 leapfrog steps per draw.
         seed: Seed of everything random. The same seed on the same machine gives the same result.
         device: "cpu", "gpu", "cuda" or "cuda:0".
         dtype: "float32" or "float64"; None is "float64" for "nuts" and "float32" otherwise.
-        standardize: Standardise the columns of x, and y of a regressor. Predictions are in the user's units all the
-            same.
+        standardize: True standardises each column of x, "jointly" all columns by one mean and scale (pixels), False
+            none. With either the target of a regressor is standardised too. Predictions are in the user's units.
         feature_names: Names of the K inputs.
         class_names: Names of the classes.
         progress: Show a progress bar.
@@ -86,132 +88,89 @@ def fit(
     """
     if not isinstance(model, NetworkModel):
         raise TypeError(f"model must be an up.Classifier or up.Regressor; got {model!r}.")
-    checks.choice("method", method, METHODS)
-    checks.choice("guide", guide, GUIDES)
-    if method == "svi" and guide == "delta":
+    if checks.choice("method", method, METHODS) == "svi" and guide == "delta":
         method = "map"
-    if dtype is None:
-        dtype = "float64" if method == "nuts" else "float32"
-    checks.choice("dtype", dtype, ("float32", "float64"))
-    for name, value in (
-        ("num_steps", num_steps),
-        ("num_restarts", num_restarts),
-        ("rank", rank),
-        ("num_chains", num_chains),
-        ("num_warmup", num_warmup),
-        ("num_draws", num_draws),
-    ):
-        checks.count(name, value)
-    for name, number in (
-        ("learning_rate", learning_rate),
-        ("temperature", temperature),
-        ("init_scale", init_scale),
-    ):
+    checks.choice("guide", guide, GUIDES)
+    dtype = checks.choice("dtype", dtype or ("float64" if method == "nuts" else "float32"), ("float32", "float64"))
+    counts = {"num_steps": num_steps, "num_restarts": num_restarts, "rank": rank, "num_chains": num_chains}
+    counts |= {"num_warmup": num_warmup, "num_draws": num_draws, "max_tree_depth": max_tree_depth}
+    counts |= {} if batch_size is None else {"batch_size": batch_size}
+    for name, count in counts.items():
+        checks.count(name, count)
+    for name, number in {"learning_rate": learning_rate, "temperature": temperature, "init_scale": init_scale}.items():
         checks.number(name, number, 0.0)
     checks.count("seed", seed, least=0)
-    if method == "nuts" and any(model.network.dropout_rates()):
-        raise ValueError(
-            f"method='nuts' needs a network without dropout; got dropout={model.network.dropout}. Use dropout=0.0."
-        )
-
-    x = checks.inputs(x, model.network.sizes[0])
-    y = model.check_target(y, len(x))
-    if batch_size is not None:
-        batch_size = min(checks.count("batch_size", batch_size), len(x))
-    features = names_of(feature_names, x.shape[1], "x", "feature_names")
-    classes = None if model.real_target else names_of(class_names, model.num_outputs, "", "class_names")
-    x_units = y_units = None
-    if standardize:
-        checks.constant_columns(x.std(0), features)
-        x_units = Standardizer.of(x)
-        y_units = Standardizer.of(y) if model.real_target else None
-
+    checks.sampler(method, model.network)
     primitives = load_backend(backend)
-    result = Fit(
-        model=model,
-        backend=backend,
-        method=method,
-        guide="delta" if method == "map" else guide,
-        dtype=dtype,
-        device=device,
-        seed=seed,
-        temperature=temperature,
-        init_scale=init_scale,
-        rank=rank,
-        x_units=x_units,
-        y_units=y_units,
-        feature_names=features,
-        class_names=classes,
-        train_x=x,
-        train_y=y,
-    )
-    data = (result.to_network(x), result.to_network_target(y))
     with primitives.settings(dtype=dtype, device=device):
+        x = checks.inputs(x, model.network.sizes[0])
+        y = model.check_target(y, len(x))
+        features = names_of(feature_names, x.shape[1], "x", "feature_names")
+        classes = None if model.real_target else names_of(class_names, model.num_outputs, "", "class_names")
+        x_units, y_units = _units(standardize, x, y if model.real_target else None, features)
+        result = Fit(
+            model=model, backend=backend, method=method, guide="delta" if method == "map" else guide, dtype=dtype,
+            device=device, seed=seed, temperature=temperature, init_scale=init_scale, rank=rank, x_units=x_units,
+            y_units=y_units, feature_names=features, class_names=classes, train_x=x, train_y=y,
+        )  # fmt: skip
+        data = (result.to_network(x), result.to_network_target(y))
         if method == "nuts":
-            starts = [_start(primitives, model, data, seed + c) for c in range(num_chains)]
+            starts = [_start(result, data[0], seed + c) for c in range(num_chains)]
             drawn = primitives.inference.nuts(
-                functools.partial(model, primitives),
-                data,
-                starts,
-                data_size=len(x) / temperature,
-                num_warmup=num_warmup,
-                num_draws=num_draws,
-                seed=seed,
-                progress=progress,
-            )
+                functools.partial(model, primitives), data, starts, data_size=len(x) / temperature,
+                num_warmup=num_warmup, num_draws=num_draws, max_tree_depth=max_tree_depth, seed=seed, progress=progress,
+            )  # fmt: skip
             result.state, result.stats = [drawn.values], drawn.stats
             return result
+        rows = min(batch_size or len(x), len(x))
         rates = learning_rates(num_steps, learning_rate)
         for restart in range(num_restarts):
             label = f"{method} {restart + 1}/{num_restarts}" if num_restarts > 1 else method
             with Progress(num_steps, label, show=progress) as bar:
-                minimum = _minimise(primitives, result, data, batch_size or len(x), rates, seed + restart, bar)
+                minimum = _minimise(result, data, rows, rates, seed + restart, bar)
             result.add_restart(minimum.params, minimum.losses, num_steps)
             if minimum.failed:
-                step, grads = minimum.failed
-                raise checks.NonFiniteError(step, _culprits(grads), result)
+                raise checks.NonFiniteError(minimum.failed[0], _culprits(minimum.failed[1]), result)
             if minimum.interrupted:
                 result.interrupted = True
                 break
     return result
 
 
-def _start(
-    backend: Backend, model: NetworkModel, data: tuple[np.ndarray, np.ndarray], seed: int
-) -> dict[str, np.ndarray]:
-    """Unconstrained start values of one run."""
-    x = backend.array(data[0][:1])
-    with backend.inference.seeded(seed):
-        sites = latent_sites(backend, model.outputs, backend, x)
-        return start_values(backend, model.outputs, sites, model.initial_values(data[0], seed), backend, x)
+def _units(
+    standardize: bool | str, x: np.ndarray, y: np.ndarray | None, features: list[str]
+) -> tuple[Standardizer | None, Standardizer | None]:
+    """What standardises x, and y if it is given."""
+    if standardize not in (True, False, "jointly"):
+        raise ValueError(f"standardize must be True, False or 'jointly'; got {standardize!r}. Use True for tables.")
+    if standardize is False:
+        return None, None
+    if standardize is True:
+        checks.constant_columns(no_variance(x), features)
+    return Standardizer.of(x, jointly=standardize == "jointly"), None if y is None else Standardizer.of(y)
+
+
+def _start(fit: Fit, x: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Unconstrained start values of one run, for inputs as the network sees them."""
+    return latent_sites(load_backend(fit.backend), fit.model, fit.model.initial_values(x, seed), seed)[1]
 
 
 def _minimise(
-    backend: Backend,
-    fit: Fit,
-    data: tuple[np.ndarray, np.ndarray],
-    batch_size: int,
-    rates: np.ndarray,
-    seed: int,
-    progress: Progress,
+    fit: Fit, data: tuple[np.ndarray, np.ndarray], batch_size: int, rates: np.ndarray, seed: int, progress: Progress
 ) -> Minimum:
     """One run of "svi" or "map"."""
-    guide = fit.make_guide()
+    backend = load_backend(fit.backend)
     objective = functools.partial(
-        negative_elbo,
-        backend,
-        functools.partial(fit.model, backend),
-        guide,
-        data_size=len(data[0]),
+        negative_elbo, backend, functools.partial(fit.model, backend), fit.family, data_size=len(data[0]),
         temperature=fit.temperature,
-    )
+    )  # fmt: skip
     return backend.inference.minimise(
-        objective, guide.initial(_start(backend, fit.model, data, seed)), guide.noise_shapes(), data,
+        objective, fit.family.initial(_start(fit, data[0], seed)), fit.family.noise_shapes(), data,
         batches(len(data[0]), batch_size, seed), rates, seed=seed, progress=progress,
     )  # fmt: skip
 
 
 def _culprits(grads: dict[str, np.ndarray]) -> list[str]:
-    """Sites with a gradient that is not finite."""
+    """Sites with a gradient that is not finite; parameters of a guide are called `site:parameter`."""
     bad = [name for name, grad in grads.items() if not np.isfinite(grad).all()]
     return sorted({name.partition(":")[0] for name in bad})

@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ugmm_ppl import checks
-from ugmm_ppl.neuron import HALF_LOG_2PI
-from ugmm_ppl.ops import Array, Ops
+from ugmm_ppl.neuron import HALF_LOG_2PI, log_normalize
+from ugmm_ppl.ops import NUMPY, Array, Ops
 
 if TYPE_CHECKING:
     from ugmm_ppl.backend import Backend, Bijector
+    from ugmm_ppl.model.base import NetworkModel
 
 GUIDES = ("normal", "lowrank", "delta")
 
@@ -65,8 +66,11 @@ class Guide(Protocol):
     def log_prob(self, params: Mapping[str, Array], unconstrained: Mapping[str, Array]) -> Array:
         """log q(u) in nats."""
 
+    def __hash__(self) -> int:
+        """By identity: a guide is a key of compiled functions."""
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class NormalGuide:
     """Mean field: q(u) = prod N(u; loc, exp(log_scale)^2), independent over all entries."""
 
@@ -108,7 +112,7 @@ class NormalGuide:
         )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class LowRankGuide:
     """q(u) = N(u; loc, F F^T + diag(d)^2) over all entries at once, F of the given rank."""
 
@@ -167,7 +171,7 @@ class LowRankGuide:
         return parts
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class DeltaGuide:
     """A point: the loss is minus the log joint density of values and data, so its minimum is the MAP."""
 
@@ -209,47 +213,47 @@ def make_guide(kind: str, backend: Backend, sites: Mapping[str, LatentSite], *, 
     return DeltaGuide(backend, sites)
 
 
-def latent_sites(backend: Backend, model: Callable[..., Any], *args: Any) -> dict[str, LatentSite]:
-    """The latent sites of a model, in the order in which it samples them."""
-    sites = {}
-    for name, site in backend.trace(model, {}, *args).items():
-        if not site.observed:
-            bijector = backend.bijector(site.distribution)
-            shape = tuple(np.shape(site.value))
-            unconstrained = shape if bijector is None else tuple(np.shape(bijector.unconstrain(site.value)))
-            sites[name] = LatentSite(shape, unconstrained, bijector)
-    return sites
+def latent_sites(
+    backend: Backend, model: NetworkModel, known: Mapping[str, np.ndarray], seed: int
+) -> tuple[dict[str, LatentSite], dict[str, np.ndarray]]:
+    """The latent sites of a model in the order in which it samples them, and unconstrained start values.
 
+    Args:
+        backend: The backend.
+        model: The model; only its priors are run, on no data.
+        known: Values of loc, log_scale, logits and the readout. A site in natural space is found under its twin:
+            `scale` as exp of `log_scale`, `weights` as the softmax of `logits`.
+        seed: Seed for sites that are not known (hyper-parameters), which start at the median of 15 prior draws.
 
-def start_values(
-    backend: Backend,
-    model: Callable[..., Any],
-    sites: Mapping[str, LatentSite],
-    known: Mapping[str, np.ndarray],
-    *args: Any,
-) -> dict[str, np.ndarray]:
-    """Unconstrained start values of all sites: from `known`, or else from the middle of 15 prior draws.
-
-    A site in natural space is found under its unconstrained twin: `scale` as exp of `log_scale`, `weights` as the
-        softmax of `logits`.
+    Returns:
+        Site by name, and start value by name.
     """
-    given = {name: backend.array(value) for name, value in known.items()}
-    for name, value in list(given.items()):
+    values = {name: backend.array(value) for name, value in (dict(known) | natural_values(known)).items()}
+    like = backend.array(np.zeros(()))
+    with backend.inference.seeded(seed):
+        trace = backend.trace(model.parameters, values, backend, like)
+        unknown = [name for name in trace if name not in values]
+        draws = [backend.trace(model.parameters, values, backend, like) for _ in range(14)] if unknown else []
+    sites, start = {}, {}
+    for name, site in trace.items():
+        value = site.value
+        if name in unknown:
+            value = backend.array(np.median([np.asarray(t[name].value) for t in (trace, *draws)], axis=0))
+        bijector = backend.bijector(site.distribution)
+        start[name] = np.asarray(value if bijector is None else bijector.unconstrain(value), dtype=np.float64)
+        sites[name] = LatentSite(tuple(np.shape(value)), start[name].shape, bijector)
+    return sites, start
+
+
+def natural_values(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """`scale` and `weights` of every layer whose `log_scale` and `logits` are given."""
+    natural = {}
+    for name, value in values.items():
         if name.endswith(".log_scale"):
-            given[name.removesuffix("log_scale") + "scale"] = backend.ops.exp(value)
+            natural[name.removesuffix("log_scale") + "scale"] = np.exp(value)
         if name.endswith(".logits"):
-            weights = backend.ops.exp(value - backend.ops.max(value, -1))
-            given[name.removesuffix("logits") + "weights"] = weights / backend.ops.sum(weights, -1)[..., None]
-    present = {name: value for name, value in given.items() if name in sites}
-    draws = [backend.trace(model, present, *args) for _ in range(15)] if len(present) < len(sites) else []
-    start = {}
-    for name, site in sites.items():
-        if name in present:
-            value = present[name]
-        else:
-            value = backend.array(np.median([np.asarray(draw[name].value) for draw in draws], axis=0))
-        start[name] = np.asarray(value if site.bijector is None else site.bijector.unconstrain(value), dtype=np.float64)
-    return start
+            natural[name.removesuffix("logits") + "weights"] = np.exp(log_normalize(NUMPY, value))
+    return natural
 
 
 def constrain(

@@ -61,13 +61,13 @@ class Network:
 
     def __post_init__(self) -> None:
         """Check the description."""
-        if isinstance(self.sizes, int) or len(self.sizes) < 2:
+        if not hasattr(self.sizes, "__len__") or len(self.sizes) < 2:
             raise ValueError(
                 f"sizes needs the number of inputs and at least one hidden width, e.g. (4, 32); got {self.sizes!r}."
             )
         object.__setattr__(self, "sizes", tuple(checks.count("each of sizes", size) for size in self.sizes))
         if self.normalization is not None:
-            checks.choice("normalization", self.normalization, ("layer",))
+            checks.choice("normalization, unless None,", self.normalization, ("layer",))
         checks.choice("readout", self.readout, ("linear", "ugmm"))
         checks.choice("initial", self.initial, ("spread", "paper"))
         if self.normalization == "layer" and 1 in self.sizes[1:]:
@@ -124,6 +124,16 @@ class Network:
         if self.readout == "linear":
             return ops.matvec(values["readout.weight"], h) + values["readout.bias"]
         return h
+
+    def zeros(self, outputs: int) -> dict[str, np.ndarray]:
+        """Zero for every parameter: site -> value; gives the shapes where no data are at hand."""
+        values: dict[str, np.ndarray] = {}
+        for layer in self.layers(outputs):
+            for role in ("log_scale", "logits") if self.tied else ("loc", "log_scale", "logits"):
+                values[f"{layer.name}.{role}"] = np.zeros((layer.out_features, layer.in_features))
+        if self.readout == "linear":
+            values |= {"readout.weight": np.zeros((outputs, self.sizes[-1])), "readout.bias": np.zeros(outputs)}
+        return values
 
     def initial_values(self, x: np.ndarray, outputs: int, seed: int) -> dict[str, np.ndarray]:
         """Start values of all parameters, drawn in NumPy so that both backends get the same numbers.

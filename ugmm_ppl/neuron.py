@@ -37,10 +37,10 @@ def activation(ops: Ops, x: Array, loc: Array, scale: Array, log_weights: Array)
         Activations `(..., J)` in nats; the leading axes are those of `x` and the parameters, broadcast.
     """
     x = x[..., None, :]  # (..., 1, K)
-    infinite = abs(x) == math.inf
-    component_means = ops.where(infinite, 0.0, x) - loc  # (..., J, K), the means of equation (1)
+    beyond = _beyond_reach(x)
+    component_means = ops.where(beyond, 0.0, x) - loc  # (..., J, K), the means of equation (1)
     terms = _log_terms(ops, -component_means, scale, log_weights)  # each component's log density at y = 0
-    return logsumexp(ops, terms + ops.where(infinite, -math.inf, 0.0))
+    return logsumexp(ops, terms + ops.where(beyond, -math.inf, 0.0))
 
 
 def log_prob(ops: Ops, value: Array, loc: Array, scale: Array, log_weights: Array) -> Array:
@@ -49,16 +49,14 @@ def log_prob(ops: Ops, value: Array, loc: Array, scale: Array, log_weights: Arra
     Args:
         ops: The array library.
         value: Points `(...)`; an infinite one has density zero.
-        loc: Component means `(..., K)`.
+        loc: Component means `(..., K)`; a component at infinity is impossible.
         scale: Component scales, positive, `(..., K)`.
         log_weights: Log of the mixture weights `(..., K)`, -inf allowed.
 
     Returns:
         Log densities `(...)` in nats.
     """
-    infinite = abs(value) == math.inf
-    residual = ops.where(infinite, 0.0, value)[..., None] - loc  # (..., K)
-    return ops.where(infinite, -math.inf, logsumexp(ops, _log_terms(ops, residual, scale, log_weights)))
+    return logsumexp(ops, _log_terms_at(ops, value, loc, scale, log_weights))
 
 
 def responsibilities(ops: Ops, value: Array, loc: Array, scale: Array, log_weights: Array) -> Array:
@@ -66,7 +64,7 @@ def responsibilities(ops: Ops, value: Array, loc: Array, scale: Array, log_weigh
 
     Arguments as in `log_prob`. Returns `(..., K)`; rows sum to one, or are zero where the value is impossible.
     """
-    terms = _log_terms(ops, value[..., None] - loc, scale, log_weights)
+    terms = _log_terms_at(ops, value, loc, scale, log_weights)
     total = logsumexp(ops, terms)[..., None]
     possible = ops.isfinite(total)
     return ops.where(possible, ops.exp(terms - ops.where(possible, total, 0.0)), 0.0)
@@ -74,8 +72,10 @@ def responsibilities(ops: Ops, value: Array, loc: Array, scale: Array, log_weigh
 
 def cdf(ops: Ops, value: Array, loc: Array, scale: Array, log_weights: Array) -> Array:
     """Distribution function, sum_k weights_k Phi((value - loc_k) / scale_k). Arguments as in `log_prob`."""
-    z = (value[..., None] - loc) / scale  # (..., K)
-    return ops.sum(ops.exp(log_weights) * ops.ndtr(z), -1)
+    finite_value = ops.where(abs(value) == math.inf, 0.0, value)
+    z = (finite_value[..., None] - loc) / scale  # (..., K)
+    inside = ops.sum(ops.exp(log_weights) * ops.ndtr(z), -1)
+    return ops.where(value == math.inf, 1.0, ops.where(value == -math.inf, 0.0, inside))
 
 
 def mean(ops: Ops, loc: Array, log_weights: Array) -> Array:
@@ -127,8 +127,9 @@ def logsumexp(ops: Ops, terms: Array) -> Array:
 
 
 def log_normalize(ops: Ops, logits: Array) -> Array:
-    """Log weights from logits, logits - logsumexp(logits) over the last axis; -inf logits give weight zero."""
-    return logits - logsumexp(ops, logits)[..., None]
+    """Log weights from logits, logits - logsumexp(logits) over the last axis; -inf is weight zero, even if all are."""
+    total = logsumexp(ops, logits)[..., None]
+    return logits - ops.where(total == -math.inf, 0.0, total)
 
 
 def safe_log(ops: Ops, probs: Array) -> Array:
@@ -141,3 +142,20 @@ def _log_terms(ops: Ops, residual: Array, scale: Array, log_weights: Array) -> A
     """log weights_k + log N(residual_k; 0, scale_k^2), `(..., K)`."""
     z = residual / scale
     return (log_weights - ops.log(scale) - HALF_LOG_2PI) - 0.5 * z * z
+
+
+def _log_terms_at(ops: Ops, value: Array, loc: Array, scale: Array, log_weights: Array) -> Array:
+    """`_log_terms` at `value`, -inf where the value or the location is at infinity, `(..., K)`."""
+    value = value[..., None]
+    beyond = _beyond_reach(value) | _beyond_reach(loc)
+    residual = ops.where(beyond, 0.0, value) - ops.where(beyond, 0.0, loc)
+    return _log_terms(ops, residual, scale, log_weights) + ops.where(beyond, -math.inf, 0.0)
+
+
+def _beyond_reach(x: Array) -> Array:
+    """Where |x| is infinite, or so large that no component reaches it: 3e25 in float32, 2e295 in float64.
+
+    There ((x - loc) / scale)^2 overflows for every scale up to 1e6, so the density is zero, while for scale 1e-6 the
+    division itself would overflow and its gradient be NaN. Multiplying finds the place without asking for the dtype.
+    """
+    return abs(x) * 1e13 == math.inf

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import os
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,15 +13,17 @@ import numpy as np
 from ugmm_ppl import checks, storage
 from ugmm_ppl.backend import Backend, load_backend
 from ugmm_ppl.data import Standardizer
-from ugmm_ppl.guide import Guide, latent_sites, make_guide
+from ugmm_ppl.guide import Guide, latent_sites, make_guide, natural_values
 from ugmm_ppl.model.base import NetworkModel
-from ugmm_ppl.neuron import log_normalize
-from ugmm_ppl.ops import NUMPY
+
+NUM_DRAWS = 500
+"""Draws per chain from a guide where none are asked for."""
 
 CHUNK_ELEMENTS = 2**22
 """Entries of the largest temporary of a prediction, rows x J x K of the largest layer; 16 MiB in float32."""
 
 
+@dataclasses.dataclass(eq=False, kw_only=True, repr=False)
 class Fit:
     """A fitted model. Made by `ugmm_ppl.fit` and `ugmm_ppl.load`.
 
@@ -37,36 +42,26 @@ class Fit:
         train_x, train_y: The data it was fitted to; None after `load`.
     """
 
-    def __init__(
-        self,
-        *,
-        model: NetworkModel,
-        backend: str,
-        method: str,
-        guide: str,
-        dtype: str,
-        device: str,
-        seed: int,
-        temperature: float,
-        init_scale: float,
-        rank: int,
-        x_units: Standardizer | None,
-        y_units: Standardizer | None,
-        feature_names: list[str],
-        class_names: list[str] | None,
-        train_x: np.ndarray | None = None,
-        train_y: np.ndarray | None = None,
-    ) -> None:
-        self.model, self.backend, self.method, self.guide = model, backend, method, guide
-        self.dtype, self.device, self.seed, self.temperature = dtype, device, seed, temperature
-        self.init_scale, self.rank = init_scale, rank
-        self.x_units, self.y_units = x_units, y_units
-        self.feature_names, self.class_names = feature_names, class_names
-        self.train_x, self.train_y = train_x, train_y
-        self.state: list[dict[str, np.ndarray]] = []
-        self.stats: dict[str, np.ndarray] = {}
-        self.losses = np.empty((0, 0))
-        self.interrupted = False
+    model: NetworkModel
+    backend: str
+    method: str
+    guide: str
+    dtype: str
+    device: str
+    seed: int
+    temperature: float
+    init_scale: float
+    rank: int
+    x_units: Standardizer | None
+    y_units: Standardizer | None
+    feature_names: list[str]
+    class_names: list[str] | None
+    train_x: np.ndarray | None = None
+    train_y: np.ndarray | None = None
+    state: list[dict[str, np.ndarray]] = dataclasses.field(default_factory=list)
+    stats: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    losses: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 0)))
+    interrupted: bool = False
 
     def __repr__(self) -> str:
         """One line: what was fitted, and how."""
@@ -92,17 +87,19 @@ class Fit:
         """Targets as the likelihood sees them."""
         return y if self.y_units is None else self.y_units.standardize(y)
 
-    def make_guide(self) -> Guide:
+    @cached_property
+    def family(self) -> Guide:
         """The guide over the latent sites of the model; needs no data."""
-        backend = self._backend
-        with backend.inference.seeded(self.seed):
-            sites = latent_sites(
-                backend,
-                self.model.outputs,
-                backend,
-                backend.array(np.zeros((1, self.model.network.sizes[0]))),
+        with self._settings():
+            sites, _ = latent_sites(
+                self._backend, self.model, self.model.network.zeros(self.model.num_outputs), self.seed
             )
-        return make_guide(self.guide, backend, sites, init_scale=self.init_scale, rank=self.rank)
+            return make_guide(self.guide, self._backend, sites, init_scale=self.init_scale, rank=self.rank)
+
+    @property
+    def num_parameters(self) -> int:
+        """Entries of all latent sites."""
+        return sum(math.prod(site.shape) for site in self.family.sites.values())
 
     def posterior(
         self, num_draws: int | None = None, *, derived: bool = False, seed: int | None = None
@@ -110,7 +107,7 @@ class Fit:
         """Posterior draws of all latent sites.
 
         Args:
-            num_draws: Draws S per chain; None is 1000, one for "map", and all that were kept for "nuts".
+            num_draws: Draws S per chain; None is 500, one for "map", and all that were kept for "nuts".
             derived: Add `scale` and `weights` of every layer where `log_scale` and `logits` are sampled.
             seed: Seed of draws from a guide; None is the seed of the fit.
 
@@ -119,11 +116,11 @@ class Fit:
         """
         draws = self._draws(range(self._count_draws(num_draws)), seed)[0]
         if derived:
-            draws |= derived_values(draws)
+            draws |= natural_values(draws)
         return draws
 
     def log_q(self, num_draws: int | None = None, *, seed: int | None = None) -> np.ndarray:
-        """Log density of the guide at the draws of `posterior`, `(C, S)` in nats; "svi" only."""
+        """Log density of the guide at the draws of `posterior` of the same arguments, `(C, S)` in nats; "svi" only."""
         if self.method != "svi":
             raise ValueError(f"log_q needs method='svi'; this fit is by {self.method!r}, which has no guide density.")
         return self._draws(range(self._count_draws(num_draws)), seed)[1]
@@ -139,13 +136,10 @@ class Fit:
             num_draws: As in `posterior`.
             seed: As in `posterior`.
         """
-        x, y = self._training_data(x, y)
         draws, _ = self._draws(range(self._count_draws(num_draws)), seed)
-        with self._settings():
-            prior = np.stack(
-                [self._backend.inference.log_prior(self.model, _chain(draws, c)) for c in range(self.num_chains)]
-            )
-        return prior + self.log_likelihood(x, y, num_draws, seed=seed, units=False).sum(-1)
+        x, y = self._checked_data(x, y)
+        outputs = self.outputs(x, num_draws=num_draws, seed=seed)
+        return self._log_prior(draws) + self._pointwise(outputs, y).sum(-1)
 
     def predict(
         self, x: Any, *, num_draws: int | None = None, chunk_size: int | None = None, seed: int | None = None
@@ -154,7 +148,7 @@ class Fit:
 
         Args:
             x: Inputs `(B, K)`, in the units of the training data.
-            num_draws: Draws per chain; None is 200, one for "map", and all that were kept for "nuts".
+            num_draws: Draws per chain; None is 500, one for "map", and all that were kept for "nuts".
             chunk_size: Rows at a time, which bounds the memory; None keeps the largest temporary near 16 MiB.
             seed: Seed of the draws.
 
@@ -172,12 +166,11 @@ class Fit:
     ) -> np.ndarray:
         """Network outputs for every posterior draw, `(C, S, B, O)`; arguments as in `predict`."""
         x = self.to_network(checks.inputs(x, self.model.network.sizes[0]))
-        total = self._count_draws(num_draws, default=200)
+        total = self._count_draws(num_draws)
         if chunk_size is None:
             chunk_size = max(1, CHUNK_ELEMENTS // self.model.network.largest_layer(self.model.num_outputs))
         checks.count("chunk_size", chunk_size)
-        parameters = sum(int(np.prod(site.shape)) for site in self.make_guide().sites.values())
-        draws_at_once = max(1, 2**24 // parameters)  # 64 MiB of float32 parameters
+        draws_at_once = max(1, 2**24 // self.num_parameters)  # 64 MiB of float32 parameters
         result = np.empty((self.num_chains, total, len(x), self.model.num_outputs), dtype=self.dtype)
         for first in range(0, total, draws_at_once):
             block = range(first, min(total, first + draws_at_once))
@@ -197,7 +190,6 @@ class Fit:
         *,
         chunk_size: int | None = None,
         seed: int | None = None,
-        units: bool = True,
     ) -> np.ndarray:
         """Pointwise log likelihood log p(y_b | x_b, theta_s), `(C, S, B)` in nats.
 
@@ -207,20 +199,17 @@ class Fit:
             num_draws: As in `predict`.
             chunk_size: As in `predict`.
             seed: As in `predict`.
-            units: Densities per unit of y as the user gave it; False: per standard deviation of the training targets.
+
+        Returns:
+            Log probabilities, or log densities per unit of y as it was given.
         """
-        x, y = self._training_data(x, y)
-        x = checks.inputs(x, self.model.network.sizes[0])
-        y = self.to_network_target(self.model.check_target(y, len(x)))
+        x, y = self._checked_data(x, y)
         outputs = self.outputs(x, num_draws=num_draws, chunk_size=chunk_size, seed=seed)
-        jacobian = 0.0 if self.y_units is None or not units else float(np.log(self.y_units.scale))
-        return np.stack([self.model.log_likelihood(chain.astype(np.float64), y) for chain in outputs]) - jacobian
+        return self._pointwise(outputs, y) - self._log_unit()
 
     def sample_predictive(self, x: Any, *, num_draws: int | None = None, seed: int | None = None) -> np.ndarray:
         """One y per posterior draw and row of x, `(C, S, B)`, in the units of the data."""
-        rng = np.random.default_rng(self.seed if seed is None else seed)
-        drawn = self.model.sample_target(self.outputs(x, num_draws=num_draws, seed=seed), rng)
-        return drawn if self.y_units is None else self.y_units.restore(drawn)
+        return self._targets(self.outputs(x, num_draws=num_draws, seed=seed), seed)
 
     def prior_draws(
         self, x: Any, num_draws: int, *, derived: bool = False, seed: int | None = None
@@ -231,9 +220,8 @@ class Fit:
             network_x = self.to_network(checks.inputs(x, self.model.network.sizes[0]))
             draws, outputs = self._backend.inference.prior_draws(self.model, network_x, num_draws, base)
         if derived:
-            draws |= derived_values(draws)
-        y = self.model.sample_target(outputs, np.random.default_rng(base))
-        draws["y"] = y if self.y_units is None else self.y_units.restore(y)
+            draws |= natural_values(draws)
+        draws["y"] = self._targets(outputs, seed)
         return {name: value[None] for name, value in draws.items()}
 
     def to_arviz(self, x: Any = None, y: Any = None, **options: Any) -> Any:
@@ -253,7 +241,33 @@ class Fit:
     def _settings(self) -> Any:
         return self._backend.settings(dtype=self.dtype, device=self.device)
 
-    def _count_draws(self, num_draws: int | None, default: int = 1000) -> int:
+    def _pointwise(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Log likelihood in the units of the likelihood, `(C, S, B)`, chain by chain in float64."""
+        target = self.to_network_target(y)
+        return np.stack([self.model.log_likelihood(chain.astype(np.float64), target) for chain in outputs])
+
+    def _log_unit(self) -> float:
+        """What a density loses on its way from the units of the likelihood to those of y."""
+        return 0.0 if self.y_units is None else float(np.log(self.y_units.scale))
+
+    def _targets(self, outputs: np.ndarray, seed: int | None) -> np.ndarray:
+        """One y per output row, in the units of the data."""
+        drawn = self.model.sample_target(outputs, np.random.default_rng(self.seed if seed is None else seed))
+        return drawn if self.y_units is None else self.y_units.restore(drawn)
+
+    def _log_prior(self, draws: dict[str, np.ndarray]) -> np.ndarray:
+        """Log prior density of draws `(C, S, ...)`: `(C, S)`."""
+        with self._settings():
+            log_prior = self._backend.inference.log_prior
+            return np.stack([log_prior(self.model, _chain(draws, c)) for c in range(self.num_chains)])
+
+    def _checked_data(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+        """The given data, or the training data, as arrays."""
+        x, y = self._training_data(x, y)
+        x = checks.inputs(x, self.model.network.sizes[0])
+        return x, self.model.check_target(y, len(x))
+
+    def _count_draws(self, num_draws: int | None) -> int:
         if num_draws is not None:
             checks.count("num_draws", num_draws)
         if self.method == "map":
@@ -265,7 +279,7 @@ class Fit:
                     f"num_draws must be at most {kept}, the draws that NUTS kept per chain; got {num_draws}."
                 )
             return num_draws or kept
-        return num_draws or default
+        return num_draws or NUM_DRAWS
 
     def _draws(self, indices: range, seed: int | None) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Draws of the given numbers, `(C, S, ...)` by site, and their log q `(C, S)`."""
@@ -275,9 +289,8 @@ class Fit:
             )
         base = self.seed if seed is None else checks.count("seed", seed, least=0)
         with self._settings():
-            guide = self.make_guide()
             chains = [
-                self._backend.inference.guide_draws(guide, params, indices, base + 1_000_003 * (c + 1))
+                self._backend.inference.guide_draws(self.family, params, indices, base + 1_000_003 * (c + 1))
                 for c, params in enumerate(self.state)
             ]
         return {name: np.stack([values[name] for values, _ in chains]) for name in chains[0][0]}, np.stack(
@@ -296,14 +309,3 @@ class Fit:
 
 def _chain(draws: dict[str, np.ndarray], chain: int) -> dict[str, np.ndarray]:
     return {name: value[chain] for name, value in draws.items()}
-
-
-def derived_values(draws: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """`scale` and `weights` of every layer whose `log_scale` and `logits` are among the draws."""
-    derived = {}
-    for name, value in draws.items():
-        if name.endswith(".log_scale"):
-            derived[name.removesuffix("log_scale") + "scale"] = np.exp(value)
-        if name.endswith(".logits"):
-            derived[name.removesuffix("logits") + "weights"] = np.exp(log_normalize(NUMPY, value))
-    return derived

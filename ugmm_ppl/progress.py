@@ -21,8 +21,9 @@ class Progress:
         self._bar: Any = tqdm(total=total, desc=label, unit="step", disable=not show, dynamic_ncols=True)
 
     def blocks(self, total: int) -> Iterator[int]:
-        """Sizes of about a hundred blocks that make up `total` steps; all are equal but the last."""
-        size = max(1, min(500, total // 100))
+        """Sizes of some dozens of blocks that make up `total` steps, all equal but the last where it must differ."""
+        least = max(1, min(500, total // 100))
+        size = next((n for n in range(least, 3 * least + 1) if total % n == 0), least)
         yield from [size] * (total // size)
         if total % size:
             yield total % size

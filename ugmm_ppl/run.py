@@ -82,7 +82,7 @@ def write_results(fit: up.Fit, data: up.Data, out: Path, seconds: float) -> dict
     x, y = (data.x_test, data.y_test) if held_out else (data.x, data.y)
     x = checks.inputs(x, fit.model.network.sizes[0], what="x_test")
     y = fit.model.check_target(y, len(x))
-    parameters = sum(int(np.prod(site.shape)) for site in fit.make_guide().sites.values())
+    parameters = fit.num_parameters
     draws = int(np.clip(MAX_EXPORT // parameters, 20, 500)) if fit.method == "svi" else None
     prediction = fit.predict(x, num_draws=draws)
     metrics = {

@@ -70,26 +70,34 @@ class NetworkModel(abc.ABC):
         """Start values of all parameters for inputs x `(B, K)` as the network sees them; equal for both backends."""
         return self.start(self.network.initial_values(x, self.num_outputs, seed))
 
-    def outputs(self, backend: Backend, x: Array, *, train: bool = False) -> Array:
-        """Sample the parameters from their prior and run the network: `(..., B, K)` to `(..., B, O)`."""
-        values, keep = {}, []
-        layers = self.network.layers(self.num_outputs)
-        for index, (layer, rate) in enumerate(zip(layers, self.network.dropout_rates(), strict=True)):
+    def parameters(self, backend: Backend, like: Array) -> dict[str, Array]:
+        """Sample all parameters from their prior: site -> value, with the dtype and device of `like`."""
+        values = {}
+        for index, layer in enumerate(self.network.layers(self.num_outputs)):
             shape = (layer.out_features, layer.in_features)
             for role, prior in self.prior.layer(index, tied=self.network.tied).items():
                 site = f"{layer.name}.{role}"
-                values[site] = priors.draw(backend, prior, site, shape, x)
-            if train and rate > 0.0:
-                mask_shape = (x.shape[-2], 1, layer.in_features) if self.network.dropout_per_example else shape
-                keep.append(survivors(backend.ops, backend.uniform(mask_shape, x), rate))
-            else:
-                keep.append(None)
+                values[site] = priors.draw(backend, prior, site, shape, like)
         if self.network.readout == "linear":
-            width = layers[-1].out_features
+            width = self.network.sizes[-1]
             shapes = {"weight": (self.num_outputs, width), "bias": (self.num_outputs,)}
             for role, prior in self.prior.linear(width).items():
-                values[f"readout.{role}"] = priors.draw(backend, prior, f"readout.{role}", shapes[role], x)
-        return self.network.forward(backend.ops, values, x, keep)
+                values[f"readout.{role}"] = priors.draw(backend, prior, f"readout.{role}", shapes[role], like)
+        return values
+
+    def outputs(self, backend: Backend, x: Array, *, train: bool = False) -> Array:
+        """Sample the parameters from their prior and run the network: `(..., B, K)` to `(..., B, O)`."""
+        values = self.parameters(backend, x)
+        return self.network.forward(backend.ops, values, x, self._masks(backend, x) if train else None)
+
+    def _masks(self, backend: Backend, x: Array) -> list[Array | None]:
+        """Dropout masks of all layers."""
+        masks: list[Array | None] = []
+        for layer, rate in zip(self.network.layers(self.num_outputs), self.network.dropout_rates(), strict=True):
+            per_example = (x.shape[-2], 1, layer.in_features)
+            shape = per_example if self.network.dropout_per_example else (layer.out_features, layer.in_features)
+            masks.append(survivors(backend.ops, backend.uniform(shape, x), rate) if rate > 0.0 else None)
+        return masks
 
     def __call__(
         self,

@@ -106,9 +106,9 @@ class NumpyroBackend:
     def bijector(self, distribution: Any) -> Bijector | None:
         """`biject_to` the support, None for the reals."""
         support = distribution.support
-        while isinstance(support, type(constraints.real_vector)):
+        while hasattr(support, "base_constraint"):
             support = support.base_constraint
-        if support is constraints.real:
+        if isinstance(support, type(constraints.real)):
             return None
         return JaxBijector(biject_to(distribution.support))
 

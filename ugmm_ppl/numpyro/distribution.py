@@ -90,17 +90,17 @@ class UnivariateGaussianMixture(Distribution):
     @validate_sample
     def log_prob(self, value: Array) -> Array:
         """Log density in nats, `(...)` to `(...)`."""
-        return neuron.log_prob(OPS, value, self.loc, self.scale, self.log_weights)
+        return neuron.log_prob(OPS, jnp.asarray(value), self.loc, self.scale, self.log_weights)
 
     @validate_sample
     def cdf(self, value: Array) -> Array:
         """p(Y <= value), `(...)` to `(...)`."""
-        return neuron.cdf(OPS, value, self.loc, self.scale, self.log_weights)
+        return neuron.cdf(OPS, jnp.asarray(value), self.loc, self.scale, self.log_weights)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draw values of shape sample_shape + batch_shape; no gradient."""
         key_component, key_value = jax.random.split(key)
-        shape = (*sample_shape, *self.batch_shape)
+        shape = (*sample_shape, *self.loc.shape[:-1])  # under jax.vmap `batch_shape` still is the one outside
         k = jax.random.categorical(key_component, self.log_weights, shape=shape)[..., None]
         loc, scale = (
             jnp.take_along_axis(jnp.broadcast_to(a, (*shape, a.shape[-1])), k, -1)[..., 0]
@@ -120,4 +120,4 @@ class UnivariateGaussianMixture(Distribution):
 
     def responsibilities(self, value: Array) -> Array:
         """Posterior probability of each component given a value, `(...)` to `(..., K)`."""
-        return neuron.responsibilities(OPS, value, self.loc, self.scale, self.log_weights)
+        return neuron.responsibilities(OPS, jnp.asarray(value), self.loc, self.scale, self.log_weights)

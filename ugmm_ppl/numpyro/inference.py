@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import optax
 from jax import Array
 from numpyro import handlers
@@ -59,7 +60,7 @@ def minimise(
     def gradient(params: Any, key: Array, rows: Array) -> Any:
         key_noise, key_model = jax.random.split(key)
         noise = _normals(key_noise, noise_shapes)
-        with handlers.seed(rng_seed=key_model):
+        with handlers.seed(rng_seed=key_model), numpyro.validation_enabled(False):
             return jax.value_and_grad(objective)(params, noise, x[rows], y[rows])
 
     def step(carry: Any, now: Any) -> Any:
@@ -116,21 +117,22 @@ def guide_draws(
     guide: Guide, params: Mapping[str, np.ndarray], indices: range, seed: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Draws `indices` of a guide, `(S, ...)` by site, and their log q `(S,)`; a draw depends on its number alone."""
+    draw = _compiled_draw(guide, jax.config.jax_enable_x64)
+    tensors = {name: jnp.asarray(value) for name, value in params.items()}
+    drawn = [jax.device_get(draw(tensors, jax.random.key(seed), i)) for i in indices]
+    return _stack([values for values, _ in drawn]), np.array([log_q for _, log_q in drawn])
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled_draw(guide: Guide, x64: bool) -> Callable[..., Any]:  # noqa: ARG001
     from ugmm_ppl.guide import constrain
 
-    params = {name: jnp.asarray(value) for name, value in params.items()}
-    base = jax.random.key(seed)
-
-    @jax.jit
-    def draw(index: Array) -> Any:
-        unconstrained = guide.draw(params, _normals(jax.random.fold_in(base, index), guide.noise_shapes()))
+    def draw(params: Mapping[str, Array], key: Array, index: int) -> Any:
+        unconstrained = guide.draw(params, _normals(jax.random.fold_in(key, index), guide.noise_shapes()))
         values, log_dets = constrain(guide.sites, unconstrained)
-        return values, jnp.asarray(guide.log_prob(params, unconstrained) - sum(log_dets.values()), jnp.float32)
+        return values, guide.log_prob(params, unconstrained) - sum(log_dets.values())
 
-    drawn = [jax.device_get(draw(jnp.asarray(i))) for i in indices]
-    return {name: np.stack([values[name] for values, _ in drawn]) for name in drawn[0][0]}, np.array(
-        [q for _, q in drawn]
-    )
+    return jax.jit(draw)
 
 
 def outputs(model: NetworkModel, draws: Mapping[str, np.ndarray], x: np.ndarray, chunk_size: int) -> np.ndarray:
@@ -158,26 +160,25 @@ def _compiled_outputs(model: NetworkModel, x64: bool) -> Callable[..., Array]:  
 
 def log_prior(model: NetworkModel, draws: Mapping[str, np.ndarray]) -> np.ndarray:
     """Log prior density of draws `(S, ...)`: `(S,)`."""
+    run = _compiled_log_prior(model, jax.config.jax_enable_x64)
+    return np.asarray(run({name: jnp.asarray(value) for name, value in draws.items()}), dtype=np.float64)
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled_log_prior(model: NetworkModel, x64: bool) -> Callable[..., Array]:  # noqa: ARG001
     from ugmm_ppl.numpyro.backend import BACKEND
 
-    x = jnp.zeros((1, model.network.sizes[0]))
-
-    @jax.jit
     def one(draw: Mapping[str, Array]) -> Array:
-        sites = BACKEND.trace(model.outputs, draw, BACKEND, x)
+        sites = BACKEND.trace(model.parameters, draw, BACKEND, jnp.zeros(()))
         return sum(site.distribution.log_prob(site.value).sum() for site in sites.values())
 
-    size = len(next(iter(draws.values())))
-    return np.array(
-        [one({name: jnp.asarray(value[i]) for name, value in draws.items()}) for i in range(size)],
-        dtype=np.float64,
-    )
+    return jax.jit(lambda draws: jax.lax.map(one, draws))
 
 
 def prior_draws(
     model: NetworkModel, x: np.ndarray, num_draws: int, seed: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Draws from the prior, site -> `(S, ...)`, and the network's outputs under them `(S, B, O)`."""
+    """Draws from the prior, `(S, ...)` by site, and the network's outputs under them `(S, B, O)`."""
     from ugmm_ppl.numpyro.backend import BACKEND
 
     inputs = jnp.asarray(x)
@@ -189,9 +190,7 @@ def prior_draws(
         return {name: site["value"] for name, site in trace.trace.items() if site["type"] == "sample"}, result
 
     drawn = [jax.device_get(one(key)) for key in jax.random.split(jax.random.key(seed), num_draws)]
-    return {name: np.stack([values[name] for values, _ in drawn]) for name in drawn[0][0]}, np.stack(
-        [o for _, o in drawn]
-    )
+    return _stack([values for values, _ in drawn]), np.stack([result for _, result in drawn])
 
 
 def nuts(
@@ -202,6 +201,7 @@ def nuts(
     data_size: float,
     num_warmup: int,
     num_draws: int,
+    max_tree_depth: int,
     seed: int,
     progress: bool,
 ) -> NutsDraws:
@@ -214,6 +214,7 @@ def nuts(
         data_size: Rows the likelihood counts for: N, or N / temperature.
         num_warmup: Adaptation steps.
         num_draws: Draws kept per chain.
+        max_tree_depth: At most 2^max_tree_depth - 1 leapfrog steps per draw.
         seed: Seed.
         progress: Show a progress bar.
 
@@ -223,7 +224,7 @@ def nuts(
     x, y = (jnp.asarray(a) for a in data)
     chains = len(starts)
     sampler = MCMC(
-        NUTS(lambda x, y: model(x, y, data_size=data_size)),
+        NUTS(lambda x, y: model(x, y, data_size=data_size), max_tree_depth=max_tree_depth),
         num_warmup=num_warmup,
         num_samples=num_draws,
         num_chains=chains,
@@ -243,6 +244,10 @@ def nuts(
 def _normals(key: Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
     keys = jax.random.split(key, max(1, len(shapes)))
     return {name: jax.random.normal(k, shape) for k, (name, shape) in zip(keys, shapes.items(), strict=False)}
+
+
+def _stack(draws: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.stack([draw[name] for draw in draws]) for name in draws[0]}
 
 
 def _numpy(params: Mapping[str, Array]) -> dict[str, np.ndarray]:

@@ -110,9 +110,9 @@ class PyroBackend:
     def bijector(self, distribution: Any) -> Bijector | None:
         """`biject_to` the support, None for the reals."""
         support = distribution.support
-        while isinstance(support, torch.distributions.constraints.independent):
+        while hasattr(support, "base_constraint"):
             support = support.base_constraint
-        if support is torch.distributions.constraints.real:
+        if isinstance(support, type(torch.distributions.constraints.real)):
             return None
         return TorchBijector(torch.distributions.biject_to(distribution.support))
 

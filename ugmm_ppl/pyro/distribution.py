@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -51,8 +52,7 @@ class UnivariateGaussianMixture(TorchDistribution):
     ) -> None:
         validate = bool(self._validate_args if validate_args is None else validate_args)  # type: ignore[has-type]
         checks.mixture_parameters(loc, scale, logits, probs, values=validate)
-        given = [a for a in (loc, scale, logits, probs) if isinstance(a, Tensor)]
-        like = given[0] if given else torch.empty(())
+        like = _common(*(a for a in (loc, scale, logits, probs) if isinstance(a, Tensor)))
         loc, scale, weights = torch.broadcast_tensors(
             *(
                 torch.as_tensor(a, dtype=like.dtype, device=like.device)
@@ -90,14 +90,16 @@ class UnivariateGaussianMixture(TorchDistribution):
         new._validate_args = self._validate_args
         return new
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    def log_prob(self, value: Tensor | float) -> Tensor:
         """Log density in nats, `(...)` to `(...)`."""
+        value = self._tensor(value)
         if self._validate_args:
             self._validate_sample(value)
         return neuron.log_prob(OPS, value, self.loc, self.scale, self.log_weights)
 
-    def cdf(self, value: Tensor) -> Tensor:
+    def cdf(self, value: Tensor | float) -> Tensor:
         """p(Y <= value), `(...)` to `(...)`."""
+        value = self._tensor(value)
         if self._validate_args:
             self._validate_sample(value)
         return neuron.cdf(OPS, value, self.loc, self.scale, self.log_weights)
@@ -120,6 +122,18 @@ class UnivariateGaussianMixture(TorchDistribution):
         """Variance `(...)`."""
         return neuron.variance(OPS, self.loc, self.scale, self.log_weights)
 
-    def responsibilities(self, value: Tensor) -> Tensor:
+    def responsibilities(self, value: Tensor | float) -> Tensor:
         """Posterior probability of each component given a value, `(...)` to `(..., K)`."""
-        return neuron.responsibilities(OPS, value, self.loc, self.scale, self.log_weights)
+        return neuron.responsibilities(OPS, self._tensor(value), self.loc, self.scale, self.log_weights)
+
+    def _tensor(self, value: Tensor | float) -> Tensor:
+        return (
+            value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=self.loc.dtype, device=self.loc.device)
+        )
+
+
+def _common(*tensors: Tensor) -> Tensor:
+    """A tensor of the floating-point dtype that all of them fit in, on the device of the first."""
+    floats = [a.dtype for a in tensors if a.is_floating_point()]
+    dtype = functools.reduce(torch.promote_types, floats) if floats else torch.get_default_dtype()
+    return torch.empty((), dtype=dtype, device=tensors[0].device if tensors else None)

@@ -95,7 +95,7 @@ def guide_draws(
             values, log_dets = constrain(guide.sites, unconstrained)
             drawn.append({name: _numpy(value) for name, value in values.items()})
             log_q.append(float(guide.log_prob(tensors, unconstrained) - sum(log_dets.values())))
-    return {name: np.stack([values[name] for values in drawn]) for name in drawn[0]}, np.array(log_q)
+    return _stack(drawn), np.array(log_q)
 
 
 def outputs(model: NetworkModel, draws: Mapping[str, np.ndarray], x: np.ndarray, chunk_size: int) -> np.ndarray:
@@ -117,11 +117,11 @@ def log_prior(model: NetworkModel, draws: Mapping[str, np.ndarray]) -> np.ndarra
     """Log prior density of draws `(S, ...)`: `(S,)`."""
     from ugmm_ppl.pyro.backend import BACKEND
 
-    x = torch.zeros((1, model.network.sizes[0]))
     result = np.empty(len(next(iter(draws.values()))))
     with torch.no_grad(), pyro.validation_enabled(False):
         for s in range(len(result)):
-            sites = BACKEND.trace(model.outputs, {name: _tensor(value[s]) for name, value in draws.items()}, BACKEND, x)
+            values = {name: _tensor(value[s]) for name, value in draws.items()}
+            sites = BACKEND.trace(model.parameters, values, BACKEND, torch.zeros(()))
             result[s] = sum(float(site.distribution.log_prob(site.value).sum()) for site in sites.values())
     return result
 
@@ -140,7 +140,7 @@ def prior_draws(
             trace = poutine.trace(model.outputs).get_trace(BACKEND, inputs)
             values.append({name: _numpy(trace.nodes[name]["value"]) for name in trace.stochastic_nodes})
             results.append(_numpy(trace.nodes["_RETURN"]["value"]))
-    return {name: np.stack([v[name] for v in values]) for name in values[0]}, np.stack(results)
+    return _stack(values), np.stack(results)
 
 
 def nuts(
@@ -151,6 +151,7 @@ def nuts(
     data_size: float,
     num_warmup: int,
     num_draws: int,
+    max_tree_depth: int,
     seed: int,
     progress: bool,
 ) -> NutsDraws:
@@ -163,6 +164,7 @@ def nuts(
         data_size: Rows the likelihood counts for: N, or N / temperature.
         num_warmup: Adaptation steps.
         num_draws: Draws kept per chain.
+        max_tree_depth: At most 2^max_tree_depth - 1 leapfrog steps per draw.
         seed: Seed.
         progress: Show a progress bar.
 
@@ -172,7 +174,7 @@ def nuts(
     x, y = (_tensor(a) for a in data)
     chains, diverging = [], np.zeros((len(starts), num_draws), dtype=bool)
     for c, start in enumerate(starts):
-        kernel = NUTS(lambda x, y: model(x, y, data_size=data_size))
+        kernel = NUTS(lambda x, y: model(x, y, data_size=data_size), max_tree_depth=max_tree_depth)
         sampler = MCMC(
             kernel,
             num_samples=num_draws,
@@ -184,10 +186,8 @@ def nuts(
         with seeded(seed + c):
             sampler.run(x, y)
         chains.append({name: _numpy(value) for name, value in sampler.get_samples().items()})
-        diverging[c, kernel.diagnostics()["divergences"]] = True
-    return NutsDraws(
-        {name: np.stack([chain[name] for chain in chains]) for name in chains[0]}, {"diverging": diverging}
-    )
+        diverging[c, sampler.diagnostics()["divergences"]["chain 0"]] = True
+    return NutsDraws(_stack(chains), {"diverging": diverging})
 
 
 def _normals(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
@@ -196,6 +196,10 @@ def _normals(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
 
 def _all_finite(*tensors: Tensor | None) -> bool:
     return all(bool(torch.isfinite(t).all()) for t in tensors if t is not None)
+
+
+def _stack(draws: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.stack([draw[name] for draw in draws]) for name in draws[0]}
 
 
 def _tensor(a: np.ndarray) -> Tensor:

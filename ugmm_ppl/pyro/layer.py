@@ -85,12 +85,13 @@ class UGMMLayer(PyroModule):
         from ugmm_ppl.pyro.backend import BACKEND
 
         shape = (self.out_features, self.in_features)
-        return {
-            role: draw(BACKEND, self._callables[role], self._pyro_get_fullname(role), shape, self._like)
-            if role in self._callables
-            else getattr(self, role)
-            for role in self._roles
-        }
+        with self._pyro_context:  # as in `forward`: outside it Pyro would draw values without making them sites
+            return {
+                role: draw(BACKEND, self._callables[role], self._pyro_get_fullname(role), shape, self._like)
+                if role in self._callables
+                else getattr(self, role)
+                for role in self._roles
+            }
 
     def forward(self, x: Tensor, *, values: Mapping[str, Tensor] | None = None, train: bool | None = None) -> Tensor:
         """Activations, equation (2).

@@ -1,5 +1,7 @@
 """`Ops` for torch."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -12,9 +14,13 @@ class TorchOps:
     exp = staticmethod(torch.exp)
     log = staticmethod(torch.log)
     sqrt = staticmethod(torch.sqrt)
-    ndtr = staticmethod(torch.special.ndtr)
     where = staticmethod(torch.where)
     isfinite = staticmethod(torch.isfinite)
+
+    @staticmethod
+    def ndtr(a: Tensor) -> Tensor:
+        """Standard normal distribution function; `torch.special.ndtr` loses the lower tail, 0 below -5.5 in float32."""
+        return 0.5 * torch.erfc(-math.sqrt(0.5) * a)
 
     @staticmethod
     def at_least(a: Tensor, floor: float) -> Tensor:

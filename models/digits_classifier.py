@@ -1,0 +1,23 @@
+"""Digits: ten classes from 8 x 8 grey pixels.
+
+Fit it with `ugmm-ppl fit models/digits_classifier.py --backend numpyro`.
+"""
+
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+import ugmm_ppl as up
+
+
+def data() -> up.Data:
+    """Stratified 75/25 split; pixels in [0, 1] before standardisation."""
+    digits = load_digits()
+    x, x_test, y, y_test = train_test_split(
+        digits.data / 16.0, digits.target, test_size=0.25, stratify=digits.target, random_state=0
+    )
+    return up.Data(x, y, x_test, y_test, feature_names=digits.feature_names)
+
+
+model = up.Classifier(up.Network(sizes=(64, 64)), classes=10)
+
+settings = {"method": "svi", "guide": "normal", "num_steps": 4000, "batch_size": 256, "learning_rate": 0.02, "seed": 0}

@@ -1,0 +1,170 @@
+"""Guides and the ELBO against closed forms, and one backend against the other."""
+
+import functools
+
+import numpy as np
+import pytest
+from conftest import needs_both
+from scipy import stats
+from tolerances import EXACT64, GRADIENT64, PARITY
+
+import ugmm_ppl as up
+from ugmm_ppl.backend import load_backend
+from ugmm_ppl.guide import latent_sites, make_guide, negative_elbo
+
+PRIORS = {
+    "default": up.Prior(),
+    "natural": up.Prior(scale=up.dist.LogNormal(-0.5, 0.5), weights=up.dist.Dirichlet(0.7)),
+    "gamma": up.Prior(scale=up.dist.InverseGamma(3.0, 1.0), layers={0: {"loc": up.dist.Normal(0.0, 3.0)}}),
+}
+
+
+def problem(backend, prior, guide_kind, model_kind="classifier", rows=7):
+    """A model, its data, a guide with parameters and noise from NumPy, all as arrays of the backend."""
+    rng = np.random.default_rng(3)
+    network = up.Network((3, 4))
+    x = rng.normal(size=(rows, 3))
+    if model_kind == "classifier":
+        model, y = up.Classifier(network, 3, prior), rng.integers(0, 3, rows)
+    else:
+        model, y = up.Regressor(network, 2, prior), rng.normal(size=rows)
+    sites, start = latent_sites(backend, model, model.initial_values(x, 0), seed=0)
+    guide = make_guide(guide_kind, backend, sites, init_scale=0.1, rank=2)
+    params = {name: backend.array(value) for name, value in guide.initial(start).items()}
+    noise = {name: backend.array(rng.normal(size=shape)) for name, shape in guide.noise_shapes().items()}
+    return model, guide, params, noise, backend.array(x), backend.array(y)
+
+
+def loss(backend, model, guide, params, noise, x, y, **settings):
+    """The negative ELBO with the defaults of Bayes' rule."""
+    settings = {"data_size": len(x), "temperature": 1.0} | settings
+    return negative_elbo(backend, functools.partial(model, backend), guide, params, noise, x, y, **settings)
+
+
+def gradient(backend, function, params):
+    """Gradient of a function of a dict of arrays, as NumPy."""
+    if backend.name == "numpyro":
+        import jax
+
+        return {name: np.asarray(g) for name, g in jax.jit(jax.grad(function))(params).items()}
+    params = {name: value.clone().requires_grad_() for name, value in params.items()}
+    function(params).backward()
+    return {name: value.grad.numpy() for name, value in params.items()}
+
+
+@pytest.mark.parametrize("kind", ["normal", "lowrank"])
+def test_entropy_moments_and_log_prob_are_those_of_the_gaussian(backend64, kind):
+    _, guide, params, _, _, _ = problem(backend64, PRIORS["default"], kind)
+    numpy = {name: np.asarray(value) for name, value in params.items()}
+    if kind == "normal":
+        loc = np.concatenate([numpy[f"{n}:loc"].ravel() for n in guide.sites])
+        covariance = np.diag(np.concatenate([np.exp(2 * numpy[f"{n}:log_scale"]).ravel() for n in guide.sites]))
+    else:
+        loc = numpy["loc"]
+        covariance = numpy["factor"] @ numpy["factor"].T + np.diag(np.exp(2 * numpy["log_scale"]))
+    oracle = stats.multivariate_normal(loc, covariance)
+    np.testing.assert_allclose(float(guide.entropy(params)), oracle.entropy(), rtol=PARITY)
+    moments = guide.moments(params)
+    np.testing.assert_allclose(np.concatenate([np.ravel(moments[n][0]) for n in guide.sites]), loc, rtol=EXACT64)
+    np.testing.assert_allclose(
+        np.concatenate([np.ravel(moments[n][1]) for n in guide.sites]), np.diag(covariance), rtol=EXACT64
+    )
+    point = loc + np.random.default_rng(0).normal(0.0, 0.1, loc.shape)
+    parts = np.split(point, np.cumsum([np.prod(s.unconstrained_shape) for s in guide.sites.values()])[:-1])
+    unconstrained = {
+        n: backend64.array(part.reshape(s.unconstrained_shape)) for (n, s), part in zip(guide.sites.items(), parts, strict=True)
+    }
+    np.testing.assert_allclose(float(guide.log_prob(params, unconstrained)), oracle.logpdf(point), rtol=PARITY)
+
+
+@pytest.mark.parametrize("kind", ["normal", "lowrank"])
+def test_kl_is_the_closed_form_of_two_gaussians(backend64, kind):
+    """With Normal priors the KL term does not depend on the draw, and equals the KL of multivariate normals."""
+    model, guide, params, noise, x, y = problem(backend64, PRIORS["default"], kind)
+    moments = guide.moments(params)
+    mean = np.concatenate([np.ravel(moments[n][0]) for n in guide.sites])
+    prior_mean, prior_sd = (
+        np.concatenate([np.full(np.prod(s.shape), value(n)) for n, s in guide.sites.items()])
+        for value in (
+            lambda n: -0.5 if n.endswith("log_scale") else 0.0,
+            lambda n: 0.5 if n.endswith(("log_scale", "readout.weight")) else 1.0,  # 1 / sqrt(4 neurons)
+        )
+    )
+    if kind == "normal":
+        covariance = np.diag(np.concatenate([np.ravel(moments[n][1]) for n in guide.sites]))
+    else:
+        factor = np.asarray(params["factor"])
+        covariance = factor @ factor.T + np.diag(np.exp(2 * np.asarray(params["log_scale"])))
+    kl = 0.5 * (
+        np.sum(np.diag(covariance) / prior_sd**2) + np.sum(((mean - prior_mean) / prior_sd) ** 2) - len(mean)
+        + 2 * np.log(prior_sd).sum() - np.linalg.slogdet(covariance)[1]
+    )  # fmt: skip
+    at = {t: float(loss(backend64, model, guide, params, noise, x, y, temperature=t)) for t in (1.0, 3.0)}
+    np.testing.assert_allclose((at[3.0] - at[1.0]) / 2.0, kl, rtol=PARITY)
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+@pytest.mark.parametrize("kind", ["normal", "lowrank", "delta"])
+def test_gradient_is_that_of_finite_differences(backend64, prior, kind):
+    model, guide, params, noise, x, y = problem(backend64, PRIORS[prior], kind, "regressor")
+
+    def function(p):
+        return loss(backend64, model, guide, p, noise, x, y)
+
+    grads = gradient(backend64, function, params)
+    rng = np.random.default_rng(1)
+    direction = {name: rng.normal(size=value.shape) for name, value in params.items()}
+    step = 1e-6
+
+    def moved(sign):
+        return {n: v + sign * step * backend64.array(direction[n]) for n, v in params.items()}
+
+    numeric = (float(function(moved(1.0))) - float(function(moved(-1.0)))) / (2 * step)
+    np.testing.assert_allclose(sum(np.sum(grads[n] * direction[n]) for n in params), numeric, rtol=GRADIENT64)
+
+
+@needs_both
+@pytest.mark.parametrize("model_kind", ["classifier", "regressor"])
+@pytest.mark.parametrize("prior", PRIORS)
+@pytest.mark.parametrize("kind", ["normal", "lowrank", "delta"])
+def test_backends_agree_on_loss_and_gradient(model_kind, prior, kind):
+    results = []
+    for name in ("pyro", "numpyro"):
+        backend = load_backend(name)
+        with backend.settings(dtype="float64", device="cpu"):
+            model, guide, params, noise, x, y = problem(backend, PRIORS[prior], kind, model_kind)
+
+            def function(p, args=(backend, model, guide), rest=(noise, x, y)):
+                return loss(*args, p, *rest, data_size=100)
+
+            results.append((float(function(params)), gradient(backend, function, params)))
+    (loss_pyro, grads_pyro), (loss_numpyro, grads_numpyro) = results
+    np.testing.assert_allclose(loss_pyro, loss_numpyro, rtol=PARITY)
+    for name, grad in grads_pyro.items():
+        np.testing.assert_allclose(grad, grads_numpyro[name], rtol=PARITY, atol=PARITY, err_msg=name)
+
+
+def test_log_joint_is_that_of_scipy(backend64):
+    """The whole log joint, every site by SciPy and the likelihood by hand."""
+    model, guide, params, noise, x, y = problem(backend64, PRIORS["default"], "delta")
+    values = {name: np.asarray(params[f"{name}:loc"]) for name in guide.sites}
+    scales = {"loc": (0, 1), "log_scale": (-0.5, 0.5), "logits": (0, 1), "weight": (0, 0.5), "bias": (0, 1)}
+    prior = sum(stats.norm.logpdf(v, *scales[name.rsplit(".", 1)[1]]).sum() for name, v in values.items())
+    logits = values["layers.0.logits"]
+    weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    density = stats.norm.pdf(np.asarray(x)[:, None, :], values["layers.0.loc"], np.exp(values["layers.0.log_scale"]))
+    a = np.log((weights * density).sum(-1))
+    h = (a - a.mean(-1, keepdims=True)) / np.sqrt(a.var(-1, keepdims=True) + 1e-5)
+    outputs = h @ values["readout.weight"].T + values["readout.bias"]
+    likelihood = (outputs - np.log(np.exp(outputs).sum(-1, keepdims=True)))[np.arange(7), np.asarray(y)].sum()
+    np.testing.assert_allclose(-float(loss(backend64, model, guide, params, noise, x, y)), prior + likelihood, rtol=PARITY)
+
+
+def test_mini_batches_are_unbiased(backend64):
+    """The mean loss over the batches of one epoch is the loss of all data."""
+    model, guide, params, noise, x, y = problem(backend64, PRIORS["default"], "normal", rows=12)
+    full = float(loss(backend64, model, guide, params, noise, x, y))
+    parts = [
+        float(loss(backend64, model, guide, params, noise, x[i : i + 3], y[i : i + 3], data_size=12)) for i in range(0, 12, 3)
+    ]
+    np.testing.assert_allclose(np.mean(parts), full, rtol=EXACT64)

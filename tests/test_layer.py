@@ -1,0 +1,404 @@
+"""`UGMMLayer` of both backends: equation (2), its sites, its dropout, and as a part of a model of the user's own."""
+
+import importlib
+
+import numpy as np
+import pytest
+from conftest import needs_both
+from helpers import refused
+from scipy import special, stats
+from tolerances import EXACT64
+
+import ugmm_ppl as up
+from ugmm_ppl.backend import load_backend
+
+NATURAL = up.Prior(scale=up.dist.LogNormal(-0.5, 0.5), weights=up.dist.Dirichlet(0.7))
+
+
+def make_layer(backend, *args, name="head", **kwargs):
+    """The backend's layer; where Pyro takes the name from the module's place, that place is left to the test."""
+    layer_class = importlib.import_module(f"ugmm_ppl.{backend.name}").UGMMLayer
+    return layer_class(*args, **kwargs, **({"name": name} if backend.name == "numpyro" else {}))
+
+
+def as_model(backend, layer):
+    """The layer inside a model of the user's own, at the place `head`."""
+    if backend.name == "numpyro":
+        return layer
+    from pyro.nn import PyroModule
+
+    class Model(PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.head = layer
+
+        def forward(self, *args, **kwargs):
+            return self.head(*args, **kwargs)
+
+    return Model()
+
+
+def call(backend, layer, x, *, train, seed=0, **kwargs):
+    """Activations with random numbers from a seed, as the backend's array."""
+    with backend.inference.seeded(seed):
+        return layer(backend.array(x), train=train, **kwargs)
+
+
+def sample_values(backend, layer, seed=0):
+    """Parameters drawn from the prior."""
+    with backend.inference.seeded(seed):
+        return layer.values()
+
+
+def to_numpy(values):
+    """A dict of arrays as NumPy."""
+    return {name: np.asarray(v.detach() if hasattr(v, "detach") else v) for name, v in values.items()}
+
+
+def numpy_activation(values, x):
+    """Equation (2) by SciPy, from values in either space."""
+    scale = values["scale"] if "scale" in values else np.exp(values["log_scale"])
+    weights = values["weights"] if "weights" in values else special.softmax(values["logits"], -1)
+    return np.log((weights * stats.norm.pdf(x[..., None, :], values.get("loc", 0.0), scale)).sum(-1))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("prior", [up.Prior(), NATURAL, None])
+def test_forward_is_the_conditional_at_zero(backend64, rng, prior, tied):
+    layer, x = make_layer(backend64, 4, 3, prior=prior, tied=tied), rng.normal(size=(2, 5, 4))
+    values = sample_values(backend64, layer)
+    assert ("loc" in values) == (not tied)
+    inputs = backend64.array(x)
+    forward = to_numpy({"a": layer(inputs, values=values, train=False)})["a"]
+    conditional = layer.conditional(inputs, values=values)
+    assert tuple(conditional.batch_shape) == (2, 5, 3)
+    at_zero = to_numpy({"a": conditional.log_prob(0.0)})["a"]
+    np.testing.assert_allclose(at_zero, forward, rtol=EXACT64, atol=EXACT64)
+    values = to_numpy(values)
+    np.testing.assert_allclose(forward, numpy_activation(values, x), rtol=EXACT64, atol=EXACT64)
+    mean = x[..., None, :] - values.get("loc", np.zeros((3, 4)))
+    np.testing.assert_allclose(to_numpy({"a": conditional.loc})["a"], mean, rtol=EXACT64, atol=EXACT64)
+
+
+def hyper(backend, name, shape):
+    """loc ~ Normal(0, spread), spread ~ HalfNormal(2)."""
+    spread = backend.sample(f"{name}.spread", backend.dist.HalfNormal(backend.array(2.0)))
+    return backend.sample(name, backend.dist.Normal(backend.array(0.0), spread).expand(shape).to_event(2))
+
+
+SITES = {
+    "default": (up.Prior(), False, {"loc", "log_scale", "logits"}),
+    "tied": (up.Prior(), True, {"log_scale", "logits"}),
+    "natural": (NATURAL, False, {"loc", "scale", "weights"}),
+    "hyper": (up.Prior(loc=hyper), False, {"loc", "loc.spread", "log_scale", "logits"}),
+}
+
+
+@pytest.mark.parametrize("case", SITES)
+def test_sites_are_named_after_place_and_space(backend, rng, case):
+    prior, tied, roles = SITES[case]
+    model = as_model(backend, make_layer(backend, 4, 3, prior=prior, tied=tied))
+    with backend.inference.seeded(0):
+        sites = backend.trace(model, {}, backend.array(rng.normal(size=(5, 4))))
+    assert set(sites) == {f"head.{role}" for role in roles}
+    for name, site in sites.items():
+        assert tuple(site.value.shape) == (() if name.endswith("spread") else (3, 4))
+        assert not site.observed
+
+
+@pytest.mark.parametrize("case", SITES)
+def test_values_and_conditional_make_sites_too(backend, rng, case):
+    """Not only `layer(x)`: a model that asks for equation (1) has the same sites."""
+    prior, tied, roles = SITES[case]
+    layer = make_layer(backend, 4, 3, prior=prior, tied=tied, name="")
+    x = backend.array(rng.normal(size=(5, 4)))
+    for function in (layer.values, lambda: layer.conditional(x)):
+        with backend.inference.seeded(0):
+            sites = backend.trace(function, {})
+        assert {name.removeprefix(".") for name in sites} == roles
+
+
+def test_values_serve_twice(backend, rng):
+    """One draw of a hyper-prior for `layer(x)` and `layer.conditional(x)`, without a second site of that name."""
+    layer, x = make_layer(backend, 4, 3, prior=up.Prior(loc=hyper)), backend.array(rng.normal(size=(5, 4)))
+
+    def model():
+        values = layer.values()
+        return layer(x, values=values, train=False), layer.conditional(x, values=values).mean
+
+    with backend.inference.seeded(0):
+        assert len(backend.trace(model, {})) == 4
+
+
+def test_without_a_prior_there_are_parameters(backend, rng):
+    layer, x = make_layer(backend, 4, 3), backend.array(rng.normal(size=(5, 4)))
+    assert backend.trace(as_model(backend, layer), {}, x) == {}
+    shapes = {"loc": (3, 4), "log_scale": (3, 4), "logits": (3, 4)}
+    if backend.name == "pyro":
+        assert {name: tuple(p.shape) for name, p in layer.named_parameters()} == shapes
+        layer(x).sum().backward()
+        assert all(p.grad.abs().sum() > 0.0 for p in layer.parameters())
+        assert set(dict(make_layer(backend, 4, 3, tied=True).named_parameters())) == {"log_scale", "logits"}
+        return
+    from numpyro import handlers
+
+    trace = handlers.trace(layer).get_trace(x)
+    assert {name: site["value"].shape for name, site in trace.items() if site["type"] == "param"} == {
+        f"head.{role}": shape for role, shape in shapes.items()
+    }
+    assert set(make_layer(backend, 4, 3, tied=True).values()) == {"log_scale", "logits"}
+
+
+@needs_both
+@pytest.mark.parametrize("tied", [False, True])
+def test_parameters_start_at_the_same_numbers(tied):
+    """Equal for equal seeds and in both backends; the scales are 0.3 to 1 times the spread 1 that the layer assumes."""
+    starts = []
+    for name, seed in (("pyro", 5), ("numpyro", 5), ("numpyro", 6)):
+        backend = load_backend(name)
+        with backend.settings(dtype="float64", device="cpu"):
+            starts.append(to_numpy(make_layer(backend, 40, 30, tied=tied, seed=seed).values()))
+    for role, value in starts[0].items():
+        np.testing.assert_array_equal(value, starts[1][role])
+        assert np.mean(value != starts[2][role]) > 0.99
+    assert np.log(0.3) <= starts[0]["log_scale"].min() < np.log(0.31)
+    assert np.log(0.99) < starts[0]["log_scale"].max() <= 0.0
+
+
+def masks(backend, layer, x, *, seed=0, train=True):
+    """Which components survived: those whose input has a gradient. `(B, J, K)`."""
+    shape = (layer.out_features, layer.in_features)
+    values = {role: backend.array(np.zeros(shape)) for role in ("loc", "log_scale", "logits")}
+
+    def one_neuron(x, j):
+        return call(backend, layer, x, train=train, seed=seed, values=values)[..., j].sum()
+
+    if backend.name == "numpyro":
+        import jax
+
+        jacobian = jax.jit(
+            jax.jacobian(lambda x: call(backend, layer, x, train=train, seed=seed, values=values).sum(0))
+        )
+        return np.moveaxis(np.asarray(jacobian(backend.array(x))), 0, 1) != 0.0
+    import torch
+
+    inputs = backend.array(x).requires_grad_()
+    grads = [torch.autograd.grad(one_neuron(inputs, j), inputs)[0].numpy() for j in range(layer.out_features)]
+    return np.stack(grads, 1) != 0.0
+
+
+def test_dropout_masks_components_at_the_given_rate(backend):
+    """One mask over (J, K) for the whole batch."""
+    layer = make_layer(backend, 50, 60, prior=up.Prior(), dropout=0.3)
+    kept = masks(backend, layer, np.ones((2, 50)))
+    np.testing.assert_array_equal(kept[0], kept[1])
+    assert abs(kept[0].mean() - 0.7) < 5.0 * np.sqrt(0.3 * 0.7 / kept[0].size)  # five standard errors
+    assert len(np.unique(kept[0], axis=0)) == 60
+    assert (kept != masks(backend, layer, np.ones((2, 50)), seed=1)).any()
+    np.testing.assert_array_equal(kept, masks(backend, layer, np.ones((2, 50))))
+
+
+def test_dropout_per_example_masks_inputs(backend):
+    """One mask over K for each example, the same for all neurons."""
+    layer = make_layer(backend, 50, 3, prior=up.Prior(), dropout=0.3, dropout_per_example=True)
+    kept = masks(backend, layer, np.ones((60, 50)))
+    for j in (1, 2):
+        np.testing.assert_array_equal(kept[:, 0], kept[:, j])
+    assert abs(kept[:, 0].mean() - 0.7) < 5.0 * np.sqrt(0.3 * 0.7 / kept[:, 0].size)
+    assert len(np.unique(kept[:, 0], axis=0)) == 60
+
+
+@pytest.mark.parametrize("per_example", [False, True])
+def test_at_least_one_component_survives(backend, per_example):
+    layer = make_layer(backend, 20, 30, prior=up.Prior(), dropout=0.999, dropout_per_example=per_example)
+    kept = masks(backend, layer, np.ones((25, 20)))
+    assert kept.sum(-1).min() == 1
+    assert kept.mean() < 0.06  # one in twenty, and one in a thousand
+
+
+def test_no_dropout_outside_training(backend, rng):
+    layer, x = make_layer(backend, 20, 5, prior=up.Prior(), dropout=0.9), rng.normal(size=(3, 20))
+    assert masks(backend, layer, np.ones((2, 20)), train=False).all()
+    values = sample_values(backend, layer)
+    plain = to_numpy({"a": call(backend, layer, x, train=False, values=values)})["a"]
+    dropped = to_numpy({"a": call(backend, layer, x, train=True, values=values)})["a"]
+    assert np.abs(plain - dropped).min() > 0.0
+    default = layer
+    if backend.name == "pyro":  # the module's mode is the default of `train`
+        with backend.inference.seeded(0):
+            np.testing.assert_array_equal(layer.train()(backend.array(x), values=values), dropped)
+        default = layer.eval()
+    np.testing.assert_array_equal(np.asarray(default(backend.array(x), values=values)), plain)
+
+
+@pytest.mark.parametrize("per_example", [False, True])
+def test_weights_are_renormalised_over_the_survivors(backend64, per_example):
+    """If all components are alike, dropping some changes nothing: the weights still sum to one."""
+    layer = make_layer(backend64, 20, 5, prior=up.Prior(), dropout=0.6, dropout_per_example=per_example)
+    shape = (5, 20)
+    values = {
+        "loc": np.zeros(shape),
+        "log_scale": np.full(shape, -0.3),
+        "logits": np.random.default_rng(0).normal(size=shape),
+    }
+    values = {role: backend64.array(value) for role, value in values.items()}
+    got = to_numpy({"a": call(backend64, layer, np.full((3, 20), 0.7), train=True, values=values)})["a"]
+    np.testing.assert_allclose(got, np.full((3, 5), stats.norm.logpdf(0.7, 0.0, np.exp(-0.3))), rtol=EXACT64)
+
+
+BAD = {
+    "no inputs": ({"in_features": 0}, ValueError, ("in_features must be at least 1", "got 0")),
+    "inputs as text": ({"in_features": "4"}, TypeError, ("in_features must be a whole number", "got '4' of type str")),
+    "negative neurons": ({"out_features": -2}, ValueError, ("out_features must be at least 1", "got -2")),
+    "half a neuron": ({"out_features": 2.5}, TypeError, ("out_features must be a whole number", "got 2.5")),
+    "all dropped": ({"dropout": 1.0}, ValueError, ("dropout must lie in [0, 1)", "got 1.0")),
+    "negative dropout": ({"dropout": -0.1}, ValueError, ("dropout must lie in [0, 1)", "got -0.1")),
+    "dropout NaN": ({"dropout": float("nan")}, ValueError, ("dropout must lie in [0, 1)", "got nan")),
+    "prior of another kind": (
+        {"prior": up.dist.Normal(0.0, 1.0)},
+        TypeError,
+        ("prior must be an up.Prior", "got dist.Normal"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_arguments_are_refused(backend, case):
+    changes, error, parts = BAD[case]
+    with refused(error, *parts):
+        make_layer(backend, **({"in_features": 4, "out_features": 3} | changes))
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (4, 5), ()])
+def test_inputs_of_another_width_are_refused(backend, shape):
+    layer = make_layer(backend, 4, 3)
+    for function in (layer, layer.conditional):
+        with refused(ValueError, "inputs of shape (..., 4)", f"got shape {shape}", "Give the layer"):
+            function(backend.array(np.zeros(shape)))
+
+
+def pictures(rng, rows=60):
+    """Two classes of 6 x 6 pictures: bright at the top or at the bottom."""
+    y = rng.integers(0, 2, rows)
+    x = 0.3 * rng.normal(size=(rows, 1, 6, 6))
+    x[y == 0, :, :3] += 1.0
+    x[y == 1, :, 3:] += 1.0
+    return x.astype(np.float32), y
+
+
+def picture_model(wrapped):
+    """conv, flatten, UGMMLayer(prior) inside a PyroModule; the Sequential is left as it is or made one too."""
+    import pyro
+    import torch
+    from pyro.nn import PyroModule
+    from pyro.nn.module import to_pyro_module_
+
+    from ugmm_ppl.pyro import UGMMLayer
+
+    class Model(PyroModule):
+        def __init__(self):
+            super().__init__()
+            net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), UGMMLayer(32, 2, prior=up.Prior()))
+            if wrapped:
+                to_pyro_module_(net)
+            self.net = net
+
+        def forward(self, x, y=None):
+            logits = self.net(x)
+            with pyro.plate("data", len(x)):
+                return pyro.sample("y", pyro.distributions.Categorical(logits=logits), obs=y)
+
+    return Model()
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_as_the_head_of_a_torch_network(rng, wrapped):
+    """Pyro's own ELBO and AutoNormal with `module_local_params`: nothing goes to the global parameter store."""
+    pyro, torch = pytest.importorskip("pyro"), pytest.importorskip("torch")
+    from pyro.infer import Trace_ELBO
+    from pyro.infer.autoguide import AutoNormal
+
+    x, y = (torch.as_tensor(a) for a in pictures(rng))
+    with pyro.settings.context(module_local_params=True), load_backend("pyro").inference.seeded(0):
+        before = set(pyro.get_param_store())
+        model = picture_model(wrapped)
+        guide = AutoNormal(model)
+        conv_before = model.net[0].weight.detach().clone()
+        elbo = Trace_ELBO()(model, guide)  # a module: Pyro's way of SVI without the parameter store
+        elbo(x, y)
+        optimiser, losses = torch.optim.Adam(elbo.parameters(), lr=0.03), []
+        for _ in range(150):
+            optimiser.zero_grad()
+            loss = elbo(x, y)
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.item())
+        assert set(pyro.get_param_store()) == before
+    assert np.mean(losses[-20:]) < 0.7 * np.mean(losses[:20])
+    assert (model.net[0].weight - conv_before).abs().min() > 0.0
+    prefix = "net.2." if wrapped else ""
+    assert set(guide.median()) == {f"{prefix}{role}" for role in ("loc", "log_scale", "logits")}
+
+
+def test_under_svi_with_the_global_store(rng):
+    """Pyro's `SVI` as in its tutorials: the store holds parameters of Pyro's guide and of the torch modules only."""
+    pyro, torch = pytest.importorskip("pyro"), pytest.importorskip("torch")
+    from pyro.infer import SVI, Trace_ELBO
+    from pyro.infer.autoguide import AutoNormal
+
+    x, y = (torch.as_tensor(a) for a in pictures(rng))
+    with pyro.get_param_store().scope(), load_backend("pyro").inference.seeded(0):
+        model = picture_model(wrapped=True)
+        svi = SVI(model, AutoNormal(model), pyro.optim.Adam({"lr": 0.03}), Trace_ELBO())
+        losses = [svi.step(x, y) for _ in range(150)]
+        sites = {
+            f"AutoNormal.{kind}.net.2.{role}" for kind in ("locs", "scales") for role in ("loc", "log_scale", "logits")
+        }
+        assert set(pyro.get_param_store()) == sites | {"net.0.weight", "net.0.bias"}
+    assert np.mean(losses[-20:]) < 0.7 * np.mean(losses[:20])
+
+
+def test_as_the_head_of_a_flax_network(rng):
+    """`nnx_module` features into UGMMLayer(prior), by NumPyro's own SVI and AutoNormal."""
+    numpyro, jax, nnx = pytest.importorskip("numpyro"), pytest.importorskip("jax"), pytest.importorskip("flax.nnx")
+    from numpyro.contrib.module import nnx_module
+    from numpyro.infer import SVI, Trace_ELBO
+    from numpyro.infer.autoguide import AutoNormal
+
+    from ugmm_ppl.numpyro import UGMMLayer
+
+    class Features(nnx.Module):
+        def __init__(self, rngs):
+            self.linear = nnx.Linear(36, 8, rngs=rngs)
+
+        def __call__(self, x):
+            return jax.nn.tanh(self.linear(x.reshape(x.shape[0], -1)))
+
+    features, head = Features(nnx.Rngs(0)), UGMMLayer(8, 2, prior=up.Prior(), name="head")
+
+    def model(x, y=None):
+        logits = head(nnx_module("features", features)(x))
+        with numpyro.plate("data", len(x)):
+            return numpyro.sample("y", numpyro.distributions.Categorical(logits=logits), obs=y)
+
+    x, y = pictures(rng)
+    svi = SVI(model, AutoNormal(model), numpyro.optim.Adam(0.03), Trace_ELBO())
+    state = jax.jit(svi.init)(jax.random.key(0), x, y)
+    result = svi.run(jax.random.key(0), 150, x, y, progress_bar=False, init_state=state)
+    assert np.mean(result.losses[-20:]) < 0.7 * np.mean(result.losses[:20])
+    assert {"features$params", "head.loc_auto_loc", "head.log_scale_auto_loc", "head.logits_auto_loc"} <= set(
+        result.params
+    )
+    moved = jax.tree.map(
+        lambda a, b: float(abs(a - b).min()), result.params["features$params"], nnx.to_pure_dict(nnx.state(features))
+    )
+    assert min(jax.tree.leaves(moved)) > 0.0
+
+
+def test_priors_follow_the_module_to_another_dtype(rng):
+    torch = pytest.importorskip("torch")
+    from ugmm_ppl.pyro import UGMMLayer
+
+    layer = UGMMLayer(4, 3, prior=up.Prior()).double()
+    assert layer(torch.as_tensor(rng.normal(size=(5, 4)))).dtype == torch.float64
+    assert {value.dtype for value in layer.values().values()} == {torch.float64}

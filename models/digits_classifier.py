@@ -10,7 +10,7 @@ import ugmm_ppl as up
 
 
 def data() -> up.Data:
-    """Stratified 75/25 split; pixels in [0, 1] before standardisation."""
+    """Stratified 75/25 split; pixels in [0, 1], which is the unit of the priors below."""
     digits = load_digits()
     x, x_test, y, y_test = train_test_split(
         digits.data / 16.0, digits.target, test_size=0.25, stratify=digits.target, random_state=0
@@ -18,6 +18,14 @@ def data() -> up.Data:
     return up.Data(x, y, x_test, y_test, feature_names=digits.feature_names)
 
 
-model = up.Classifier(up.Network(sizes=(64, 64)), classes=10)
+model = up.Classifier(
+    up.Network(sizes=(64, 64), dropout=0.2),
+    classes=10,
+    prior=up.Prior(loc=up.dist.Normal(0.5, 0.5), log_scale=up.dist.Normal(-1.0, 0.5), readout=up.dist.Normal(0.0, 1.0)),
+)
 
-settings = {"method": "svi", "guide": "normal", "num_steps": 4000, "batch_size": 256, "learning_rate": 0.02, "seed": 0}
+# A cold posterior: at temperature 1 mean field gives most of this network's 13,000 parameters back to the prior.
+settings = {
+    "method": "svi", "guide": "normal", "temperature": 0.1, "num_restarts": 2, "num_steps": 3000, "batch_size": 256,
+    "learning_rate": 0.02, "standardize": False, "seed": 0,
+}  # fmt: skip

@@ -29,5 +29,7 @@ def data() -> up.Data:
 
 model = up.Classifier(up.Network(sizes=(784, 128, 64)), classes=10)
 
-# Pixels share one unit, so they are centred and scaled together by the first layer's start values, not one by one.
-settings = {"method": "map", "num_steps": 3750, "batch_size": 128, "learning_rate": 0.005, "standardize": False, "seed": 0}
+# Pixels share one unit, so they are standardised by one mean and scale, not column by column.
+settings = {
+    "method": "map", "num_steps": 3750, "batch_size": 128, "learning_rate": 0.005, "standardize": "jointly", "seed": 0,
+}  # fmt: skip

@@ -11,17 +11,23 @@ import pytest
 
 from ugmm_ppl.backend import BACKENDS, load_backend
 
-INSTALLED = {"pyro": importlib.util.find_spec("pyro") is not None, "numpyro": importlib.util.find_spec("numpyro") is not None}
+INSTALLED = {
+    "pyro": importlib.util.find_spec("pyro") is not None,
+    "numpyro": importlib.util.find_spec("numpyro") is not None,
+}
 
 
 def backend_params():
     """The backends, those that are not installed marked as skipped with the reason."""
     return [
-        pytest.param(name, marks=pytest.mark.skipif(not INSTALLED[name], reason=f"{name} is not installed here")) for name in BACKENDS
+        pytest.param(name, marks=pytest.mark.skipif(not INSTALLED[name], reason=f"{name} is not installed here"))
+        for name in BACKENDS
     ]
 
 
-needs_both = pytest.mark.skipif(not all(INSTALLED.values()), reason="needs both Pyro and NumPyro, and one is not installed here")
+needs_both = pytest.mark.skipif(
+    not all(INSTALLED.values()), reason="needs both Pyro and NumPyro, and one is not installed here"
+)
 
 
 @pytest.fixture(params=backend_params())

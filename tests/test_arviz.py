@@ -22,9 +22,18 @@ def fits(request):
     return {
         "svi": up.fit(model, x, y, num_steps=200, num_restarts=2, learning_rate=0.03, **settings),
         "wide": up.fit(up.Classifier(up.Network((3, 6)), 2), x, y, num_steps=200, learning_rate=0.03, **settings),
-        "nuts": up.fit(up.Classifier(up.Network((3, 2)), 2), x, y, method="nuts", num_chains=2, num_warmup=20, num_draws=20, max_tree_depth=4,
-                       **settings),
-    }  # fmt: skip
+        "nuts": up.fit(
+            up.Classifier(up.Network((3, 2)), 2),
+            x,
+            y,
+            method="nuts",
+            num_chains=2,
+            num_warmup=20,
+            num_draws=20,
+            max_tree_depth=4,
+            **settings,
+        ),
+    }
 
 
 def groups(tree):
@@ -35,9 +44,15 @@ def groups(tree):
 def test_tree_has_all_groups_dims_and_coordinates(fits):
     tree = fits["svi"].to_arviz(num_draws=30, derived=True)
     assert groups(tree) == {
-        "posterior", "posterior_predictive", "log_likelihood", "sample_stats", "prior", "prior_predictive", "observed_data",
+        "posterior",
+        "posterior_predictive",
+        "log_likelihood",
+        "sample_stats",
+        "prior",
+        "prior_predictive",
+        "observed_data",
         "constant_data",
-    }  # fmt: skip
+    }
     posterior = tree["posterior"]
     assert posterior["layers.0.loc"].dims == ("chain", "draw", "neuron_0", "input_0")
     assert posterior["layers.0.weights"].dims == ("chain", "draw", "neuron_0", "input_0")
@@ -67,7 +82,8 @@ def test_log_p_and_log_q_are_those_of_the_draws(fits):
     scales = {"loc": (0, 1), "log_scale": (-0.5, 0.5), "logits": (0, 1), "weight": (0, 0.5), "bias": (0, 1)}
     draws = {name: tree["posterior"][name].values for name in tree["posterior"].data_vars}
     prior = sum(
-        stats.norm.logpdf(value, *scales[name.rsplit(".", 1)[1]]).reshape(2, 5, -1).sum(-1) for name, value in draws.items()
+        stats.norm.logpdf(value, *scales[name.rsplit(".", 1)[1]]).reshape(2, 5, -1).sum(-1)
+        for name, value in draws.items()
     )
     log_p = prior + tree["log_likelihood"]["y"].values.sum(-1)
     np.testing.assert_allclose(tree["sample_stats"]["log_p"].values, log_p, rtol=1e-5)  # float32 sums

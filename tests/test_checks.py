@@ -172,11 +172,11 @@ def test_constant_columns_are_named_in_a_warning():
     with pytest.warns(
         UserWarning, match=r"2 of 3 columns of x have zero variance \(a, c\); they are kept, with scale 1. Drop"
     ):
-        checks.constant_columns(np.array([0.0, 1.0, 0.0]), ["a", "b", "c"])
+        checks.constant_columns(np.array([True, False, True]), ["a", "b", "c"])
     names = [f"pixel_{k}" for k in range(9)]
     with pytest.warns(UserWarning, match=r"9 of 9 columns .*\(pixel_0, pixel_1, pixel_2, pixel_3, pixel_4, \.\.\.\)"):
-        checks.constant_columns(np.zeros(9), names)
-    checks.constant_columns(np.ones(3), ["a", "b", "c"])  # no warning, which would be an error here
+        checks.constant_columns(np.ones(9, dtype=bool), names)
+    checks.constant_columns(np.zeros(3, dtype=bool), ["a", "b", "c"])  # no warning, which would be an error here
 
 
 CHOICES = {

@@ -1,13 +1,13 @@
 """Every method against a posterior and an evidence known in closed form.
 
-All parameters but one row of the readout are held fixed by callable priors, so that the regressor is Bayesian linear regression on
-fixed features: y ~ N(H w, noise^2), w ~ N(0, 1), whose posterior is N(S H' y / noise^2, S), S = (I + H' H / noise^2)^-1.
+All parameters but one row of the readout are held fixed by callable priors, so that the regressor is Bayesian linear
+regression on fixed features: y ~ N(H w, noise^2), w ~ N(0, 1), whose posterior is N(S H' y / noise^2, S) with
+S = (I + H' H / noise^2)^-1.
 """
 
 import numpy as np
 import pytest
 from scipy import stats
-
 from tolerances import STOCHASTIC_KL
 
 import ugmm_ppl as up
@@ -73,9 +73,17 @@ def test_full_rank_svi_is_exact(problem, backend_name):
     """The fitted Gaussian is the posterior, and the ELBO is the log evidence."""
     model, x, y, mean, covariance, evidence = problem
     fit = up.fit(
-        model, x, y, backend=backend_name, guide="lowrank", rank=WIDTH, num_steps=4000, learning_rate=0.02, init_scale=0.1,
+        model,
+        x,
+        y,
+        backend=backend_name,
+        guide="lowrank",
+        rank=WIDTH,
+        num_steps=4000,
+        learning_rate=0.02,
+        init_scale=0.1,
         **SETTINGS,
-    )  # fmt: skip
+    )
     factor, diagonal = fit.state[0]["factor"], np.exp(2 * fit.state[0]["log_scale"])
     assert gaussian_kl(fit.state[0]["loc"], factor @ factor.T + np.diag(diagonal), mean, covariance) < STOCHASTIC_KL
     assert abs(-fit.losses[0, -1000:].mean() - evidence) < 3 * STOCHASTIC_KL
@@ -124,9 +132,18 @@ def moments(fit):
 def test_nuts_draws_from_the_posterior(problem, backend_name):
     model, x, y, mean, covariance, _ = problem
     fit = up.fit(
-        model, x, y, backend=backend_name, method="nuts", num_chains=2, num_warmup=150, num_draws=300, max_tree_depth=6, standardize=False,
+        model,
+        x,
+        y,
+        backend=backend_name,
+        method="nuts",
+        num_chains=2,
+        num_warmup=150,
+        num_draws=300,
+        max_tree_depth=6,
+        standardize=False,
         progress=False,
-    )  # fmt: skip
+    )
     draws = fit.posterior()[SITE]
     assert draws.shape == (2, 300, WIDTH)
     sd = np.sqrt(np.diag(covariance))

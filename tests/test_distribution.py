@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from conftest import needs_both
-from helpers import cumulative, density, draw_mixture, mixture, refused
+from helpers import apply, cumulative, density, draw_mixture, mixture, refused
 from scipy import stats
 from tolerances import EXACT64, ORACLE32, PARITY, SAMPLING_P
 
@@ -17,7 +17,7 @@ def draw(backend, distribution, shape=(), seed=0):
     if backend.name == "numpyro":
         import jax
 
-        return np.asarray(distribution.sample(jax.random.key(seed), shape))
+        return np.asarray(jax.jit(lambda d, key: d.sample(key, shape))(distribution, jax.random.key(seed)))
     with backend.inference.seeded(seed):
         return distribution.sample(shape).numpy()
 
@@ -31,17 +31,27 @@ def test_log_prob_cdf_and_moments_are_scipy(backend64, rng, shape, components, g
     d = mixture(backend64, loc, scale, **{given: weights_given})
     assert tuple(d.batch_shape) == shape
     assert tuple(d.event_shape) == ()
-    y = backend64.array(value)
-    np.testing.assert_allclose(np.exp(np.asarray(d.log_prob(y))), density(value, loc, scale, weights), rtol=EXACT64)
-    np.testing.assert_allclose(np.asarray(d.cdf(y)), cumulative(value, loc, scale, weights), rtol=EXACT64)
+
+    def everything(d, y):
+        return [d.log_prob(y), d.cdf(y), d.mean, d.variance, d.probs, d.log_weights, d.logits]
+
+    log_prob, cdf, got_mean, got_variance, probs, log_weights, logits = apply(
+        backend64, everything, d, backend64.array(value)
+    )
+    np.testing.assert_allclose(np.exp(log_prob), density(value, loc, scale, weights), rtol=EXACT64)
+    np.testing.assert_allclose(cdf, cumulative(value, loc, scale, weights), rtol=EXACT64)
     mean = (weights * loc).sum(-1)
-    np.testing.assert_allclose(np.asarray(d.mean), mean, rtol=EXACT64, atol=EXACT64)
+    np.testing.assert_allclose(got_mean, mean, rtol=EXACT64, atol=EXACT64)
     variance = (weights * (scale**2 + loc**2)).sum(-1) - mean**2
-    np.testing.assert_allclose(np.asarray(d.variance), variance, rtol=PARITY)
-    np.testing.assert_allclose(np.asarray(d.probs), weights, rtol=EXACT64)
-    np.testing.assert_allclose(np.exp(np.asarray(d.log_weights)), weights, rtol=EXACT64)
-    logits = np.asarray(d.logits)
+    np.testing.assert_allclose(got_variance, variance, rtol=PARITY)
+    np.testing.assert_allclose(probs, weights, rtol=EXACT64)
+    np.testing.assert_allclose(np.exp(log_weights), weights, rtol=EXACT64)
     np.testing.assert_allclose(logits - logits[..., :1], np.log(weights / weights[..., :1]), rtol=EXACT64, atol=EXACT64)
+
+
+def quantities(d, y):
+    """What the backends must agree on."""
+    return [d.log_prob(y), d.cdf(y), d.mean, d.variance, d.responsibilities(y)]
 
 
 @needs_both
@@ -52,10 +62,8 @@ def test_backends_agree(rng):
     for name in ("pyro", "numpyro"):
         backend = load_backend(name)
         with backend.settings(dtype="float64", device="cpu"):
-            d, y = mixture(backend, loc, scale, probs=weights), backend.array(value)
-            results.append(
-                [np.asarray(a) for a in (d.log_prob(y), d.cdf(y), d.mean, d.variance, d.responsibilities(y))]
-            )
+            arguments = mixture(backend, loc, scale, probs=weights), backend.array(value)
+            results.append(apply(backend, quantities, *arguments))
     for one, other in zip(*results, strict=True):
         np.testing.assert_allclose(one, other, rtol=PARITY, atol=PARITY)
 
@@ -99,10 +107,12 @@ def test_arguments_broadcast(backend, loc, scale, weights, batch, sample_shape):
     d = mixture(backend, np.full(loc, 2.0), np.full(scale, 0.5), logits=np.zeros(weights))
     assert tuple(d.batch_shape) == batch
     assert draw(backend, d, sample_shape).shape == (*sample_shape, *batch)
-    np.testing.assert_allclose(np.asarray(d.mean), np.full(batch, 2.0), rtol=ORACLE32)
     value = backend.array(np.zeros((*sample_shape, *batch)))
-    assert tuple(d.log_prob(value).shape) == (*sample_shape, *batch)
-    assert tuple(d.responsibilities(value).shape) == (*sample_shape, *batch, 3)
+    log_prob, cdf, mean, variance, responsibilities = apply(backend, quantities, d, value)
+    np.testing.assert_allclose(mean, np.full(batch, 2.0), rtol=ORACLE32)
+    np.testing.assert_allclose(variance, np.full(batch, 0.25), rtol=ORACLE32)
+    assert log_prob.shape == cdf.shape == (*sample_shape, *batch)
+    assert responsibilities.shape == (*sample_shape, *batch, 3)
 
 
 def test_a_scalar_value_or_parameter_is_wrapped(backend64):
@@ -131,18 +141,24 @@ def test_logits_of_minus_infinity_are_weights_of_zero(backend64, rng):
     value = np.array([0.0, 7.0])
     for d in (masked, zero):
         y = backend64.array(value)
-        np.testing.assert_allclose(np.exp(np.asarray(d.log_prob(y))), density(value, loc, scale, weights), rtol=EXACT64)
-        np.testing.assert_array_equal(np.asarray(d.responsibilities(y))[:, 2], [0.0, 0.0])
-        np.testing.assert_allclose(float(d.mean), (weights * loc).sum(), rtol=EXACT64)
+        log_prob, _, mean, _, responsibilities = apply(backend64, quantities, d, y)
+        np.testing.assert_allclose(np.exp(log_prob), density(value, loc, scale, weights), rtol=EXACT64)
+        np.testing.assert_array_equal(responsibilities[:, 2], [0.0, 0.0])
+        np.testing.assert_allclose(mean, (weights * loc).sum(), rtol=EXACT64)
 
 
 def test_responsibilities_are_bayes_rule(backend64, rng):
     loc, scale, weights = draw_mixture(rng, 5, (3,))
     value = rng.normal(size=(4, 3))
-    got = mixture(backend64, loc, scale, probs=weights).responsibilities(backend64.array(value))
+    got = apply(
+        backend64,
+        lambda d, y: d.responsibilities(y),
+        mixture(backend64, loc, scale, probs=weights),
+        backend64.array(value),
+    )
     joint = weights * stats.norm.pdf(value[..., None], loc, scale)
-    np.testing.assert_allclose(np.asarray(got), joint / joint.sum(-1, keepdims=True), rtol=EXACT64)
-    np.testing.assert_allclose(np.asarray(got.sum(-1)), np.ones((4, 3)), rtol=EXACT64)
+    np.testing.assert_allclose(got, joint / joint.sum(-1, keepdims=True), rtol=EXACT64)
+    np.testing.assert_allclose(got.sum(-1), np.ones((4, 3)), rtol=EXACT64)
 
 
 @pytest.mark.parametrize("given", ["logits", "probs"])
@@ -154,17 +170,15 @@ def test_expand_and_to_event(backend64, rng, given):
     for expanded in (d.expand((4, 5, 2)), d.expand((5, 2)).expand((4, 5, 2))):
         assert tuple(expanded.batch_shape) == (4, 5, 2)
         assert draw(backend64, expanded, (6,)).shape == (6, 4, 5, 2)
+        log_prob, _, mean, _, _ = apply(backend64, quantities, expanded, backend64.array(value))
         np.testing.assert_allclose(
-            np.asarray(expanded.mean), np.broadcast_to(np.asarray(d.mean), (4, 5, 2)), rtol=EXACT64
+            mean, np.broadcast_to((weights * loc).sum(-1), (4, 5, 2)), rtol=EXACT64, atol=EXACT64
         )
-        np.testing.assert_allclose(
-            np.asarray(expanded.log_prob(backend64.array(value))), want, rtol=EXACT64, atol=EXACT64
-        )
+        np.testing.assert_allclose(log_prob, want, rtol=EXACT64, atol=EXACT64)
     event = d.expand((5, 2)).to_event(1)
     assert (tuple(event.batch_shape), tuple(event.event_shape)) == ((5,), (2,))
-    np.testing.assert_allclose(
-        np.asarray(event.log_prob(backend64.array(value))), want.sum(-1), rtol=EXACT64, atol=EXACT64
-    )
+    got = apply(backend64, lambda d, y: d.log_prob(y), event, backend64.array(value))
+    np.testing.assert_allclose(got, want.sum(-1), rtol=EXACT64, atol=EXACT64)
 
 
 def test_values_of_an_expanded_distribution_differ(backend):

@@ -1,5 +1,7 @@
 """`fit` and `Fit`: settings, seeds, predictions, interruption, failure, saving."""
 
+import itertools
+
 import numpy as np
 import pytest
 from conftest import backend_params, needs_both
@@ -148,7 +150,7 @@ def test_regression_density_is_normalised_and_in_the_units_of_the_data(regressor
     at = one.mean[0] + one.std[0] * np.linspace(-12.0, 12.0, 40)
     total = sum(
         integrate.quad(lambda v: np.exp(one.log_density(np.array([v]))[0]), low, high, epsabs=1e-10)[0]
-        for low, high in zip(at[:-1], at[1:], strict=True)
+        for low, high in itertools.pairwise(at)
     )
     assert abs(total - 1.0) < 100 * QUADRATURE  # twelve standard deviations leave out tails of heavier mixtures
     prediction = fit.predict(x, num_draws=4)
@@ -188,7 +190,11 @@ def test_save_and_load_predict_the_same_without_data(backend_name, method, tmp_p
     x, x_test, y, _ = iris()
     prior = up.Prior(scale=up.dist.LogNormal(-0.5, 0.5), layers={0: {"loc": up.dist.Normal(np.zeros((3, 4)), 2.0)}})
     model = up.Classifier(up.Network((4, 3), dropout=0.1 if method == "svi" else 0.0), 3, prior)
-    settings = {"num_chains": 2, "num_warmup": 5, "num_draws": 6, "max_tree_depth": 3} if method == "nuts" else {"num_steps": 20}
+    settings = (
+        {"num_chains": 2, "num_warmup": 5, "num_draws": 6, "max_tree_depth": 3}
+        if method == "nuts"
+        else {"num_steps": 20}
+    )
     fit = up.fit(model, x, y, backend=backend_name, method=method, progress=False, **settings)
     fit.save(tmp_path / "fit.npz")
     with np.load(tmp_path / "fit.npz", allow_pickle=False) as file:  # object arrays would need pickle
@@ -244,7 +250,7 @@ def test_an_interruption_keeps_what_was_reached(backend_name, monkeypatch):
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_site_and_last_good_state(backend_name):
-    x, x_test, y, _ = iris()
+    x, _, y, _ = iris()
     model = up.Classifier(up.Network((4, 8)), 3)
     with pytest.raises(up.NonFiniteError, match=r"got NaN or inf at step \d+, in the gradient of .*readout") as caught:
         up.fit(model, x, y, backend=backend_name, num_steps=200, learning_rate=1e30, progress=False)
@@ -286,7 +292,12 @@ def test_a_loss_that_is_not_finite_stops_with_step_site_and_last_good_state(back
     ],
 )
 def test_bad_input_is_refused_with_what_is_needed_what_came_and_where(backend_name, change, message):
-    arguments = {"model": up.Classifier(up.Network((4, 3)), 3), "x": np.eye(4)[:2], "y": [0, 1], "backend": backend_name}
+    arguments = {
+        "model": up.Classifier(up.Network((4, 3)), 3),
+        "x": np.eye(4)[:2],
+        "y": [0, 1],
+        "backend": backend_name,
+    }
     arguments |= {"num_steps": 1, "progress": False} | change
     with pytest.raises((ValueError, TypeError), match=message):
         up.fit(arguments.pop("model"), arguments.pop("x"), arguments.pop("y"), **arguments)
@@ -307,8 +318,13 @@ def test_a_constant_column_is_kept_with_a_warning(backend_name):
     x[:, 1] = 0.1
     with pytest.warns(UserWarning, match=r"1 of 3 columns of x have zero variance \(b\); they are kept, with scale 1"):
         fit = up.fit(
-            up.Regressor(up.Network((3, 4)), 1), x, x[:, 0], backend=backend_name, feature_names=["a", "b", "c"], **QUICK
-        )  # fmt: skip
+            up.Regressor(up.Network((3, 4)), 1),
+            x,
+            x[:, 0],
+            backend=backend_name,
+            feature_names=["a", "b", "c"],
+            **QUICK,
+        )
     assert fit.x_units.scale[1] == 1.0
     assert np.isfinite(fit.predict(x).mean).all()
 

@@ -72,7 +72,8 @@ def test_entropy_moments_and_log_prob_are_those_of_the_gaussian(backend64, kind)
     point = loc + np.random.default_rng(0).normal(0.0, 0.1, loc.shape)
     parts = np.split(point, np.cumsum([np.prod(s.unconstrained_shape) for s in guide.sites.values()])[:-1])
     unconstrained = {
-        n: backend64.array(part.reshape(s.unconstrained_shape)) for (n, s), part in zip(guide.sites.items(), parts, strict=True)
+        n: backend64.array(part.reshape(s.unconstrained_shape))
+        for (n, s), part in zip(guide.sites.items(), parts, strict=True)
     }
     np.testing.assert_allclose(float(guide.log_prob(params, unconstrained)), oracle.logpdf(point), rtol=PARITY)
 
@@ -157,7 +158,9 @@ def test_log_joint_is_that_of_scipy(backend64):
     h = (a - a.mean(-1, keepdims=True)) / np.sqrt(a.var(-1, keepdims=True) + 1e-5)
     outputs = h @ values["readout.weight"].T + values["readout.bias"]
     likelihood = (outputs - np.log(np.exp(outputs).sum(-1, keepdims=True)))[np.arange(7), np.asarray(y)].sum()
-    np.testing.assert_allclose(-float(loss(backend64, model, guide, params, noise, x, y)), prior + likelihood, rtol=PARITY)
+    np.testing.assert_allclose(
+        -float(loss(backend64, model, guide, params, noise, x, y)), prior + likelihood, rtol=PARITY
+    )
 
 
 def test_mini_batches_are_unbiased(backend64):
@@ -165,6 +168,7 @@ def test_mini_batches_are_unbiased(backend64):
     model, guide, params, noise, x, y = problem(backend64, PRIORS["default"], "normal", rows=12)
     full = float(loss(backend64, model, guide, params, noise, x, y))
     parts = [
-        float(loss(backend64, model, guide, params, noise, x[i : i + 3], y[i : i + 3], data_size=12)) for i in range(0, 12, 3)
+        float(loss(backend64, model, guide, params, noise, x[i : i + 3], y[i : i + 3], data_size=12))
+        for i in range(0, 12, 3)
     ]
     np.testing.assert_allclose(np.mean(parts), full, rtol=EXACT64)

@@ -1,11 +1,12 @@
 """`UGMMLayer` of both backends: equation (2), its sites, its dropout, and as a part of a model of the user's own."""
 
+import functools
 import importlib
 
 import numpy as np
 import pytest
 from conftest import needs_both
-from helpers import refused
+from helpers import apply, refused
 from scipy import special, stats
 from tolerances import EXACT64
 
@@ -47,7 +48,25 @@ def call(backend, layer, x, *, train, seed=0, **kwargs):
 def sample_values(backend, layer, seed=0):
     """Parameters drawn from the prior."""
     with backend.inference.seeded(seed):
+        if backend.name == "numpyro" and layer.prior is not None:
+            import jax
+
+            return jax.jit(layer.values)()
         return layer.values()
+
+
+def site_shapes(backend, model, *args):
+    """Shapes of the sample sites of a model; in JAX without computing anything."""
+
+    def values(*args):
+        return {name: site.value for name, site in backend.trace(model, {}, *args).items() if not site.observed}
+
+    with backend.inference.seeded(0):
+        if backend.name == "numpyro":
+            import jax
+
+            values = functools.partial(jax.eval_shape, values)
+        return {name: tuple(value.shape) for name, value in values(*args).items()}
 
 
 def to_numpy(values):
@@ -69,15 +88,19 @@ def test_forward_is_the_conditional_at_zero(backend64, rng, prior, tied):
     values = sample_values(backend64, layer)
     assert ("loc" in values) == (not tied)
     inputs = backend64.array(x)
-    forward = to_numpy({"a": layer(inputs, values=values, train=False)})["a"]
-    conditional = layer.conditional(inputs, values=values)
-    assert tuple(conditional.batch_shape) == (2, 5, 3)
-    at_zero = to_numpy({"a": conditional.log_prob(0.0)})["a"]
+    values = {role: backend64.array(value) for role, value in to_numpy(values).items()}
+
+    def both(x, values):
+        conditional = layer.conditional(x, values=values)
+        assert tuple(conditional.batch_shape) == (2, 5, 3)
+        return [layer(x, values=values, train=False), conditional.log_prob(0.0), conditional.loc]
+
+    forward, at_zero, locations = apply(backend64, both, inputs, values)
     np.testing.assert_allclose(at_zero, forward, rtol=EXACT64, atol=EXACT64)
     values = to_numpy(values)
     np.testing.assert_allclose(forward, numpy_activation(values, x), rtol=EXACT64, atol=EXACT64)
     mean = x[..., None, :] - values.get("loc", np.zeros((3, 4)))
-    np.testing.assert_allclose(to_numpy({"a": conditional.loc})["a"], mean, rtol=EXACT64, atol=EXACT64)
+    np.testing.assert_allclose(locations, mean, rtol=EXACT64, atol=EXACT64)
 
 
 def hyper(backend, name, shape):
@@ -98,12 +121,8 @@ SITES = {
 def test_sites_are_named_after_place_and_space(backend, rng, case):
     prior, tied, roles = SITES[case]
     model = as_model(backend, make_layer(backend, 4, 3, prior=prior, tied=tied))
-    with backend.inference.seeded(0):
-        sites = backend.trace(model, {}, backend.array(rng.normal(size=(5, 4))))
-    assert set(sites) == {f"head.{role}" for role in roles}
-    for name, site in sites.items():
-        assert tuple(site.value.shape) == (() if name.endswith("spread") else (3, 4))
-        assert not site.observed
+    got = site_shapes(backend, model, backend.array(rng.normal(size=(5, 4))))
+    assert got == {f"head.{role}": () if role.endswith("spread") else (3, 4) for role in roles}
 
 
 @pytest.mark.parametrize("case", SITES)
@@ -113,9 +132,7 @@ def test_values_and_conditional_make_sites_too(backend, rng, case):
     layer = make_layer(backend, 4, 3, prior=prior, tied=tied, name="")
     x = backend.array(rng.normal(size=(5, 4)))
     for function in (layer.values, lambda: layer.conditional(x)):
-        with backend.inference.seeded(0):
-            sites = backend.trace(function, {})
-        assert {name.removeprefix(".") for name in sites} == roles
+        assert {name.removeprefix(".") for name in site_shapes(backend, function)} == roles
 
 
 def test_values_serve_twice(backend, rng):
@@ -126,8 +143,7 @@ def test_values_serve_twice(backend, rng):
         values = layer.values()
         return layer(x, values=values, train=False), layer.conditional(x, values=values).mean
 
-    with backend.inference.seeded(0):
-        assert len(backend.trace(model, {})) == 4
+    assert len(site_shapes(backend, model)) == 4
 
 
 def test_without_a_prior_there_are_parameters(backend, rng):
@@ -170,9 +186,6 @@ def masks(backend, layer, x, *, seed=0, train=True):
     shape = (layer.out_features, layer.in_features)
     values = {role: backend.array(np.zeros(shape)) for role in ("loc", "log_scale", "logits")}
 
-    def one_neuron(x, j):
-        return call(backend, layer, x, train=train, seed=seed, values=values)[..., j].sum()
-
     if backend.name == "numpyro":
         import jax
 
@@ -183,7 +196,8 @@ def masks(backend, layer, x, *, seed=0, train=True):
     import torch
 
     inputs = backend.array(x).requires_grad_()
-    grads = [torch.autograd.grad(one_neuron(inputs, j), inputs)[0].numpy() for j in range(layer.out_features)]
+    totals = call(backend, layer, inputs, train=train, seed=seed, values=values).sum(0)
+    grads = [torch.autograd.grad(total, inputs, retain_graph=True)[0].numpy() for total in totals]
     return np.stack(grads, 1) != 0.0
 
 
@@ -327,14 +341,14 @@ def test_as_the_head_of_a_torch_network(rng, wrapped):
         elbo = Trace_ELBO()(model, guide)  # a module: Pyro's way of SVI without the parameter store
         elbo(x, y)
         optimiser, losses = torch.optim.Adam(elbo.parameters(), lr=0.03), []
-        for _ in range(150):
+        for _ in range(100):
             optimiser.zero_grad()
             loss = elbo(x, y)
             loss.backward()
             optimiser.step()
             losses.append(loss.item())
         assert set(pyro.get_param_store()) == before
-    assert np.mean(losses[-20:]) < 0.7 * np.mean(losses[:20])
+    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
     assert (model.net[0].weight - conv_before).abs().min() > 0.0
     prefix = "net.2." if wrapped else ""
     assert set(guide.median()) == {f"{prefix}{role}" for role in ("loc", "log_scale", "logits")}
@@ -350,12 +364,12 @@ def test_under_svi_with_the_global_store(rng):
     with pyro.get_param_store().scope(), load_backend("pyro").inference.seeded(0):
         model = picture_model(wrapped=True)
         svi = SVI(model, AutoNormal(model), pyro.optim.Adam({"lr": 0.03}), Trace_ELBO())
-        losses = [svi.step(x, y) for _ in range(150)]
+        losses = [svi.step(x, y) for _ in range(100)]
         sites = {
             f"AutoNormal.{kind}.net.2.{role}" for kind in ("locs", "scales") for role in ("loc", "log_scale", "logits")
         }
         assert set(pyro.get_param_store()) == sites | {"net.0.weight", "net.0.bias"}
-    assert np.mean(losses[-20:]) < 0.7 * np.mean(losses[:20])
+    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
 
 
 def test_as_the_head_of_a_flax_network(rng):
@@ -384,8 +398,8 @@ def test_as_the_head_of_a_flax_network(rng):
     x, y = pictures(rng)
     svi = SVI(model, AutoNormal(model), numpyro.optim.Adam(0.03), Trace_ELBO())
     state = jax.jit(svi.init)(jax.random.key(0), x, y)
-    result = svi.run(jax.random.key(0), 150, x, y, progress_bar=False, init_state=state)
-    assert np.mean(result.losses[-20:]) < 0.7 * np.mean(result.losses[:20])
+    result = svi.run(jax.random.key(0), 100, x, y, progress_bar=False, init_state=state)
+    assert np.mean(result.losses[-10:]) < 0.7 * np.mean(result.losses[:10])
     assert {"features$params", "head.loc_auto_loc", "head.log_scale_auto_loc", "head.logits_auto_loc"} <= set(
         result.params
     )

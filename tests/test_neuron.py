@@ -6,7 +6,7 @@ import itertools
 import mpmath
 import numpy as np
 import pytest
-from helpers import assert_relative, compiled, draw_layer, draw_mixture, evaluate, gradients
+from helpers import assert_relative, bound, draw_layer, draw_mixture, evaluate, gradients
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -20,8 +20,8 @@ PROPERTIES = settings(deadline=None, derandomize=True, max_examples=50)
 
 
 def run(backend, function, *arrays):
-    """A function of `neuron` on the arrays of a backend, compiled where the backend compiles, as NumPy."""
-    return evaluate(backend, functools.partial(function, backend.ops), *arrays)
+    """A function of `neuron` on NumPy arrays."""
+    return bound(backend, function)(*arrays)
 
 
 def loop_activation(x, loc, scale, weights):
@@ -49,7 +49,7 @@ def test_activation_is_equation_2(backend64, rng, shape):
 def test_equation_1_integrates_to_one(backend64, rng, components):
     loc, scale, weights = draw_mixture(rng, components)
     x = rng.normal(size=components)
-    log_prob = compiled(backend64, functools.partial(neuron.log_prob, backend64.ops))
+    log_prob = bound(backend64, neuron.log_prob)
 
     def density(y):
         return np.exp(log_prob(np.float64(y), x - loc, scale, np.log(weights)))

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pytest
 from conftest import INSTALLED
-from helpers import assert_relative, evaluate, gradient_function, gradients
+from helpers import assert_relative, bound, gradient_function, gradients
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
@@ -45,7 +45,7 @@ def oracle(x, loc, scale, log_weights):
 @pytest.mark.parametrize("inputs", [1, 4096])
 def test_float32_is_within_the_stated_bound(backend, rng, inputs, reach, scales, weights):
     arguments = adversarial(rng, inputs, reach, scales, weights)
-    got = evaluate(backend, functools.partial(neuron.activation, backend.ops), *arguments)
+    got = bound(backend, neuron.activation)(*arguments)
     assert got.dtype == np.float32
     assert_relative(got, oracle(*arguments), ORACLE32)
 
@@ -93,18 +93,26 @@ IMPOSSIBLE = {  # what differs from BASE, and which activations are then -inf
 }
 
 
+def activations(ops, x, loc, scale, logits):
+    """Equation (2) from logits."""
+    return neuron.activation(ops, x, loc, scale, neuron.log_normalize(ops, logits))
+
+
+@functools.cache
+def summed_gradients(backend, function, arguments):
+    """Gradients of the sum of a function of `ops` and arrays, compiled once."""
+    return gradient_function(backend, lambda *a: function(backend.ops, *a).sum(), arguments)
+
+
 @pytest.mark.parametrize("case", IMPOSSIBLE)
 def test_impossible_values_have_no_nan_gradient(backend, case):
     changes, impossible = IMPOSSIBLE[case]
     arguments = [np.array(a, dtype=np.float32) for a in (BASE | changes).values()]
 
-    def activations(x, loc, scale, logits):
-        return neuron.activation(backend.ops, x, loc, scale, neuron.log_normalize(backend.ops, logits))
-
-    a = evaluate(backend, activations, *arguments)
+    a = bound(backend, activations)(*arguments)
     np.testing.assert_array_equal(np.isneginf(a), impossible)
     assert np.isfinite(a[~np.array(impossible)]).all()
-    _, grads = gradients(backend, lambda *b: activations(*b).sum(), arguments)
+    _, grads = summed_gradients(backend, activations, 4)(*arguments)
     for name, grad in zip(BASE, grads, strict=True):
         assert np.isfinite(grad).all(), name
     dead = ~np.isfinite(arguments[0])
@@ -120,12 +128,9 @@ def test_an_impossible_component_contributes_nothing(backend64, rng):
         rng.normal(size=(2, 3)),
     )
 
-    def total(x, loc, scale, logits):
-        return neuron.activation(backend64.ops, x, loc, scale, neuron.log_normalize(backend64.ops, logits)).sum()
-
-    value, grads = gradients(backend64, total, [x[:, :2], loc[:, :2], scale[:, :2], logits[:, :2]])
+    value, grads = summed_gradients(backend64, activations, 4)(x[:, :2], loc[:, :2], scale[:, :2], logits[:, :2])
     logits[:, 2] = -np.inf
-    value_masked, grads_masked = gradients(backend64, total, [x, loc, scale, logits])
+    value_masked, grads_masked = summed_gradients(backend64, activations, 4)(x, loc, scale, logits)
     np.testing.assert_allclose(value_masked, value, rtol=EXACT64)
     for without, masked in zip(grads, grads_masked, strict=True):
         np.testing.assert_allclose(masked[:, :2], without, rtol=EXACT64, atol=EXACT64)
@@ -136,8 +141,13 @@ def test_nan_is_not_hidden(backend):
     """What is impossible is -inf; what is unknown stays NaN, so that it is found."""
     arguments = [np.array(a, dtype=np.float32) for a in BASE.values()]
     arguments[0][1, 2] = np.nan
-    a = evaluate(backend, functools.partial(neuron.activation, backend.ops), *arguments)
+    a = bound(backend, neuron.activation)(*arguments)
     np.testing.assert_array_equal(np.isnan(a), [[False, False], [True, True]])
+
+
+def first_responsibility(ops, *arguments):
+    """That of the first component; all of them sum to a constant."""
+    return neuron.responsibilities(ops, *arguments)[0]
 
 
 @pytest.mark.parametrize(
@@ -153,14 +163,13 @@ def test_nan_is_not_hidden(backend):
 )
 def test_a_mixture_at_infinity(backend, value, loc, impossible):
     arguments = [np.array(a, dtype=np.float32) for a in (value, loc, [1e-6, 1.0], np.log([0.4, 0.6]))]
-    function = functools.partial(neuron.log_prob, backend.ops)
-    got = evaluate(backend, function, *arguments)
+    got = bound(backend, neuron.log_prob)(*arguments)
     assert np.isneginf(got) == impossible
-    for grad in gradients(backend, function, arguments)[1]:
+    for grad in summed_gradients(backend, neuron.log_prob, 4)(*arguments)[1]:
         assert np.isfinite(grad).all()
-    r = evaluate(backend, functools.partial(neuron.responsibilities, backend.ops), *arguments)
+    r = bound(backend, neuron.responsibilities)(*arguments)
     np.testing.assert_allclose(r.sum(), 0.0 if impossible else 1.0, rtol=ORACLE32)
-    for grad in gradients(backend, lambda *a: neuron.responsibilities(backend.ops, *a)[0], arguments)[1]:
+    for grad in summed_gradients(backend, first_responsibility, 4)(*arguments)[1]:
         assert np.isfinite(grad).all()
 
 
@@ -169,7 +178,7 @@ def test_a_mixture_at_infinity(backend, value, loc, impossible):
 )
 def test_weights_of_extreme_logits(backend, logits, weights):
     logits = np.array(logits, dtype=np.float32)
-    got = evaluate(backend, functools.partial(neuron.log_normalize, backend.ops), logits)
+    got = bound(backend, neuron.log_normalize)(logits)
     np.testing.assert_array_equal(np.exp(got), weights)
 
     def possible_part(a):
@@ -182,9 +191,7 @@ def test_weights_of_extreme_logits(backend, logits, weights):
 def test_log_of_a_zero_weight(backend):
     """safe_log: -inf at zero, gradient 1 / p elsewhere and 0 there, where the library's own log has infinity."""
     probs = np.array([0.0, 0.25, 0.75], dtype=np.float32)
-    np.testing.assert_array_equal(
-        np.isneginf(evaluate(backend, functools.partial(neuron.safe_log, backend.ops), probs)), [1, 0, 0]
-    )
+    np.testing.assert_array_equal(np.isneginf(bound(backend, neuron.safe_log)(probs)), [1, 0, 0])
 
     def finite_part(p):
         return neuron.safe_log(backend.ops, p)[1:].sum()
@@ -210,9 +217,4 @@ def test_no_nan_whatever_the_inputs(compiled_gradients, x, log_scale, logits):
 @pytest.fixture(scope="module")
 def compiled_gradients():
     """Value and gradients of the activation of one neuron in float32, compiled once, on one backend."""
-    backend = load_backend("numpyro" if INSTALLED["numpyro"] else "pyro")
-
-    def total(x, loc, scale, logits):
-        return neuron.activation(backend.ops, x, loc, scale, neuron.log_normalize(backend.ops, logits)).sum()
-
-    return gradient_function(backend, total, 4)
+    return summed_gradients(load_backend("numpyro" if INSTALLED["numpyro"] else "pyro"), activations, 4)

@@ -25,7 +25,7 @@ GRADIENT32 = 2e-5
 """Relative to the largest entry, float32: responsibilities carry the rounding of their exponents, |terms| x 6e-8."""
 
 STOCHASTIC_KL = 0.05
-"""Nats between a fitted Gaussian and the best of its family: what Adam's gradient noise leaves at the end of a one-cycle run."""
+"""Nats between a fitted Gaussian and the best of its family: what Adam's gradient noise leaves after one cycle."""
 
 NETWORK32 = 1e-3
 """Relative and absolute, float32 against float64, a network: layer normalisation enlarges the rounding of a."""

@@ -14,7 +14,7 @@ from ugmm_ppl.guide import GUIDES, latent_sites, negative_elbo
 from ugmm_ppl.model.base import NetworkModel
 from ugmm_ppl.posterior import Fit
 from ugmm_ppl.progress import Progress
-from ugmm_ppl.training import Minimum, batches, learning_rates
+from ugmm_ppl.training import batches, learning_rates
 
 METHODS = ("svi", "map", "nuts")
 
@@ -124,10 +124,18 @@ def fit(
             return result
         rows = min(batch_size or len(x), len(x))
         rates = learning_rates(num_steps, learning_rate)
+        objective = functools.partial(
+            negative_elbo, primitives, functools.partial(model, primitives), result.family, data_size=len(x),
+            temperature=temperature,
+        )  # fmt: skip
         for restart in range(num_restarts):
             label = f"{method} {restart + 1}/{num_restarts}" if num_restarts > 1 else method
             with Progress(num_steps, label, show=progress) as bar:
-                minimum = _minimise(result, data, rows, rates, seed + restart, bar)
+                run_seed = seed + restart
+                minimum = primitives.inference.minimise(
+                    objective, result.family.initial(_start(result, data[0], run_seed)), result.family.noise_shapes(),
+                    data, batches(len(x), rows, run_seed), rates, seed=run_seed, progress=bar,
+                )  # fmt: skip
             result.add_restart(minimum.params, minimum.losses, num_steps)
             if minimum.failed:
                 raise checks.NonFiniteError(minimum.failed[0], _culprits(minimum.failed[1]), result)
@@ -153,21 +161,6 @@ def _units(
 def _start(fit: Fit, x: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """Unconstrained start values of one run, for inputs as the network sees them."""
     return latent_sites(load_backend(fit.backend), fit.model, fit.model.initial_values(x, seed), seed)[1]
-
-
-def _minimise(
-    fit: Fit, data: tuple[np.ndarray, np.ndarray], batch_size: int, rates: np.ndarray, seed: int, progress: Progress
-) -> Minimum:
-    """One run of "svi" or "map"."""
-    backend = load_backend(fit.backend)
-    objective = functools.partial(
-        negative_elbo, backend, functools.partial(fit.model, backend), fit.family, data_size=len(data[0]),
-        temperature=fit.temperature,
-    )  # fmt: skip
-    return backend.inference.minimise(
-        objective, fit.family.initial(_start(fit, data[0], seed)), fit.family.noise_shapes(), data,
-        batches(len(data[0]), batch_size, seed), rates, seed=seed, progress=progress,
-    )  # fmt: skip
 
 
 def _culprits(grads: dict[str, np.ndarray]) -> list[str]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ugmm_ppl.guide import Guide
     from ugmm_ppl.model.base import NetworkModel
 
+OPTIMISER = optax.scale_by_adam()
+
 
 def seeded(seed: int) -> Any:
     """Context in which models draw their random numbers from `seed`."""
@@ -54,63 +56,55 @@ def minimise(
     Returns:
         The parameters after the last good step, the losses, and what stopped it.
     """
-    optimiser = optax.scale_by_adam()
     x, y = (jnp.asarray(a) for a in data)
-
-    def gradient(params: Any, key: Array, rows: Array) -> Any:
-        key_noise, key_model = jax.random.split(key)
-        noise = _normals(key_noise, noise_shapes)
-        with handlers.seed(rng_seed=key_model), numpyro.validation_enabled(False):
-            return jax.value_and_grad(objective)(params, noise, x[rows], y[rows])
-
-    def step(carry: Any, now: Any) -> Any:
-        params, state, good = carry
-        key, rows, rate = now
-        loss, grads = gradient(params, key, rows)
-        good &= jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
-        update, new_state = optimiser.update(grads, state)
-        new = jax.tree.map(lambda p, u: p - rate * u, params, update)
-        return (*jax.tree.map(lambda a, b: jnp.where(good, a, b), (new, new_state), (params, state)), good), loss
-
-    @jax.jit
-    def block(params: Any, state: Any, keys: Array, rows: Array, rates: Array) -> Any:
-        return jax.lax.scan(step, (params, state, jnp.array(True)), (keys, rows, rates))
-
+    gradient, block = _compiled_training(objective, tuple(noise_shapes.items()), jax.config.jax_enable_x64)
     params = {name: jnp.asarray(value) for name, value in initial.items()}
-    state = optimiser.init(params)
-    rates = jnp.asarray(learning_rates, next(iter(params.values())).dtype)
+    state = OPTIMISER.init(params)
+    rates = jnp.asarray(learning_rates, x.dtype)
     base = jax.random.key(seed)
-    losses: list[np.ndarray] = []
+    losses = [np.empty(0)]
     done = 0
     try:
         for size in progress.blocks(len(learning_rates)):
             keys = jax.vmap(functools.partial(jax.random.fold_in, base))(jnp.arange(done, done + size))
             rows = jnp.asarray(np.stack([next(batches) for _ in range(size)]))
-            (params, state, good), block_losses = block(params, state, keys, rows, rates[done : done + size])
-            block_losses = np.asarray(block_losses)
-            if not good:
-                bad = _first_bad(block_losses, gradient, params, keys, rows)
-                grads = {k: np.asarray(g) for k, g in gradient(params, keys[bad], rows[bad])[1].items()}
-                return Minimum(
-                    _numpy(params), np.concatenate([*losses, block_losses[:bad]]), failed=(done + bad, grads)
-                )
-            losses.append(block_losses)
+            (params, state, good), found = block(params, state, keys, rows, rates[done : done + size], x, y)
+            if not good.all():  # from the first bad step on the parameters stood still
+                bad = int(np.argmin(good))
+                grads = _numpy(gradient(params, keys[bad], x[rows[bad]], y[rows[bad]])[1])
+                return Minimum(_numpy(params), np.concatenate([*losses, found[:bad]]), failed=(done + bad, grads))
+            losses.append(np.asarray(found))
             done += size
-            progress.update(size, float(block_losses.mean()))
+            progress.update(size, float(found.mean()))
     except KeyboardInterrupt:
-        return Minimum(_numpy(params), np.concatenate([*losses, np.empty(0)]), interrupted=True)
-    return Minimum(_numpy(params), np.concatenate([*losses, np.empty(0)]))
+        return Minimum(_numpy(params), np.concatenate(losses), interrupted=True)
+    return Minimum(_numpy(params), np.concatenate(losses))
 
 
-def _first_bad(losses: np.ndarray, gradient: Any, params: Any, keys: Array, rows: Array) -> int:
-    """Index of the step in a block that stopped it; from there on the parameters stood still."""
-    for i in range(len(losses)):
-        if not np.isfinite(losses[i]):
-            return i
-    for i in range(len(losses)):  # finite losses, so a gradient: the first that is bad at the state where it stopped
-        if not all(bool(jnp.isfinite(g).all()) for g in gradient(params, keys[i], rows[i])[1].values()):
-            return i
-    return 0
+@functools.lru_cache(maxsize=8)
+def _compiled_training(objective: Callable[..., Array], noise_shapes: Any, x64: bool) -> tuple[Any, Any]:  # noqa: ARG001
+    """(loss and gradient of one step, a block of steps); restarts of one fit share them."""
+
+    def gradient(params: Any, key: Array, x: Array, y: Array) -> Any:
+        key_noise, key_model = jax.random.split(key)
+        noise = _normals(key_noise, dict(noise_shapes))
+        with handlers.seed(rng_seed=key_model), numpyro.validation_enabled(False):
+            return jax.value_and_grad(objective)(params, noise, x, y)
+
+    def block(params: Any, state: Any, keys: Array, rows: Array, rates: Array, x: Array, y: Array) -> Any:
+        def step(carry: Any, now: Any) -> Any:
+            (params, state, good), (key, row, rate) = carry, now
+            loss, grads = gradient(params, key, x[row], y[row])
+            good &= jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
+            update, new_state = OPTIMISER.update(grads, state)
+            new = (jax.tree.map(lambda p, u: p - rate * u, params, update), new_state)
+            params, state = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, (params, state))
+            return (params, state, good), (loss, good)
+
+        (params, state, _), (losses, goods) = jax.lax.scan(step, (params, state, jnp.array(True)), (keys, rows, rates))
+        return (params, state, goods), losses
+
+    return gradient, jax.jit(block)
 
 
 def guide_draws(
@@ -120,7 +114,8 @@ def guide_draws(
     draw = _compiled_draw(guide, jax.config.jax_enable_x64)
     tensors = {name: jnp.asarray(value) for name, value in params.items()}
     drawn = [jax.device_get(draw(tensors, jax.random.key(seed), i)) for i in indices]
-    return _stack([values for values, _ in drawn]), np.array([log_q for _, log_q in drawn])
+    values = _stack([values for values, _ in drawn])
+    return {name: values[name] for name in guide.sites}, np.array([log_q for _, log_q in drawn])  # not sorted by name
 
 
 @functools.lru_cache(maxsize=16)

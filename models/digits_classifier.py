@@ -9,11 +9,11 @@ from sklearn.model_selection import train_test_split
 import ugmm_ppl as up
 
 
-def data() -> up.Data:
-    """Stratified 75/25 split; pixels in [0, 1], which is the unit of the priors below."""
+def data(split: int = 0) -> up.Data:
+    """Stratified 75/25 split, the one with this number; pixels in [0, 1], which is the unit of the priors below."""
     digits = load_digits()
     x, x_test, y, y_test = train_test_split(
-        digits.data / 16.0, digits.target, test_size=0.25, stratify=digits.target, random_state=0
+        digits.data / 16.0, digits.target, test_size=0.25, stratify=digits.target, random_state=split
     )
     return up.Data(x, y, x_test, y_test, feature_names=digits.feature_names)
 

@@ -46,14 +46,20 @@ def write_plots(
         plot_density_check(predictive, y, files[-2])
         files.append(folder / "predicted.png")
         plot_predicted(prediction, y, files[-1])
-    inputs = fit.feature_names[:8]
     forest = folder / "forest.png"
-    output = "class" if not fit.model.real_target else "output"
-    depth_one_ugmm = fit.model.network.readout == "ugmm" and len(fit.model.network.sizes) == 1
-    neuron = output if depth_one_ugmm else "neuron_0"
     names = [name for name in ("layers.0.scale", "layers.0.weights") if name in tree["posterior"]]
-    plot_forest(tree, names, {neuron: [0, 1], "input_0": inputs}, forest)
+    plot_forest(tree, names, {"neuron_0": leading_neurons(tree), "input_0": fit.feature_names[:8]}, forest)
     return files
+
+
+def leading_neurons(tree: Any, count: int = 2) -> list[int]:
+    """Numbers of the first layer's neurons that the readout weighs most; the first ones where it sees other layers."""
+    posterior = tree["posterior"]
+    width = posterior.sizes["neuron_0"]
+    if "readout.weight" not in posterior or "neuron_0" not in posterior["readout.weight"].dims:
+        return list(range(min(count, width)))
+    strength = np.abs(posterior["readout.weight"].values).mean((0, 1, 2))
+    return sorted(int(j) for j in np.argsort(-strength)[:count])
 
 
 def plot_losses(fit: Fit, path: Path) -> None:

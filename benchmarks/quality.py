@@ -2,8 +2,9 @@
 
     python benchmarks/quality.py --splits 5 --backends numpyro pyro
 
-Baselines: BayesianRidge for the regressor, LogisticRegression (standardised) for the classifiers. Settings are those of the
-model files, which were chosen by validation inside the training part of split 0. Writes benchmarks/results/quality.json.
+Baselines: BayesianRidge for the regressor, LogisticRegression (standardised) for the classifiers. Settings are those of
+the model files, which were chosen by validation inside the training part of split 0. Writes
+benchmarks/results/quality.json.
 """
 
 import argparse

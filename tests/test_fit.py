@@ -249,11 +249,12 @@ def test_an_interruption_keeps_what_was_reached(backend_name, monkeypatch):
     assert np.isfinite(fit.predict(x_test).probs).all()
 
 
-def test_a_loss_that_is_not_finite_stops_with_step_site_and_last_good_state(backend_name):
+@pytest.mark.parametrize("guide", ["normal", "lowrank", "delta"])
+def test_a_loss_that_is_not_finite_stops_with_step_site_and_last_good_state(backend_name, guide):
     x, _, y, _ = iris()
     model = up.Classifier(up.Network((4, 8)), 3)
     with pytest.raises(up.NonFiniteError, match=r"got NaN or inf at step \d+, in the gradient of .*readout") as caught:
-        up.fit(model, x, y, backend=backend_name, num_steps=200, learning_rate=1e30, progress=False)
+        up.fit(model, x, y, backend=backend_name, guide=guide, num_steps=20, learning_rate=1e30, progress=False)
     error = caught.value
     assert error.step == np.isfinite(error.fit.losses).sum()
     assert "readout.weight" in error.sites

@@ -113,36 +113,49 @@ def fit(
             device=device, seed=seed, temperature=temperature, init_scale=init_scale, rank=rank, x_units=x_units,
             y_units=y_units, feature_names=features, class_names=classes, train_x=x, train_y=y,
         )  # fmt: skip
-        data = (result.to_network(x), result.to_network_target(y))
         if method == "nuts":
-            starts = [_start(result, data[0], seed + c) for c in range(num_chains)]
-            drawn = primitives.inference.nuts(
-                functools.partial(model, primitives), data, starts, data_size=len(x) / temperature,
-                num_warmup=num_warmup, num_draws=num_draws, max_tree_depth=max_tree_depth, seed=seed, progress=progress,
-            )  # fmt: skip
-            result.state, result.stats = [drawn.values], drawn.stats
-            return result
-        rows = min(batch_size or len(x), len(x))
-        rates = learning_rates(num_steps, learning_rate)
-        objective = functools.partial(
-            negative_elbo, primitives, functools.partial(model, primitives), result.family, data_size=len(x),
-            temperature=temperature,
-        )  # fmt: skip
-        for restart in range(num_restarts):
-            label = f"{method} {restart + 1}/{num_restarts}" if num_restarts > 1 else method
-            with Progress(num_steps, label, show=progress) as bar:
-                run_seed = seed + restart
-                minimum = primitives.inference.minimise(
-                    objective, result.family.initial(_start(result, data[0], run_seed)), result.family.noise_shapes(),
-                    data, batches(len(x), rows, run_seed), rates, seed=run_seed, progress=bar,
-                )  # fmt: skip
-            result.add_restart(minimum.params, minimum.losses, num_steps)
-            if minimum.failed:
-                raise checks.NonFiniteError(minimum.failed[0], _culprits(minimum.failed[1]), result)
-            if minimum.interrupted:
-                result.interrupted = True
-                break
+            _sample(
+                result, num_chains, progress, num_warmup=num_warmup, num_draws=num_draws, max_tree_depth=max_tree_depth
+            )
+        else:
+            rates = learning_rates(num_steps, learning_rate)
+            _train(result, num_restarts, progress, rates, batch_size=min(batch_size or len(x), len(x)))
     return result
+
+
+def _sample(fit: Fit, num_chains: int, progress: bool, **settings: int) -> None:
+    """Run NUTS, one chain per start."""
+    backend, (x, y) = load_backend(fit.backend), fit.network_data()
+    starts = [_start(fit, x, fit.seed + chain) for chain in range(num_chains)]
+    drawn = backend.inference.nuts(
+        functools.partial(fit.model, backend), (x, y), starts, data_size=len(x) / fit.temperature, seed=fit.seed,
+        progress=progress, **settings,
+    )  # fmt: skip
+    fit.state, fit.stats = [drawn.values], drawn.stats
+
+
+def _train(fit: Fit, num_restarts: int, progress: bool, rates: np.ndarray, *, batch_size: int) -> None:
+    """Run "svi" or "map" from several starts."""
+    backend, (x, y) = load_backend(fit.backend), fit.network_data()
+    objective = functools.partial(
+        negative_elbo, backend, functools.partial(fit.model, backend), fit.family, data_size=len(x),
+        temperature=fit.temperature,
+    )  # fmt: skip
+    for restart in range(num_restarts):
+        seed = fit.seed + restart
+        label = f"{fit.method} {restart + 1}/{num_restarts}" if num_restarts > 1 else fit.method
+        with Progress(len(rates), label, show=progress) as bar:
+            minimum = backend.inference.minimise(
+                objective, fit.family.initial(_start(fit, x, seed)), fit.family.noise_shapes(), (x, y),
+                batches(len(x), batch_size, seed), rates, seed=seed, progress=bar,
+            )  # fmt: skip
+        fit.add_restart(minimum.params, minimum.losses, len(rates))
+        if minimum.failed:
+            step, gradients = minimum.failed
+            raise checks.NonFiniteError(step, fit.family.culprits(gradients), fit)
+        if minimum.interrupted:
+            fit.interrupted = True
+            return
 
 
 def _units(
@@ -161,9 +174,3 @@ def _units(
 def _start(fit: Fit, x: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """Unconstrained start values of one run, for inputs as the network sees them."""
     return latent_sites(load_backend(fit.backend), fit.model, fit.model.initial_values(x, seed), seed)[1]
-
-
-def _culprits(grads: dict[str, np.ndarray]) -> list[str]:
-    """Sites with a gradient that is not finite; parameters of a guide are called `site:parameter`."""
-    bad = [name for name, grad in grads.items() if not np.isfinite(grad).all()]
-    return sorted({name.partition(":")[0] for name in bad})

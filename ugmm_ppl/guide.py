@@ -66,6 +66,9 @@ class Guide(Protocol):
     def log_prob(self, params: Mapping[str, Array], unconstrained: Mapping[str, Array]) -> Array:
         """log q(u) in nats."""
 
+    def culprits(self, gradients: Mapping[str, np.ndarray]) -> list[str]:
+        """Names of the sites with a gradient that is not finite."""
+
     def __hash__(self) -> int:
         """By identity: a guide is a key of compiled functions."""
 
@@ -111,6 +114,10 @@ class NormalGuide:
             for n, u in unconstrained.items()
         )
 
+    def culprits(self, gradients: Mapping[str, np.ndarray]) -> list[str]:
+        """Sites of which some parameter's gradient is not finite."""
+        return _bad_sites(gradients)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LowRankGuide:
@@ -154,6 +161,11 @@ class LowRankGuide:
         """Gaussian log density by the Woodbury identity."""
         flat = self.backend.concatenate([unconstrained[name].reshape(-1) for name in self.sites])
         return self._distribution(params).log_prob(flat)
+
+    def culprits(self, gradients: Mapping[str, np.ndarray]) -> list[str]:
+        """Sites of which some entry's gradient is not finite."""
+        rows = np.concatenate([gradients["loc"][:, None], gradients["log_scale"][:, None], gradients["factor"]], axis=1)
+        return sorted(name for name, row in self._split(rows.sum(1)).items() if not np.isfinite(row).all())
 
     def _distribution(self, params: Mapping[str, Array]) -> Any:
         diagonal = self.backend.ops.exp(2.0 * params["log_scale"])
@@ -201,6 +213,15 @@ class DeltaGuide:
     def log_prob(self, params: Mapping[str, Array], unconstrained: Mapping[str, Array]) -> Array:
         """Zero by convention."""
         return 0.0
+
+    def culprits(self, gradients: Mapping[str, np.ndarray]) -> list[str]:
+        """Sites with a gradient that is not finite."""
+        return _bad_sites(gradients)
+
+
+def _bad_sites(gradients: Mapping[str, np.ndarray]) -> list[str]:
+    bad = [name for name, gradient in gradients.items() if not np.isfinite(gradient).all()]
+    return sorted({name.partition(":")[0] for name in bad})
 
 
 def make_guide(kind: str, backend: Backend, sites: Mapping[str, LatentSite], *, init_scale: float, rank: int) -> Guide:

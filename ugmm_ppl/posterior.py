@@ -87,6 +87,11 @@ class Fit:
         """Targets as the likelihood sees them."""
         return y if self.y_units is None else self.y_units.standardize(y)
 
+    def network_data(self) -> tuple[np.ndarray, np.ndarray]:
+        """The training data as the network and the likelihood see them."""
+        x, y = self._training_data(None, None)
+        return self.to_network(x), self.to_network_target(y)
+
     @cached_property
     def family(self) -> Guide:
         """The guide over the latent sites of the model; needs no data."""

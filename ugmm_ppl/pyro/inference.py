@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -65,11 +66,10 @@ def minimise(
                 for _ in range(size):
                     rows = torch.as_tensor(next(batches), device=x.device)
                     optimiser.zero_grad()
-                    loss = objective(params, _normals(noise_shapes), x[rows], y[rows])
+                    loss = _loss(objective, params, _normals(noise_shapes), x[rows], y[rows])
                     loss.backward()
-                    grads = {name: p.grad for name, p in params.items()}
-                    if not _all_finite(loss.detach(), *grads.values()):
-                        bad = {name: _numpy(g) for name, g in grads.items() if g is not None}
+                    if not _all_finite(loss.detach(), *(p.grad for p in params.values())):
+                        bad = {name: _numpy(p.grad) for name, p in params.items()}
                         return Minimum(_values(params), np.array(losses), failed=(len(losses), bad))
                     optimiser.param_groups[0]["lr"] = float(learning_rates[len(losses)])
                     optimiser.step()
@@ -194,8 +194,16 @@ def _normals(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
     return {name: torch.randn(shape) for name, shape in shapes.items()}
 
 
-def _all_finite(*tensors: Tensor | None) -> bool:
-    return all(bool(torch.isfinite(t).all()) for t in tensors if t is not None)
+def _loss(objective: Callable[..., Tensor], params: Mapping[str, Tensor], *args: Any) -> Tensor:
+    """The objective; NaN where torch refuses to factorise a matrix that has lost its meaning, as JAX has it."""
+    try:
+        return objective(params, *args)
+    except torch.linalg.LinAlgError:
+        return sum(p.sum() for p in params.values()) * math.nan
+
+
+def _all_finite(*tensors: Tensor) -> bool:
+    return all(bool(torch.isfinite(t).all()) for t in tensors)
 
 
 def _stack(draws: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

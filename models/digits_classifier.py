@@ -19,13 +19,14 @@ def data(split: int = 0) -> up.Data:
 
 
 model = up.Classifier(
-    up.Network(sizes=(64, 64), dropout=0.2),
+    up.Network(sizes=(64, 64), dropout=0.3),
     classes=10,
     prior=up.Prior(loc=up.dist.Normal(0.5, 0.5), log_scale=up.dist.Normal(-1.0, 0.5), readout=up.dist.Normal(0.0, 1.0)),
 )
 
-# A cold posterior: at temperature 1 mean field gives most of this network's 13,000 parameters back to the prior.
+# Three MAP estimates, averaged. Mean-field SVI at temperature 1 gives most of these 13,000 parameters back to the prior
+# (about 0.9 of validation rows right); {"method": "svi", "temperature": 0.03} is between the two.
 settings = {
-    "method": "svi", "guide": "normal", "temperature": 0.1, "num_restarts": 2, "num_steps": 3000, "batch_size": 256,
-    "learning_rate": 0.02, "standardize": False, "seed": 0,
+    "method": "map", "num_restarts": 3, "num_steps": 2000, "batch_size": 256, "learning_rate": 0.02,
+    "standardize": False, "seed": 0,
 }  # fmt: skip

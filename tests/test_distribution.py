@@ -169,12 +169,12 @@ def test_expand_and_to_event(backend64, rng, given):
     want = np.log(density(value, loc, scale, weights))
     for expanded in (d.expand((4, 5, 2)), d.expand((5, 2)).expand((4, 5, 2))):
         assert tuple(expanded.batch_shape) == (4, 5, 2)
-        assert draw(backend64, expanded, (6,)).shape == (6, 4, 5, 2)
         log_prob, _, mean, _, _ = apply(backend64, quantities, expanded, backend64.array(value))
         np.testing.assert_allclose(
             mean, np.broadcast_to((weights * loc).sum(-1), (4, 5, 2)), rtol=EXACT64, atol=EXACT64
         )
         np.testing.assert_allclose(log_prob, want, rtol=EXACT64, atol=EXACT64)
+    assert draw(backend64, expanded, (6,)).shape == (6, 4, 5, 2)
     event = d.expand((5, 2)).to_event(1)
     assert (tuple(event.batch_shape), tuple(event.event_shape)) == ((5,), (2,))
     got = apply(backend64, lambda d, y: d.log_prob(y), event, backend64.array(value))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -17,6 +17,7 @@ from ugmm_ppl.training import Minimum, NutsDraws
 if TYPE_CHECKING:
     from ugmm_ppl.guide import Guide
     from ugmm_ppl.model.base import NetworkModel
+    from ugmm_ppl.progress import Progress
 
 BACKENDS = ("pyro", "numpyro")
 
@@ -103,11 +104,63 @@ class Inference(Protocol):
     def seeded(self, seed: int, /) -> AbstractContextManager[Any]:
         """Context in which models draw their random numbers from `seed`."""
 
-    def minimise(self, *args: Any, **kwargs: Any) -> Minimum:
-        """Minimise a stochastic objective by Adam."""
+    def minimise(
+        self,
+        objective: Callable[..., Array],
+        initial: Mapping[str, np.ndarray],
+        noise_shapes: Mapping[str, tuple[int, ...]],
+        data: tuple[np.ndarray, np.ndarray],
+        batches: Iterator[np.ndarray],
+        learning_rates: np.ndarray,
+        *,
+        seed: int,
+        progress: Progress,
+    ) -> Minimum:
+        """Minimise a stochastic objective by Adam.
 
-    def nuts(self, *args: Any, **kwargs: Any) -> NutsDraws:
-        """Draw from the posterior by the no-U-turn sampler."""
+        Args:
+            objective: `objective(params, noise, x, y)`, a scalar.
+            initial: Start parameters.
+            noise_shapes: Shapes of the standard normal numbers of one step.
+            data: All inputs `(N, K)` and targets `(N,)`.
+            batches: Row numbers of every step, `(B,)`.
+            learning_rates: One per step.
+            seed: Seed of the noise.
+            progress: Told the losses of every block of steps.
+
+        Returns:
+            The parameters after the last good step, the losses, and what stopped it.
+        """
+
+    def nuts(
+        self,
+        model: Callable[..., Any],
+        data: tuple[np.ndarray, np.ndarray],
+        starts: list[dict[str, np.ndarray]],
+        *,
+        data_size: float,
+        num_warmup: int,
+        num_draws: int,
+        max_tree_depth: int,
+        seed: int,
+        progress: bool,
+    ) -> NutsDraws:
+        """Draw from the posterior by the no-U-turn sampler, one chain per start.
+
+        Args:
+            model: Bound model, `model(x, y, data_size=)`.
+            data: Inputs `(N, K)` and targets `(N,)`.
+            starts: Unconstrained start values of each chain.
+            data_size: Rows the likelihood counts for: N, or N / temperature.
+            num_warmup: Adaptation steps.
+            num_draws: Draws kept per chain.
+            max_tree_depth: At most 2^max_tree_depth - 1 leapfrog steps per draw.
+            seed: Seed.
+            progress: Show a progress bar.
+
+        Returns:
+            Values `(C, S, ...)` by site and per-draw statistics `(C, S)`.
+        """
 
     def guide_draws(
         self, guide: Guide, params: Mapping[str, np.ndarray], indices: range, seed: int, /

@@ -41,21 +41,7 @@ def minimise(
     seed: int,
     progress: Progress,
 ) -> Minimum:
-    """Minimise a stochastic objective by Adam, in compiled blocks of steps.
-
-    Args:
-        objective: `objective(params, noise, x, y)`, a scalar.
-        initial: Start parameters.
-        noise_shapes: Shapes of the standard normal numbers of one step.
-        data: All inputs `(N, K)` and targets `(N,)`.
-        batches: Row numbers of every step, `(B,)`.
-        learning_rates: One per step.
-        seed: Seed of the noise.
-        progress: Told the losses of every block.
-
-    Returns:
-        The parameters after the last good step, the losses, and what stopped it.
-    """
+    """Minimise a stochastic objective by Adam, in compiled blocks; arguments as in `ugmm_ppl.backend.Inference`."""
     x, y = (jnp.asarray(a) for a in data)
     gradient, block = _compiled_training(objective, tuple(noise_shapes.items()), jax.config.jax_enable_x64)
     params = {name: jnp.asarray(value) for name, value in initial.items()}
@@ -200,22 +186,7 @@ def nuts(
     seed: int,
     progress: bool,
 ) -> NutsDraws:
-    """Draw from the posterior by NUTS, one chain per start, all chains at once.
-
-    Args:
-        model: Bound model.
-        data: Inputs and targets.
-        starts: Unconstrained start values of each chain.
-        data_size: Rows the likelihood counts for: N, or N / temperature.
-        num_warmup: Adaptation steps.
-        num_draws: Draws kept per chain.
-        max_tree_depth: At most 2^max_tree_depth - 1 leapfrog steps per draw.
-        seed: Seed.
-        progress: Show a progress bar.
-
-    Returns:
-        Values `(C, S, ...)` by site and per-draw statistics `(C, S)`.
-    """
+    """Draw by NUTS, all chains at once; arguments as in `ugmm_ppl.backend.Inference`."""
     x, y = (jnp.asarray(a) for a in data)
     chains = len(starts)
     sampler = MCMC(

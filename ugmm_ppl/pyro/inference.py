@@ -41,21 +41,7 @@ def minimise(
     seed: int,
     progress: Progress,
 ) -> Minimum:
-    """Minimise a stochastic objective by Adam.
-
-    Args:
-        objective: `objective(params, noise, x, y)`, a scalar.
-        initial: Start parameters.
-        noise_shapes: Shapes of the standard normal numbers of one step.
-        data: All inputs `(N, K)` and targets `(N,)`.
-        batches: Row numbers of every step, `(B,)`.
-        learning_rates: One per step.
-        seed: Seed of the noise.
-        progress: Told the losses of every block.
-
-    Returns:
-        The parameters after the last good step, the losses, and what stopped it.
-    """
+    """Minimise a stochastic objective by Adam; arguments as in `ugmm_ppl.backend.Inference`."""
     x, y = (_tensor(a) for a in data)
     params = {name: _tensor(value).clone().requires_grad_() for name, value in initial.items()}
     optimiser = torch.optim.Adam(params.values(), lr=1.0)
@@ -155,22 +141,7 @@ def nuts(
     seed: int,
     progress: bool,
 ) -> NutsDraws:
-    """Draw from the posterior by NUTS, one chain per start, one after the other.
-
-    Args:
-        model: Bound model.
-        data: Inputs and targets.
-        starts: Unconstrained start values of each chain.
-        data_size: Rows the likelihood counts for: N, or N / temperature.
-        num_warmup: Adaptation steps.
-        num_draws: Draws kept per chain.
-        max_tree_depth: At most 2^max_tree_depth - 1 leapfrog steps per draw.
-        seed: Seed.
-        progress: Show a progress bar.
-
-    Returns:
-        Values `(C, S, ...)` by site and per-draw statistics `(C, S)`.
-    """
+    """Draw by NUTS, one chain after the other; arguments as in `ugmm_ppl.backend.Inference`."""
     x, y = (_tensor(a) for a in data)
     chains, diverging = [], np.zeros((len(starts), num_draws), dtype=bool)
     for c, start in enumerate(starts):

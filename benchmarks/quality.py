@@ -4,7 +4,7 @@
 
 Baselines: BayesianRidge for the regressor, LogisticRegression (standardised) for the classifiers. Settings are those of
 the model files, which were chosen by validation inside the training part of split 0. Writes
-benchmarks/results/quality.json.
+benchmarks/results/quality_MODEL.json.
 """
 
 import argparse
@@ -49,8 +49,11 @@ def main() -> None:
     parser.add_argument("--backends", nargs="+", default=["numpyro", "pyro"])
     parser.add_argument("--models", nargs="+", default=["iris_classifier", "digits_classifier", "diabetes_regressor"])
     options = parser.parse_args()
-    rows = []
+    machine = {"date": str(date.today()), "machine": platform.platform(), "python": platform.python_version()}
+    results = ROOT / "benchmarks" / "results"
+    results.mkdir(exist_ok=True)
     for name in options.models:
+        rows = []
         file = load_model_file(ROOT / "models" / f"{name}.py")
         for split in range(options.splits):
             data = file.data(split)
@@ -63,13 +66,11 @@ def main() -> None:
                 rows.append({"model": name, "split": split, "fit": backend, **found, "seconds": seconds})
                 print(rows[-1], flush=True)
         for kind in ("baseline", *options.backends):
-            mine = [row for row in rows if row["model"] == name and row["fit"] == kind]
+            mine = [row for row in rows if row["fit"] == kind]
             keys = [key for key in mine[0] if key not in ("model", "split", "fit")]
             print(name, kind, {key: round(float(np.mean([row[key] for row in mine])), 4) for key in keys}, flush=True)
-    target = ROOT / "benchmarks" / "results" / "quality.json"
-    target.parent.mkdir(exist_ok=True)
-    machine = {"date": str(date.today()), "machine": platform.platform(), "python": platform.python_version()}
-    target.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+        target = results / f"quality_{name}.json"
+        target.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import sys
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -28,6 +29,13 @@ def backend_params():
 needs_both = pytest.mark.skipif(
     not all(INSTALLED.values()), reason="needs both Pyro and NumPyro, and one is not installed here"
 )
+
+
+@pytest.fixture(autouse=True)
+def empty_parameter_store():
+    """Pyro's global parameter store is empty when a test begins, whatever others left in it."""
+    if "pyro" in sys.modules:
+        sys.modules["pyro"].clear_param_store()
 
 
 @pytest.fixture(params=backend_params())

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import ugmm_ppl as up
 from ugmm_ppl.cli import app
+from ugmm_ppl.run import load_model_file
 
 MODELS = Path(__file__).parents[1] / "models"
 BACKEND = "numpyro" if INSTALLED["numpyro"] else "pyro"
@@ -66,7 +67,7 @@ def test_model_file_fits_and_leaves_its_results(path, tmp_path):
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     special = {"predicted.png"} if "rmse" in metrics["test"] else {"reliability.png"}
     assert {p.name for p in (tmp_path / "run").iterdir()} == FILES | special
-    assert metrics["steps"] == 10
+    assert metrics["steps"] == 10 * load_model_file(path).settings.get("num_restarts", 1)
     assert metrics["backend"] == BACKEND
     assert np.isfinite(metrics["test"]["log_likelihood"])
     assert f"test log likelihood: {metrics['test']['log_likelihood']:.4f}" in result.output

@@ -1,4 +1,4 @@
-"""Prediction stays within its memory bound; the full case is `benchmarks/memory.py`."""
+"""Prediction stays within its memory bound; the full case is `benchmarks/memory.py` (Linux: it reads /proc)."""
 
 import re
 import subprocess

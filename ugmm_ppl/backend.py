@@ -175,10 +175,8 @@ class Inference(Protocol):
     def log_prior(self, model: NetworkModel, draws: Mapping[str, np.ndarray], /) -> np.ndarray:
         """Log prior density of draws, `(S,)`."""
 
-    def prior_draws(
-        self, model: NetworkModel, x: np.ndarray, num_draws: int, seed: int, /
-    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Draws from the prior, `(S, ...)` by site, and the outputs under them `(S, B, O)`."""
+    def prior_draws(self, model: NetworkModel, num_draws: int, seed: int, /) -> dict[str, np.ndarray]:
+        """Draws from the prior, `(S, ...)` by site."""
 
 
 def load_backend(name: str) -> Backend:

@@ -19,9 +19,6 @@ from ugmm_ppl.model.base import NetworkModel
 NUM_DRAWS = 500
 """Draws per chain from a guide where none are asked for."""
 
-CHUNK_ELEMENTS = 2**22
-"""Entries of the largest temporary of a prediction, rows x J x K of the largest layer; 16 MiB in float32."""
-
 
 @dataclasses.dataclass(eq=False, kw_only=True, repr=False)
 class Fit:
@@ -172,9 +169,7 @@ class Fit:
         """Network outputs for every posterior draw, `(C, S, B, O)`; arguments as in `predict`."""
         x = self.to_network(checks.inputs(x, self.model.network.sizes[0]))
         total = self._count_draws(num_draws)
-        if chunk_size is None:
-            chunk_size = max(1, CHUNK_ELEMENTS // self.model.network.largest_layer(self.model.num_outputs))
-        checks.count("chunk_size", chunk_size)
+        chunk_size = self.model.rows_at_once if chunk_size is None else checks.count("chunk_size", chunk_size)
         draws_at_once = max(1, 2**24 // self.num_parameters)  # 64 MiB of float32 parameters
         result = np.empty((self.num_chains, total, len(x), self.model.num_outputs), dtype=self.dtype)
         for first in range(0, total, draws_at_once):
@@ -223,7 +218,8 @@ class Fit:
         base = self.seed if seed is None else seed
         with self._settings():
             network_x = self.to_network(checks.inputs(x, self.model.network.sizes[0]))
-            draws, outputs = self._backend.inference.prior_draws(self.model, network_x, num_draws, base)
+            draws = self._backend.inference.prior_draws(self.model, num_draws, base)
+            outputs = self._backend.inference.outputs(self.model, draws, network_x, self.model.rows_at_once)
         if derived:
             draws |= natural_values(draws)
         draws["y"] = self._targets(outputs, seed)

@@ -170,7 +170,8 @@ class Prior:
         checks.count("num_draws", num_draws)
         primitives = load_backend(backend)
         with primitives.settings(dtype="float32", device="cpu"):
-            values, outputs = primitives.inference.prior_draws(model, x, num_draws, seed)
+            values = primitives.inference.prior_draws(model, num_draws, seed)
+            outputs = primitives.inference.outputs(model, values, x, model.rows_at_once)
         return values | {"outputs": outputs, "y": model.sample_target(outputs, np.random.default_rng(seed))}
 
 

@@ -22,6 +22,9 @@ from ugmm_ppl import checks
 MAX_EXPORT = 2e7
 """Entries of the posterior that are exported: parameters x draws."""
 
+MAX_WORK = 5e10
+"""Exponentials that the export may take for its draws, about two minutes: draws x rows x J K of the largest layer."""
+
 
 def run_fit(
     model_file: Path,
@@ -83,7 +86,9 @@ def write_results(fit: up.Fit, data: up.Data, out: Path, seconds: float) -> dict
     x = checks.inputs(x, fit.model.network.sizes[0], what="x_test")
     y = fit.model.check_target(y, len(x))
     parameters = fit.num_parameters
-    draws = int(np.clip(MAX_EXPORT // parameters, 20, 500)) if fit.method == "svi" else None
+    work = len(data.x) * fit.model.network.largest_layer(fit.model.num_outputs)
+    limit = min(MAX_EXPORT // parameters, MAX_WORK // work)
+    draws = int(np.clip(limit, 20, 500)) if fit.method == "svi" else None
     prediction = fit.predict(x, num_draws=draws)
     metrics = {
         "test" if held_out else "train": evaluate(prediction, y),
@@ -92,7 +97,7 @@ def write_results(fit: up.Fit, data: up.Data, out: Path, seconds: float) -> dict
         "steps": int(np.isfinite(fit.losses).sum()), "interrupted": fit.interrupted, "version": up.__version__,
     }  # fmt: skip
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-    tree = fit.to_arviz(num_draws=draws, num_prior_draws=min(100, draws or 100), derived=True)
+    tree = fit.to_arviz(num_draws=draws, num_prior_draws=int(np.clip(limit, 10, 100)), derived=True)
     target, partial = out / "posterior.nc", out / "posterior.nc.partial"
     tree.to_netcdf(str(partial))
     partial.replace(target)

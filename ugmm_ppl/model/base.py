@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from ugmm_ppl.data import Standardizer
 
 
+CHUNK_ELEMENTS = 2**22
+"""Entries of the largest temporary of a prediction."""
+
+
 class NetworkModel(abc.ABC):
     """A prior over the parameters of a network, and a likelihood of y given its outputs.
 
@@ -61,6 +65,11 @@ class NetworkModel(abc.ABC):
     @abc.abstractmethod
     def output_names(self, class_names: list[str] | None) -> list[str]:
         """Names of the O outputs."""
+
+    @property
+    def rows_at_once(self) -> int:
+        """Rows of a chunk whose largest temporary, rows x J x K of the largest layer, is near 16 MiB in float32."""
+        return max(1, CHUNK_ELEMENTS // self.network.largest_layer(self.num_outputs))
 
     def start(self, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Adapt the network's start values to the meaning of the outputs."""

@@ -156,22 +156,17 @@ def _compiled_log_prior(model: NetworkModel, x64: bool) -> Callable[..., Array]:
     return jax.jit(lambda draws: jax.lax.map(one, draws))
 
 
-def prior_draws(
-    model: NetworkModel, x: np.ndarray, num_draws: int, seed: int
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Draws from the prior, `(S, ...)` by site, and the network's outputs under them `(S, B, O)`."""
+def prior_draws(model: NetworkModel, num_draws: int, seed: int) -> dict[str, np.ndarray]:
+    """Draws from the prior, `(S, ...)` by site."""
     from ugmm_ppl.numpyro.backend import BACKEND
 
-    inputs = jnp.asarray(x)
-
     @jax.jit
-    def one(key: Array) -> Any:
-        trace = handlers.trace(handlers.seed(model.outputs, key))
-        result = trace(BACKEND, inputs)
-        return {name: site["value"] for name, site in trace.trace.items() if site["type"] == "sample"}, result
+    def one(key: Array) -> dict[str, Array]:
+        with handlers.seed(rng_seed=key):
+            return {n: site.value for n, site in BACKEND.trace(model.parameters, {}, BACKEND, jnp.zeros(())).items()}
 
     drawn = [jax.device_get(one(key)) for key in jax.random.split(jax.random.key(seed), num_draws)]
-    return _stack([values for values, _ in drawn]), np.stack([result for _, result in drawn])
+    return _stack(drawn)
 
 
 def nuts(

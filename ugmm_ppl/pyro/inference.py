@@ -112,21 +112,13 @@ def log_prior(model: NetworkModel, draws: Mapping[str, np.ndarray]) -> np.ndarra
     return result
 
 
-def prior_draws(
-    model: NetworkModel, x: np.ndarray, num_draws: int, seed: int
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Draws from the prior, site -> `(S, ...)`, and the network's outputs under them `(S, B, O)`."""
+def prior_draws(model: NetworkModel, num_draws: int, seed: int) -> dict[str, np.ndarray]:
+    """Draws from the prior, `(S, ...)` by site."""
     from ugmm_ppl.pyro.backend import BACKEND
 
-    inputs = _tensor(x)
-    values: list[dict[str, np.ndarray]] = []
-    results = []
     with torch.no_grad(), seeded(seed):
-        for _ in range(num_draws):
-            trace = poutine.trace(model.outputs).get_trace(BACKEND, inputs)
-            values.append({name: _numpy(trace.nodes[name]["value"]) for name in trace.stochastic_nodes})
-            results.append(_numpy(trace.nodes["_RETURN"]["value"]))
-    return _stack(values), np.stack(results)
+        traces = [BACKEND.trace(model.parameters, {}, BACKEND, torch.zeros(())) for _ in range(num_draws)]
+    return _stack([{name: _numpy(site.value) for name, site in trace.items()} for trace in traces])
 
 
 def nuts(

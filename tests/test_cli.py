@@ -134,6 +134,7 @@ def test_version():
         ("def data(): pass", "it has no `model`"),
         (SMALL_MODEL.replace('"num_steps"', '"num_step"'), "got 'num_step'. Did you mean 'num_steps'?"),
         (SMALL_MODEL.replace("return up.Data", "return (1, 2) or up.Data"), "must return up.Data(x, y, ...)"),
+        (SMALL_MODEL.replace("return up.Data", "{}['pixels'] or up.Data"), "fails: KeyError: 'pixels'"),
         (SMALL_MODEL.replace("x[:40], 3.0", "x[:40, :1], 3.0"), "x must have 2 columns"),
         (SMALL_MODEL.replace("x[40:], 3.0", "x[40:, :1], 3.0"), "x_test must have 2 columns"),
     ],

@@ -350,3 +350,48 @@ def test_learning_rates_rise_and_fall():
     np.testing.assert_allclose(rates[-1], 0.001)
     assert rates[0] < rates[25] < rates[49]
     assert len(learning_rates(1, 0.1)) == 1
+
+
+def test_derived_values_leave_out_what_a_callable_means(backend_name):
+    """The site of a non-centred prior holds a standardised value, whose exponential is no scale."""
+
+    def non_centred(backend, name, shape):
+        return 0.1 * backend.sample(name, backend.build(up.dist.Normal(0.0, 1.0), shape)) - 3.0
+
+    x, _, y, _ = iris()
+    model = up.Classifier(up.Network((4, 3)), 3, up.Prior(log_scale=non_centred))
+    draws = up.fit(model, x, y, backend=backend_name, **QUICK).posterior(2, derived=True)
+    assert "layers.0.weights" in draws
+    assert "layers.0.scale" not in draws
+
+
+def test_a_density_is_asked_for_the_right_targets(classifier, regressor):
+    prediction = classifier[0].predict(classifier[1], num_draws=2)
+    with pytest.raises(ValueError, match=r"y must have one value per row of x, 45; got 1"):
+        prediction.log_density([0])
+    with pytest.raises(ValueError, match=r"y must lie in 0\.\.2 \(classes=3\); got -1"):
+        prediction.log_density(np.full(45, -1))
+    prediction = regressor[0].predict(regressor[1], num_draws=2)
+    assert prediction.log_density(regressor[2][:, None]).shape == (9,)
+    with pytest.raises(ValueError, match=r"y must have one value per row of x, 9; got 2"):
+        prediction.cdf([0.0, 1.0])
+
+
+def test_a_certain_and_wrong_class_has_a_finite_log_density():
+    outputs = np.array([[[[0.0, 200.0]]]], dtype=np.float32)
+    prediction = up.Classifier(up.Network((2, 2)), 2).prediction(outputs, None, None)
+    np.testing.assert_allclose(prediction.log_density([0]), -200.0, rtol=1e-6)
+
+
+def test_nuts_of_a_few_draws(backend_name):
+    x, _, y, _ = iris()
+    settings = {
+        "method": "nuts",
+        "num_chains": 1,
+        "num_warmup": 2,
+        "num_draws": 2,
+        "max_tree_depth": 1,
+        "progress": False,
+    }
+    fit = up.fit(up.Classifier(up.Network((4, 2)), 3), x, y, backend=backend_name, **settings)
+    assert fit.stats["diverging"].shape == (1, 2)

@@ -172,3 +172,52 @@ def test_mini_batches_are_unbiased(backend64):
         for i in range(0, 12, 3)
     ]
     np.testing.assert_allclose(np.mean(parts), full, rtol=EXACT64)
+
+
+def hierarchical(backend, name, shape):
+    """loc ~ N(m, 0.1) around a common m ~ N(0, 1)."""
+    m = backend.sample(f"{name}.m", backend.build(up.dist.Normal(0.0, 1.0), ()))
+    return backend.sample(name, backend.dist.Normal(m, 0.1 + 0.0 * m).expand(shape).to_event(len(shape)))
+
+
+@pytest.mark.parametrize("kind", ["normal", "lowrank"])
+def test_the_loss_is_the_elbo_where_a_prior_depends_on_another_site(backend64, kind):
+    """Its mean over draws is that of log q - log p at the draw, also where the guide correlates both sites."""
+    model, guide, params, noise, x, y = problem(backend64, up.Prior(loc=hierarchical), kind)
+    if kind == "lowrank":
+        params["factor"] = params["factor"] * 0.0 + 0.3  # every entry moves with every other one
+    rng, losses, plain = np.random.default_rng(0), [], []
+    for _ in range(300):
+        noise = {name: backend64.array(rng.normal(size=shape)) for name, shape in guide.noise_shapes().items()}
+        losses.append(float(loss(backend64, model, guide, params, noise, x, y)))
+        draw = guide.draw(params, noise)
+        trace = backend64.trace(functools.partial(model, backend64), draw, x, y)
+        log_p = sum(float(site.distribution.log_prob(site.value).sum()) for site in trace.values())
+        plain.append(float(guide.log_prob(params, draw)) - log_p)
+    gap = np.array(losses) - np.array(plain)
+    assert abs(gap.mean()) < 5.0 * gap.std() / np.sqrt(len(gap))
+
+
+def test_a_callable_may_sample_another_shape(backend64):
+    def shared(backend, name, shape):
+        return backend.sample(name, backend.build(up.dist.Normal(0.0, 1.0), (1, shape[1]))) + backend.array(
+            np.zeros(shape)
+        )
+
+    _, guide, _, _, _, _ = problem(backend64, up.Prior(loc=shared), "normal")
+    assert guide.sites["layers.0.loc"].shape == (1, 3)
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [
+        up.Prior(loc=up.dist.Uniform(-0.5, 0.5)),
+        up.Prior(scale=up.dist.Uniform(0.1, 0.8)),
+        up.Prior(scale=up.dist.Beta(2.0, 2.0), log_scale=None),
+    ],
+)
+def test_a_prior_of_bounded_support_starts_inside_it(backend_name, prior):
+    x = np.random.default_rng(0).normal(size=(30, 3))
+    model = up.Regressor(up.Network((3, 4)), 1, prior)
+    fit = up.fit(model, x, x[:, 0], backend=backend_name, num_steps=20, progress=False)
+    assert np.isfinite(fit.losses).all()

@@ -10,7 +10,6 @@ import numpy as np
 
 from ugmm_ppl import checks
 from ugmm_ppl.backend import require
-from ugmm_ppl.guide import natural_values
 
 if TYPE_CHECKING:
     from ugmm_ppl.posterior import Fit
@@ -58,7 +57,7 @@ def to_arviz(
     """
     az = require("arviz", "arviz")
     sites, log_q = fit._draws(range(fit._count_draws(num_draws)), seed)
-    draws = sites | natural_values(sites) if derived else sites
+    draws = sites | fit._derived(sites) if derived else sites
     if var_names is not None:
         checks.names("var_names", var_names, draws)
     keep = set(draws if var_names is None else var_names)
@@ -150,16 +149,19 @@ def _tree(
 
 
 def _dims(fit: Fit, draws: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
-    """Names of the axes of every site of the network; other sites get ArviZ's default names."""
+    """Names of the axes of every site of the network; sites of callables get ArviZ's default names."""
     network, output = fit.model.network, _output_dim(fit)
     layers = network.layers(fit.model.num_outputs)
-    dims = {}
+    dims: dict[str, list[str]] = {}
+    sizes: dict[str, tuple[int, ...]] = {}
     for i, layer in enumerate(layers):
         neuron = output if network.readout == "ugmm" and i == len(layers) - 1 else f"neuron_{i}"
         for role in ("loc", "log_scale", "scale", "logits", "weights"):
             dims[f"{layer.name}.{role}"] = [neuron, f"input_{i}"]
+            sizes[f"{layer.name}.{role}"] = (layer.out_features, layer.in_features)
+    sizes |= {"readout.weight": (fit.model.num_outputs, network.sizes[-1]), "readout.bias": (fit.model.num_outputs,)}
     dims |= {"readout.weight": [output, f"neuron_{len(layers) - 1}"], "readout.bias": [output]}
-    return {name: names for name, names in dims.items() if name in draws}
+    return {n: names for n, names in dims.items() if n in draws and draws[n].shape[2:] == sizes[n]}
 
 
 def _coords(fit: Fit) -> dict[str, Any]:

@@ -86,6 +86,9 @@ class Backend(Protocol):
     def bijector(self, distribution: Any) -> Bijector | None:
         """Map from the reals onto the support, or None where that is all reals."""
 
+    def in_support(self, distribution: Any, value: Array) -> bool:
+        """Whether all of a value lies in the support."""
+
     def trace(
         self, model: Callable[..., Any], values: Mapping[str, Array], *args: Any, **kwargs: Any
     ) -> dict[str, Site]:

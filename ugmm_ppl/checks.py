@@ -104,7 +104,7 @@ def inputs(x: Any, features: int, *, what: str = "x", where: str = "layer 0") ->
 
 def labels(y: Any, rows: int, classes: int) -> np.ndarray:
     """Return y as an int `(B,)` array of class codes 0..classes-1, or say what is wrong with it."""
-    a = _same_length(np.asarray(y), rows)
+    a = _same_length(_numpy(y), rows)
     if a.dtype.kind not in "iub":
         if a.dtype.kind != "f":
             raise TypeError(

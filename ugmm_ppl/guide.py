@@ -7,7 +7,8 @@ q(u) Gaussian, data D of N rows, a mini-batch B of them, and temperature T, the 
 
     KL(q || p) = -H[q(u)] - sum_sites E_q[ log p(theta) + log |d theta / d u| ].
 
-The entropy H is closed, and so is the expectation where a site's prior is a Normal, E_q[log N(u; m, s)] =
+The entropy H is closed, and so is the expectation where a site's prior is a Normal (a fixed one, if q is not
+factorised), E_q[log N(u; m, s)] =
 log N(E u; m, s) - Var(u) / (2 s^2); elsewhere it is estimated at the draw. Source: Kucukelbir et al. 2017 (ADVI), JMLR
 18(14).
 """
@@ -34,11 +35,19 @@ GUIDES = ("normal", "lowrank", "delta")
 
 @dataclasses.dataclass(frozen=True)
 class LatentSite:
-    """A latent site: shapes of its value and its unconstrained value, the map between them (None: the identity)."""
+    """One latent site.
+
+    Attributes:
+        shape: Shape of its value.
+        unconstrained_shape: Shape of its unconstrained value.
+        bijector: The map between them; None is the identity.
+        plain: Its prior is a fixed distribution, which depends on no other site.
+    """
 
     shape: tuple[int, ...]
     unconstrained_shape: tuple[int, ...]
     bijector: Bijector | None
+    plain: bool
 
 
 class Guide(Protocol):
@@ -244,26 +253,39 @@ def latent_sites(
         model: The model; only its priors are run, on no data.
         known: Values of loc, log_scale, logits and the readout. A site in natural space is found under its twin:
             `scale` as exp of `log_scale`, `weights` as the softmax of `logits`.
-        seed: Seed for sites that are not known (hyper-parameters), which start at the median of 15 prior draws.
+        seed: Seed for sites whose value is not known, or lies outside their support: they start at the median of 15
+            prior draws.
 
     Returns:
         Site by name, and start value by name.
     """
     values = {name: backend.array(value) for name, value in (dict(known) | natural_values(known)).items()}
+    plain = model.plain_sites()
+    given = {name: value for name, value in values.items() if name in plain}  # a callable may sample another shape
     like = backend.array(np.zeros(()))
     with backend.inference.seeded(seed):
-        trace = backend.trace(model.parameters, values, backend, like)
-        unknown = [name for name in trace if name not in values]
-        draws = [backend.trace(model.parameters, values, backend, like) for _ in range(14)] if unknown else []
-    sites, start = {}, {}
+        trace = backend.trace(model.parameters, given, backend, like)
+        start = {
+            n: values[n] for n, site in trace.items() if n in values and _fits(backend, site.distribution, values[n])
+        }
+        draws = (
+            [backend.trace(model.parameters, {}, backend, like) for _ in range(15)] if len(start) < len(trace) else []
+        )
+    sites, unconstrained = {}, {}
     for name, site in trace.items():
-        value = site.value
-        if name in unknown:
-            value = backend.array(np.median([np.asarray(t[name].value) for t in (trace, *draws)], axis=0))
+        if name not in start:
+            start[name] = backend.array(np.median([np.asarray(draw[name].value) for draw in draws], axis=0))
         bijector = backend.bijector(site.distribution)
-        start[name] = np.asarray(value if bijector is None else bijector.unconstrain(value), dtype=np.float64)
-        sites[name] = LatentSite(tuple(np.shape(value)), start[name].shape, bijector)
-    return sites, start
+        u = start[name] if bijector is None else bijector.unconstrain(start[name])
+        unconstrained[name] = np.asarray(u, dtype=np.float64)
+        sites[name] = LatentSite(tuple(np.shape(start[name])), unconstrained[name].shape, bijector, name in plain)
+    return sites, unconstrained
+
+
+def _fits(backend: Backend, distribution: Any, value: Array) -> bool:
+    """Whether a value has the shape of a site and lies in its support."""
+    shape = tuple(distribution.batch_shape) + tuple(distribution.event_shape)
+    return tuple(np.shape(value)) == shape and backend.in_support(distribution, value)
 
 
 def natural_values(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -319,14 +341,16 @@ def negative_elbo(
     values, log_dets = constrain(guide.sites, guide.draw(params, noise))
     moments = guide.moments(params)
     trace = backend.trace(model, values, x, y, data_size=data_size, train=True)
-    is_point = isinstance(guide, DeltaGuide)
+    is_point, is_correlated = isinstance(guide, DeltaGuide), isinstance(guide, LowRankGuide)
     log_likelihood, kl = 0.0, -guide.entropy(params)
     for name, site in trace.items():
         if site.observed:
             log_likelihood = log_likelihood + site.scale * site.distribution.log_prob(site.value).sum()
             continue
         normal = backend.normal_parameters(site.distribution)
-        if normal is not None and guide.sites[name].bijector is None:
+        latent = guide.sites[name]
+        # Given a draw of other sites, the moments of a correlated guide are not the marginal ones.
+        if normal is not None and latent.bijector is None and (latent.plain or not is_correlated):
             mean, variance = moments[name]
             expected = normal_log_prob(backend.ops, mean, *normal) - 0.5 * variance / normal[1] ** 2
             kl = kl - expected.sum()

@@ -110,7 +110,8 @@ class Fit:
 
         Args:
             num_draws: Draws S per chain; None is 500, one for "map", and all that were kept for "nuts".
-            derived: Add `scale` and `weights` of every layer where `log_scale` and `logits` are sampled.
+            derived: Add `scale` and `weights` of every layer where `log_scale` and `logits` are sampled (not by a
+                callable).
             seed: Seed of draws from a guide; None is the seed of the fit.
 
         Returns:
@@ -118,7 +119,7 @@ class Fit:
         """
         draws = self._draws(range(self._count_draws(num_draws)), seed)[0]
         if derived:
-            draws |= natural_values(draws)
+            draws |= self._derived(draws)
         return draws
 
     def log_q(self, num_draws: int | None = None, *, seed: int | None = None) -> np.ndarray:
@@ -221,7 +222,7 @@ class Fit:
             draws = self._backend.inference.prior_draws(self.model, num_draws, base)
             outputs = self._backend.inference.outputs(self.model, draws, network_x, self.model.rows_at_once)
         if derived:
-            draws |= natural_values(draws)
+            draws |= self._derived(draws)
         draws["y"] = self._targets(outputs, seed)
         return {name: value[None] for name, value in draws.items()}
 
@@ -241,6 +242,11 @@ class Fit:
 
     def _settings(self) -> Any:
         return self._backend.settings(dtype=self.dtype, device=self.device)
+
+    def _derived(self, draws: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """`scale` and `weights` by site; not where a callable prior gives a site a meaning of its own."""
+        plain = self.model.plain_sites()
+        return natural_values({name: value for name, value in draws.items() if name in plain})
 
     def _pointwise(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Log likelihood in the units of the likelihood, `(C, S, B)`, chain by chain in float64."""

@@ -37,7 +37,7 @@ class ClassPrediction:
 
     def log_density(self, y: np.ndarray) -> np.ndarray:
         """log p(y | x, data) in nats of class codes y `(B,)`: `(B,)`."""
-        return NUMPY.log(np.take_along_axis(self.probs, np.asarray(y)[:, None], axis=-1)[:, 0])
+        return NUMPY.log(np.take_along_axis(self.probs, checks.labels(y, *self.probs.shape)[:, None], axis=-1)[:, 0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,12 +84,12 @@ class RegressionPrediction:
 
     def log_density(self, y: np.ndarray) -> np.ndarray:
         """log p(y | x, data) in nats per unit of y, for y `(B,)`: `(B,)`."""
-        return neuron.log_prob(NUMPY, np.asarray(y, dtype=np.float64), *self._mixture)
+        return neuron.log_prob(NUMPY, checks.targets(y, len(self._mixture[0])), *self._mixture)
 
     def cdf(self, y: np.ndarray) -> np.ndarray:
         """p(Y <= y | x, data) for y `(B,)`: `(B,)`; the probability integral transform of an observed y."""
         with self.backend.settings(dtype="float64", device="cpu"):
-            arrays = [self.backend.array(a) for a in (np.asarray(y, dtype=np.float64), *self._mixture)]
+            arrays = [self.backend.array(a) for a in (checks.targets(y, len(self._mixture[0])), *self._mixture)]
             return np.asarray(neuron.cdf(self.backend.ops, *arrays))
 
     def quantile(self, q: float | np.ndarray) -> np.ndarray:

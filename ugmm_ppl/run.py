@@ -18,6 +18,7 @@ import numpy as np
 
 import ugmm_ppl as up
 from ugmm_ppl import checks
+from ugmm_ppl.backend import require
 
 MAX_EXPORT = 2e7
 """Entries of the posterior that are exported: parameters x draws."""
@@ -54,7 +55,12 @@ def run_fit(
         settings["num_draws" if settings.get("method") == "nuts" else "num_steps"] = steps
     valid = [p.name for p in inspect.signature(up.fit).parameters.values() if p.kind is p.KEYWORD_ONLY]
     checks.names(f"setting in {model_file}", settings, valid)
-    data = module.data()
+    for package, extra in (("arviz", "arviz"), ("matplotlib", "cli")):
+        require(package, extra)  # before training, not after it
+    try:
+        data = module.data()
+    except Exception as error:
+        raise ValueError(f"data() in {model_file} fails: {type(error).__name__}: {error}") from error
     if not isinstance(data, up.Data):
         raise TypeError(f"data() in {model_file} must return up.Data(x, y, ...); got {type(data).__name__}.")
     out.mkdir(parents=True, exist_ok=True)

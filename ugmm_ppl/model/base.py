@@ -94,6 +94,17 @@ class NetworkModel(abc.ABC):
                 values[f"readout.{role}"] = priors.draw(backend, prior, f"readout.{role}", shapes[role], like)
         return values
 
+    def plain_sites(self) -> set[str]:
+        """Sites of the parameters whose prior is a described distribution, not a callable."""
+        priors_of = {
+            f"layers.{i}.{role}": prior
+            for i, _ in enumerate(self.network.layers(self.num_outputs))
+            for role, prior in self.prior.layer(i, tied=self.network.tied).items()
+        }
+        if self.network.readout == "linear":
+            priors_of |= {f"readout.{r}": prior for r, prior in self.prior.linear(self.network.sizes[-1]).items()}
+        return {name for name, prior in priors_of.items() if isinstance(prior, priors.Distribution)}
+
     def outputs(self, backend: Backend, x: Array, *, train: bool = False) -> Array:
         """Sample the parameters from their prior and run the network: `(..., B, K)` to `(..., B, O)`."""
         values = self.parameters(backend, x)

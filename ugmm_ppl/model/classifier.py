@@ -69,7 +69,7 @@ class Classifier(NetworkModel):
 
     def prediction(self, outputs: np.ndarray, units: Standardizer | None, backend: Backend) -> ClassPrediction:
         """Class probabilities."""
-        return ClassPrediction(np.exp(log_normalize(NUMPY, outputs)))
+        return ClassPrediction(np.exp(log_normalize(NUMPY, outputs.astype(np.float64))))
 
     def output_names(self, class_names: list[str] | None) -> list[str]:
         """The classes."""

@@ -112,6 +112,10 @@ class NumpyroBackend:
             return None
         return JaxBijector(biject_to(distribution.support))
 
+    def in_support(self, distribution: Any, value: Array) -> bool:
+        """Whether all of a value lies in the support."""
+        return bool(distribution.support(value).all())
+
     def trace(
         self, model: Callable[..., Any], values: Mapping[str, Array], *args: Any, **kwargs: Any
     ) -> dict[str, Site]:

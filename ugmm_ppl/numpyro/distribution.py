@@ -51,7 +51,7 @@ class UnivariateGaussianMixture(Distribution):
         validate = bool(self._validate_args if validate_args is None else validate_args)  # type: ignore[has-type]
         concrete = not any(isinstance(a, jax.core.Tracer) for a in (loc, scale, logits, probs))
         checks.mixture_parameters(loc, scale, logits, probs, values=validate and concrete)
-        dtype = jnp.result_type(float, *(a for a in (loc, scale, logits, probs) if a is not None))
+        dtype = jnp.result_type(float, *(jnp.asarray(a) for a in (loc, scale, logits, probs) if a is not None))
         self.loc, self.scale, weights = jnp.broadcast_arrays(
             *(jnp.asarray(a, dtype) for a in (loc, scale, logits if probs is None else probs))
         )

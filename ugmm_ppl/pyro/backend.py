@@ -116,6 +116,10 @@ class PyroBackend:
             return None
         return TorchBijector(torch.distributions.biject_to(distribution.support))
 
+    def in_support(self, distribution: Any, value: Tensor) -> bool:
+        """Whether all of a value lies in the support."""
+        return bool(distribution.support.check(value).all())
+
     def trace(
         self, model: Callable[..., Any], values: Mapping[str, Tensor], *args: Any, **kwargs: Any
     ) -> dict[str, Site]:
@@ -133,7 +137,7 @@ class PyroBackend:
         before, target = torch.get_default_dtype(), self.device(device)
         torch.set_default_dtype(getattr(torch, dtype))
         try:
-            with torch.device(target) if target.type != "cpu" else contextlib.nullcontext():
+            with contextlib.nullcontext() if target == torch.get_default_device() else torch.device(target):
                 yield
         finally:
             torch.set_default_dtype(before)

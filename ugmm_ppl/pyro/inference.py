@@ -149,7 +149,8 @@ def nuts(
         with seeded(seed + c):
             sampler.run(x, y)
         chains.append({name: _numpy(value) for name, value in sampler.get_samples().items()})
-        diverging[c, sampler.diagnostics()["divergences"]["chain 0"]] = True
+        # not `sampler.diagnostics()`, which also computes R-hat and fails for a few draws
+        diverging[c, sampler._diagnostics[0]["divergences"]] = True
     return NutsDraws(_stack(chains), {"diverging": diverging})
 
 

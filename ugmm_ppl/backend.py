@@ -146,7 +146,7 @@ class Inference(Protocol):
         num_draws: int,
         max_tree_depth: int,
         seed: int,
-        progress: bool,
+        progress: Progress,
     ) -> NutsDraws:
         """Draw from the posterior by the no-U-turn sampler, one chain per start.
 
@@ -159,10 +159,13 @@ class Inference(Protocol):
             num_draws: Draws kept per chain.
             max_tree_depth: At most 2^max_tree_depth - 1 leapfrog steps per draw.
             seed: Seed.
-            progress: Show a progress bar.
+            progress: Told the divergent draws of every block of steps.
 
         Returns:
-            Values `(C, S, ...)` by site and per-draw statistics `(C, S)`.
+            Values `(C, S, ...)` by site and per-draw statistics `(C, S)`; fewer draws if the user interrupts.
+
+        Raises:
+            KeyboardInterrupt: The user interrupts before there is a draw of every chain.
         """
 
     def guide_draws(

@@ -127,11 +127,12 @@ def _sample(fit: Fit, num_chains: int, progress: bool, **settings: int) -> None:
     """Run NUTS, one chain per start."""
     backend, (x, y) = load_backend(fit.backend), fit.network_data()
     starts = [_start(fit, x, fit.seed + chain) for chain in range(num_chains)]
-    drawn = backend.inference.nuts(
-        functools.partial(fit.model, backend), (x, y), starts, data_size=len(x) / fit.temperature, seed=fit.seed,
-        progress=progress, **settings,
-    )  # fmt: skip
-    fit.state, fit.stats = [drawn.values], drawn.stats
+    with Progress(settings["num_warmup"] + settings["num_draws"], f"nuts, {num_chains} chains", show=progress) as bar:
+        drawn = backend.inference.nuts(
+            functools.partial(fit.model, backend), (x, y), starts, data_size=len(x) / fit.temperature, seed=fit.seed,
+            progress=bar, **settings,
+        )  # fmt: skip
+    fit.state, fit.stats, fit.interrupted = [drawn.values], drawn.stats, drawn.interrupted
 
 
 def _train(fit: Fit, num_restarts: int, progress: bool, rates: np.ndarray, *, batch_size: int) -> None:

@@ -1,4 +1,4 @@
-"""The progress bar of training: step, speed and loss."""
+"""The progress bar of training: step, speed, and the loss or what else there is to watch."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Progress:
         if total % size:
             yield total % size
 
-    def update(self, steps: int, loss: float) -> None:
-        """Tell that steps were done, with their mean loss in nats."""
-        self._bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
+    def update(self, steps: int, **watched: float) -> None:
+        """Tell that steps were done, and what to show beside the bar: `loss=` in nats, `diverging=` draws."""
+        self._bar.set_postfix({name: f"{value:.4g}" for name, value in watched.items()}, refresh=False)
         self._bar.update(steps)
 
     def __enter__(self) -> Progress:

@@ -76,7 +76,8 @@ def run_fit(
     fit.save(out / "fit.npz")  # first of all: nothing that comes later can lose it
     metrics = write_results(fit, data, out, seconds)
     if fit.interrupted:
-        say(f"interrupted after {int(np.isfinite(fit.losses[-1]).sum())} steps; the results are of what was reached")
+        reached = " ".join(f"{count} {what}" for what, count in _reached(fit).items())
+        say(f"interrupted after {reached}; the results are of what was reached")
     if failure:
         raise failure
     return metrics
@@ -100,7 +101,7 @@ def write_results(fit: up.Fit, data: up.Data, out: Path, seconds: float) -> dict
         "test" if held_out else "train": evaluate(prediction, y),
         "rows": {"train": len(data.x), "test": len(x) if held_out else 0},
         "parameters": parameters, "seconds": round(seconds, 2), "backend": fit.backend, "method": fit.method,
-        "steps": int(np.isfinite(fit.losses).sum()), "interrupted": fit.interrupted, "version": up.__version__,
+        **_reached(fit), "interrupted": fit.interrupted, "version": up.__version__,
     }  # fmt: skip
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     tree = fit.to_arviz(num_draws=draws, num_prior_draws=int(np.clip(limit, 10, 100)), derived=True)
@@ -109,6 +110,13 @@ def write_results(fit: up.Fit, data: up.Data, out: Path, seconds: float) -> dict
     partial.replace(target)
     write_plots(fit, tree, prediction, y, fit.sample_predictive(x, num_draws=draws), out)
     return metrics
+
+
+def _reached(fit: up.Fit) -> dict[str, int]:
+    """Draws per chain of "nuts", steps of all restarts otherwise."""
+    if fit.method == "nuts":
+        return {"draws": fit.stats["diverging"].shape[1]}
+    return {"steps": int(np.isfinite(fit.losses).sum())}
 
 
 def run_predict(run_dir: Path, data: Path, out: Path | None) -> None:

@@ -28,10 +28,17 @@ class Minimum:
 
 @dataclasses.dataclass(frozen=True)
 class NutsDraws:
-    """Draws of a sampler: values `(C, S, ...)` by site, and statistics `(C, S)` by name."""
+    """Draws of a sampler.
+
+    Attributes:
+        values: Values `(C, S, ...)` by site.
+        stats: Statistics `(C, S)` by name.
+        interrupted: The user stopped it; S is what every chain had reached.
+    """
 
     values: dict[str, np.ndarray]
     stats: dict[str, np.ndarray]
+    interrupted: bool = False
 
 
 def learning_rates(num_steps: int, peak: float) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpyro
 import optax
 from jax import Array
 from numpyro import handlers
-from numpyro.infer import MCMC, NUTS
+from numpyro.infer import NUTS
 
 from ugmm_ppl.progress import Progress
 from ugmm_ppl.training import Minimum, NutsDraws
@@ -61,7 +61,7 @@ def minimise(
                 return Minimum(_numpy(params), np.concatenate([*losses, found[:bad]]), failed=(done + bad, grads))
             losses.append(np.asarray(found))
             done += size
-            progress.update(size, float(found.mean()))
+            progress.update(size, loss=float(found.mean()))
     except KeyboardInterrupt:
         return Minimum(_numpy(params), np.concatenate(losses), interrupted=True)
     return Minimum(_numpy(params), np.concatenate(losses))
@@ -179,27 +179,59 @@ def nuts(
     num_draws: int,
     max_tree_depth: int,
     seed: int,
-    progress: bool,
+    progress: Progress,
 ) -> NutsDraws:
-    """Draw by NUTS, all chains at once; arguments as in `ugmm_ppl.backend.Inference`."""
+    """Draw by NUTS, all chains at once, in compiled blocks; arguments as in `ugmm_ppl.backend.Inference`."""
     x, y = (jnp.asarray(a) for a in data)
-    chains = len(starts)
-    sampler = MCMC(
-        NUTS(lambda x, y: model(x, y, data_size=data_size), max_tree_depth=max_tree_depth),
-        num_warmup=num_warmup,
-        num_samples=num_draws,
-        num_chains=chains,
-        chain_method="vectorized",
-        progress_bar=progress,
-    )
+    kernel = NUTS(lambda x, y: model(x, y, data_size=data_size), max_tree_depth=max_tree_depth)
+    keys = jax.random.split(jax.random.key(seed), len(starts))
     init = {name: jnp.asarray(np.stack([start[name] for start in starts])) for name in starts[0]}
-    if chains == 1:
-        init = {name: value[0] for name, value in init.items()}
-    sampler.run(jax.random.key(seed), x, y, init_params=init, extra_fields=("diverging",))
+    state = kernel.init(keys, num_warmup, init, model_args=(x, y))
+    warmup, drawing = list(progress.blocks(num_warmup)), list(progress.blocks(num_draws))
+    block = _compiled_nuts(kernel, max(warmup + drawing))
+    blocks: list[tuple[dict[str, np.ndarray], np.ndarray]] = []
+    interrupted = False
+    try:
+        for size in warmup:
+            state, _ = block(state, size, x, y)
+            jax.block_until_ready(state)
+            progress.update(size)
+        for size in drawing:
+            state, (values, diverging) = block(state, size, x, y)
+            blocks.append(
+                ({name: np.asarray(z)[:, :size] for name, z in values.items()}, np.asarray(diverging)[:, :size])
+            )
+            progress.update(size, diverging=sum(bad.sum() for _, bad in blocks))
+    except KeyboardInterrupt:
+        if not blocks:
+            raise
+        interrupted = True
     return NutsDraws(
-        {name: np.asarray(value) for name, value in sampler.get_samples(group_by_chain=True).items()},
-        {"diverging": np.asarray(sampler.get_extra_fields(group_by_chain=True)["diverging"])},
+        {name: np.concatenate([values[name] for values, _ in blocks], 1) for name in starts[0]},
+        {"diverging": np.concatenate([bad for _, bad in blocks], 1)},
+        interrupted,
     )
+
+
+def _compiled_nuts(kernel: NUTS, room: int) -> Callable[..., Any]:
+    """Up to `room` draws of every chain: (last state, (values `(C, room, ...)` by site, diverging `(C, room)`))."""
+
+    @jax.jit
+    def block(state: Any, size: int, x: Array, y: Array) -> Any:
+        constrain = jax.vmap(kernel.postprocess_fn((x, y), {}))
+
+        def step(i: Array, carry: Any) -> Any:
+            state, kept = carry
+            state = kernel.sample(state, (x, y), {})
+            return state, jax.tree.map(lambda all_, one: all_.at[:, i].set(one), kept, (state.z, state.diverging))
+
+        empty = jax.tree.map(
+            lambda one: jnp.zeros((len(one), room, *one.shape[1:]), one.dtype), (state.z, state.diverging)
+        )
+        state, (z, diverging) = jax.lax.fori_loop(0, size, step, (state, empty))
+        return state, (jax.vmap(constrain, 1, 1)(z), diverging)
+
+    return block
 
 
 def _normals(key: Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:

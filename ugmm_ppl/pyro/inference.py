@@ -11,7 +11,7 @@ import numpy as np
 import pyro
 import torch
 from pyro import poutine
-from pyro.infer import MCMC, NUTS
+from pyro.infer import NUTS
 from torch import Tensor
 
 from ugmm_ppl.progress import Progress
@@ -60,7 +60,7 @@ def minimise(
                     optimiser.param_groups[0]["lr"] = float(learning_rates[len(losses)])
                     optimiser.step()
                     losses.append(loss.item())
-                progress.update(size, float(np.mean(losses[-size:])))
+                progress.update(size, loss=float(np.mean(losses[-size:])))
         except KeyboardInterrupt:
             return Minimum(_values(params), np.array(losses), interrupted=True)
     return Minimum(_values(params), np.array(losses))
@@ -131,27 +131,42 @@ def nuts(
     num_draws: int,
     max_tree_depth: int,
     seed: int,
-    progress: bool,
+    progress: Progress,
 ) -> NutsDraws:
-    """Draw by NUTS, one chain after the other; arguments as in `ugmm_ppl.backend.Inference`."""
+    """Draw by NUTS, a draw of every chain in turn; arguments as in `ugmm_ppl.backend.Inference`."""
     x, y = (_tensor(a) for a in data)
-    chains, diverging = [], np.zeros((len(starts), num_draws), dtype=bool)
-    for c, start in enumerate(starts):
-        kernel = NUTS(lambda x, y: model(x, y, data_size=data_size), max_tree_depth=max_tree_depth)
-        sampler = MCMC(
-            kernel,
-            num_samples=num_draws,
-            warmup_steps=num_warmup,
-            initial_params={name: _tensor(value) for name, value in start.items()},
-            disable_progbar=not progress,
-            disable_validation=True,
-        )
-        with seeded(seed + c):
-            sampler.run(x, y)
-        chains.append({name: _numpy(value) for name, value in sampler.get_samples().items()})
-        # not `sampler.diagnostics()`, which also computes R-hat and fails for a few draws
-        diverging[c, sampler._diagnostics[0]["divergences"]] = True
-    return NutsDraws(_stack(chains), {"diverging": diverging})
+    chains = []
+    draws: list[dict[str, Tensor]] = []  # of all chains, (C, ...) by site
+    interrupted = False
+    with seeded(seed), pyro.validation_enabled(False):
+        for start in starts:
+            kernel = NUTS(lambda x, y: model(x, y, data_size=data_size), max_tree_depth=max_tree_depth)
+            kernel.initial_params = {name: _tensor(value) for name, value in start.items()}
+            kernel.setup(num_warmup, x, y)
+            chains.append(kernel)
+        try:
+            states = [kernel.initial_params for kernel in chains]
+            for _ in range(num_warmup):
+                states = [kernel.sample(state) for kernel, state in zip(chains, states, strict=True)]
+                progress.update(1)
+            for _ in range(num_draws):
+                states = [kernel.sample(state) for kernel, state in zip(chains, states, strict=True)]
+                draws.append({name: torch.stack([state[name] for state in states]) for name in starts[0]})
+                progress.update(1, diverging=sum(len(kernel.diagnostics()["divergences"]) for kernel in chains))
+        except KeyboardInterrupt:
+            if not draws:
+                raise
+            interrupted = True
+    transforms = chains[0].transforms
+    values = {name: torch.stack([draw[name] for draw in draws], 1) for name in starts[0]}
+    diverging = np.zeros((len(chains), num_draws), dtype=bool)
+    for chain, kernel in zip(diverging, chains, strict=True):
+        chain[kernel.diagnostics()["divergences"]] = True
+    return NutsDraws(
+        {name: _numpy(transforms[name].inv(z) if name in transforms else z) for name, z in values.items()},
+        {"diverging": diverging[:, : len(draws)]},
+        interrupted,
+    )
 
 
 def _normals(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:

@@ -4,12 +4,14 @@ import contextlib
 import difflib
 import math
 import warnings
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from ugmm_ppl.ops import Array
+
+Shape: TypeAlias = Sequence[int]
 
 
 class MissingExtraError(ImportError):
@@ -308,3 +310,49 @@ def last_axis(x: Array, features: int) -> None:
             f"the layer needs inputs of shape (..., {features}), its in_features; got shape {shape}. "
             "Give the layer the width of its inputs, or the inputs that width."
         )
+
+
+def activation_shapes(x: Shape, loc: Shape, scale: Shape, log_weights: Shape) -> None:
+    """Check the shapes of the arguments of equation (2)."""
+    told = f"got x {tuple(x)}, loc {tuple(loc)}, scale {tuple(scale)}, log_weights {tuple(log_weights)}"
+    if len(x) < 1:
+        raise ValueError(f"x must have shape (..., K); {told}.")
+    for name, shape in {"scale": scale, "log_weights": log_weights, "loc": loc}.items():
+        if len(shape) < 2:
+            raise ValueError(f"{name} must have shape (..., J, K), neurons by inputs; {told}.")
+    try:
+        own = np.broadcast_shapes(tuple(loc[-2:]), tuple(scale[-2:]), tuple(log_weights[-2:]))
+    except ValueError:
+        raise ValueError(f"loc, scale and log_weights must agree in (J, K), their last two axes; {told}.") from None
+    if x[-1] != own[1] and 1 not in (x[-1], own[1]):
+        raise ValueError(f"x must have {own[1]} inputs, as the parameters have, in its last axis; {told}.")
+    if own[1] < 1 or x[-1] < 1:
+        raise ValueError(f"a neuron needs at least one input, K >= 1; {told}.")
+    try:
+        np.broadcast_shapes(tuple(x[:-1]), tuple(loc[:-2]), tuple(scale[:-2]), tuple(log_weights[:-2]))
+    except ValueError:
+        raise ValueError(
+            f"the leading axes of x (before K) and of the parameters (before J, K) must broadcast; {told}."
+        ) from None
+
+
+def floating(what: str, dtype: str, is_floating: bool) -> None:
+    """Check that a computation is asked for in floating-point numbers."""
+    if not is_floating:
+        raise TypeError(f"{what} needs floating-point arrays, float32 or float64; got {dtype}. Convert them first.")
+
+
+def no_kernel(problem: str) -> RuntimeError:
+    """UGMM_PPL_KERNEL=native, and it cannot run."""
+    return RuntimeError(
+        f"UGMM_PPL_KERNEL=native asks for the native kernel, which cannot run: {problem}. "
+        "Mend that, or set UGMM_PPL_KERNEL=auto."
+    )
+
+
+def slow_kernel(problem: str) -> str:
+    """The words of the warning that the native kernel is not there."""
+    return (
+        f"the native kernel is not used: {problem}. A slower one in pure Python takes its place. To build it, install "
+        "a C++ compiler (GCC or Clang), then ugmm-ppl again; UGMM_PPL_KERNEL=chunked turns this warning off."
+    )

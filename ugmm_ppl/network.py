@@ -192,7 +192,7 @@ def neuron_parameters(ops: Ops, values: Mapping[str, Array], keep: Array | None 
 
 def layer_activation(ops: Ops, values: Mapping[str, Array], x: Array, keep: Array | None = None) -> Array:
     """Activations of one layer, equation (2): `(..., K)` to `(..., J)`."""
-    return neuron.activation(ops, x, *neuron_parameters(ops, values, keep))
+    return ops.activation(x, *neuron_parameters(ops, values, keep))
 
 
 def survivors(ops: Ops, uniform: Array, rate: float) -> Array:

@@ -48,6 +48,9 @@ class Ops(Protocol):
     def matvec(self, matrix: Array, vector: Array, /) -> Array:
         """`(..., O, J)` times `(..., J)` to `(..., O)`; leading axes broadcast."""
 
+    def activation(self, x: Array, loc: Array, scale: Array, log_weights: Array, /) -> Array:
+        """`ugmm_ppl.neuron.activation`, by the fastest kernel there is for these arrays (`ugmm_ppl.kernels`)."""
+
 
 class NumpyOps:
     """`Ops` for NumPy arrays."""
@@ -90,6 +93,13 @@ class NumpyOps:
     def matvec(matrix: Array, vector: Array) -> Array:
         """Matrix times vector over leading axes."""
         return np.einsum("...oj,...j->...o", matrix, vector)
+
+    @staticmethod
+    def activation(x: Array, loc: Array, scale: Array, log_weights: Array) -> Array:
+        """Equation (2) by its definition."""
+        from ugmm_ppl import neuron  # which is written in terms of this file
+
+        return neuron.activation(NUMPY, x, loc, scale, log_weights)
 
 
 NUMPY: Ops = NumpyOps()

@@ -46,5 +46,12 @@ class JaxOps:
         """Matrix times vector over leading axes."""
         return jnp.einsum("...oj,...j->...o", matrix, vector)
 
+    @staticmethod
+    def activation(x: Array, loc: Array | float, scale: Array, log_weights: Array) -> Array:
+        """Equation (2) by the fastest kernel."""
+        from ugmm_ppl.kernels import for_jax  # which falls back on the operations of this class
+
+        return for_jax.activation(x, loc, scale, log_weights)
+
 
 OPS: Ops = JaxOps()

@@ -49,5 +49,12 @@ class TorchOps:
             return vector @ matrix.T
         return torch.einsum("...oj,...j->...o", matrix, vector)
 
+    @staticmethod
+    def activation(x: Tensor, loc: Tensor | float, scale: Tensor, log_weights: Tensor) -> Tensor:
+        """Equation (2) by the fastest kernel."""
+        from ugmm_ppl.kernels import for_torch  # which falls back on the operations of this class
+
+        return for_torch.activation(x, loc, scale, log_weights)
+
 
 OPS: Ops = TorchOps()

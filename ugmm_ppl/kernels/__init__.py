@@ -1,0 +1,15 @@
+"""Fast implementations of equation (2) and its gradient; the definition is `ugmm_ppl.neuron.activation`.
+
+Three of them, with one signature and one result:
+
+- "native": the fused C++ kernel of `cpu.cpp`, on the CPU, float32 and float64. Extra memory O(B K + J K + B J).
+- "chunked": the formula of `neuron.py` on a few rows at a time, recomputed in the backward pass. Any device and dtype.
+- "reference": the formula of `neuron.py` on everything at once, with temporaries of B x J x K.
+
+The environment variable `UGMM_PPL_KERNEL` chooses: "auto" (default: "native" where it can run, "chunked" elsewhere),
+"native" (an error where it cannot run), "chunked" or "reference". `info` tells what is in use.
+"""
+
+from ugmm_ppl.kernels.library import Info, info
+
+__all__ = ["Info", "info"]

@@ -1,0 +1,194 @@
+"""Equation (2) on JAX arrays by the fastest kernel: dispatch, the native kernel by `jax.ffi`, chunks.
+
+Derivatives: `activation` has a JVP rule, so forward mode works, by the reference formula. The tangent is a primitive of
+its own, linear in the tangents; its transpose, which is what reverse mode runs, is the native backward kernel. Second
+derivatives go through the reference formula.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from ugmm_ppl import checks, neuron
+from ugmm_ppl.kernels import library
+from ugmm_ppl.numpyro.ops import OPS
+
+CHUNK_ELEMENTS = 2**18
+"""Entries of a chunk's temporary: one MiB in float32, which stays in the cache."""
+
+
+def activation(x: Array, loc: Array | float, scale: Array, log_weights: Array) -> Array:
+    """Equation (2): arguments, result and errors as `neuron.activation`; shapes `(..., K)` and `(..., J, K)`."""
+    arguments = _common(x, loc, scale, log_weights)
+    kernel = library.choose("cpu", str(arguments[0].dtype))
+    if kernel == "reference":
+        return _reference(*arguments)
+    return _native_on_cpu(*arguments) if kernel == "native" else _chunked(*arguments)
+
+
+def _common(x: Array, loc: Array | float, scale: Array, log_weights: Array) -> tuple[Array, ...]:
+    """The arguments as arrays of one dtype and with as many leading axes, the parameters of one `(J, K)`."""
+    loc = jnp.full(jnp.shape(scale)[-2:], loc) if isinstance(loc, float) else loc
+    checks.activation_shapes(*(jnp.shape(a) for a in (x, loc, scale, log_weights)))
+    dtype = jnp.result_type(x, loc, scale, log_weights)
+    checks.floating("activation", str(dtype), jnp.issubdtype(dtype, jnp.floating))
+    x, *parameters = (jnp.asarray(a, dtype) for a in (x, loc, scale, log_weights))
+    own = jnp.broadcast_shapes(*(p.shape[-2:] for p in parameters), (1, x.shape[-1]))
+    depth = max(x.ndim - 1, *(p.ndim - 2 for p in parameters))
+
+    def shaped(a: Array, tail: tuple[int, ...]) -> Array:
+        leading = a.shape[: a.ndim - len(tail)]
+        return jnp.broadcast_to(a, (*leading, *tail)).reshape(*[1] * (depth - len(leading)), *leading, *tail)
+
+    return _equally_varying(shaped(x, own[1:]), *(shaped(p, own) for p in parameters))
+
+
+def _equally_varying(*arrays: Array) -> tuple[Array, ...]:
+    """Inside `shard_map`, mark every array as varying over the mesh axes over which any of them does."""
+    axes = frozenset().union(*(_manual(a).varying for a in arrays))
+    return tuple(
+        jax.lax.pcast(a, tuple(missing), to="varying") if (missing := axes - _manual(a).varying) else a for a in arrays
+    )
+
+
+def _manual(a: Array) -> Any:
+    """How an array varies over the mesh axes of a surrounding `shard_map`."""
+    return jax.typeof(a).manual_axis_type
+
+
+def _result(shape: tuple[int, ...], like: Array) -> jax.ShapeDtypeStruct:
+    """What a native call gives back: like its arguments, it may live inside a `shard_map`."""
+    sharding = jax.sharding.NamedSharding(jax.typeof(like).sharding.mesh, jax.P(*[None] * len(shape)))
+    return jax.ShapeDtypeStruct(shape, like.dtype, sharding=sharding, manual_axis_type=_manual(like))
+
+
+def _reference(x: Array, loc: Array, scale: Array, log_weights: Array) -> Array:
+    return neuron.activation(OPS, x, loc, scale, log_weights)
+
+
+def _chunked(x: Array, loc: Array, scale: Array, log_weights: Array) -> Array:
+    """A few rows at a time; what the backward pass needs is computed again there."""
+    parameters = (loc, scale, log_weights)
+    rows = max(1, CHUNK_ELEMENTS // max(1, *(p.size for p in parameters)))
+    if x.ndim < 2 or x.shape[-2] <= rows or any(p.shape[-3] > 1 for p in parameters):
+        return _reference(x, *parameters)
+    count = math.ceil(x.shape[-2] / rows)
+    padding = [(0, 0)] * (x.ndim - 2) + [(0, count * rows - x.shape[-2]), (0, 0)]
+    chunks = jnp.pad(x, padding).reshape(*x.shape[:-2], count, rows, x.shape[-1])
+    part = jax.checkpoint(lambda chunk: _reference(chunk, *parameters))
+    found = jnp.moveaxis(jax.lax.map(part, jnp.moveaxis(chunks, -3, 0)), 0, -3)
+    return found.reshape(*found.shape[:-3], count * rows, found.shape[-1])[..., : x.shape[-2], :]
+
+
+# ------------------------------------------------------------------------------------------------ the native kernel
+
+
+@functools.cache
+def _register() -> None:
+    native = library.load()[0]
+    for name in ("forward", "backward"):
+        handler = jax.ffi.pycapsule(getattr(native, f"ugmm_xla_{name}"))
+        jax.ffi.register_ffi_target(f"ugmm_ppl_{name}", handler, platform="cpu")
+
+
+@jax.custom_jvp
+def _native_on_cpu(x: Array, loc: Array, scale: Array, log_weights: Array) -> Array:
+    """The native kernel where the computation runs on the CPU, chunks where it runs elsewhere."""
+    return jax.lax.platform_dependent(x, loc, scale, log_weights, cpu=_forward, default=_chunked)
+
+
+def _forward(x: Array, loc: Array, scale: Array, log_weights: Array) -> Array:
+    _register()
+    leading = jnp.broadcast_shapes(x.shape[:-1], *(p.shape[:-2] for p in (loc, scale, log_weights)))
+    call = jax.ffi.ffi_call("ugmm_ppl_forward", _result((*leading, scale.shape[-2]), x), vmap_method="expand_dims")
+    return call(x, loc, scale, log_weights)
+
+
+@_native_on_cpu.defjvp
+def _(primals: Sequence[Array], tangents: Sequence[Array]) -> tuple[Array, Array]:
+    out = _native_on_cpu(*primals)
+    return out, tangent_p.bind(*primals, out, *tangents)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _gradients(wanted: tuple[bool, ...], shapes: tuple[tuple[int, ...], ...], *arguments: Array) -> list[Array]:
+    """Gradients `shapes` of x, loc, scale, log_weights given them, the activations and the upstream gradient."""
+    upstream = arguments[-1]
+
+    def native(*arguments: Array) -> list[Array]:
+        _register()
+        results = [_result(shape if want else (0,), upstream) for shape, want in zip(shapes, wanted, strict=True)]
+        call = jax.ffi.ffi_call("ugmm_ppl_backward", results, vmap_method="expand_dims")
+        found = call(*arguments)
+        return [f if w else jnp.broadcast_to(f.sum(), s) for f, w, s in zip(found, wanted, shapes, strict=True)]
+
+    reference = functools.partial(_gradients_of_reference, wanted, shapes)
+    return jax.lax.platform_dependent(*arguments, cpu=native, default=reference)
+
+
+def _gradients_of_reference(
+    wanted: tuple[bool, ...], shapes: tuple[tuple[int, ...], ...], *arguments: Array
+) -> list[Array]:
+    *inputs, _, upstream = arguments
+    whole = [jnp.broadcast_to(a, shape) for a, shape in zip(inputs, shapes, strict=True)]
+    found = jax.vjp(_chunked, *whole)[1](upstream)
+    return [f if want else jnp.zeros_like(f) for f, want in zip(found, wanted, strict=True)]
+
+
+@_gradients.defjvp
+def _(wanted: Any, shapes: Any, primals: Sequence[Array], tangents: Sequence[Array]) -> tuple[Any, Any]:
+    reference = functools.partial(_gradients_of_reference, wanted, shapes)
+    return _gradients(wanted, shapes, *primals), jax.jvp(reference, tuple(primals), tuple(tangents))[1]
+
+
+def _tangent_of_reference(*arguments: Array) -> Array:
+    primals, _, tangents = arguments[:4], arguments[4], arguments[5:]
+    whole = tuple(jnp.broadcast_to(p, t.shape) for p, t in zip(primals, tangents, strict=True))
+    return jax.jvp(_reference, whole, tangents)[1]
+
+
+def _transpose(upstream: Any, *arguments: Any) -> list[Any]:
+    linear = arguments[5:]
+    wanted = tuple(ad.is_undefined_primal(t) for t in linear)
+    if type(upstream) is ad.Zero:
+        return [None] * 5 + [ad.Zero(t.aval) if want else None for t, want in zip(linear, wanted, strict=True)]
+    shapes = tuple(tuple(t.aval.shape) if want else tuple(t.shape) for t, want in zip(linear, wanted, strict=True))
+    found = _gradients(wanted, shapes, *arguments[:5], upstream)
+    return [None] * 5 + [f if want else None for f, want in zip(found, wanted, strict=True)]
+
+
+def _batch(arguments: Sequence[Array], dims: Sequence[Any]) -> tuple[Array, int]:
+    size = next(a.shape[d] for a, d in zip(arguments, dims, strict=True) if d is not None)
+    moved = [
+        jnp.expand_dims(a, 0) if d is None else jnp.moveaxis(a, d, 0) for a, d in zip(arguments, dims, strict=True)
+    ]
+    out = tangent_p.bind(*moved)
+    return jnp.broadcast_to(out, (size, *out.shape[1:])), 0
+
+
+def _abstract(*arguments: Any) -> Any:
+    leading = jnp.broadcast_shapes(
+        *(arguments[i].shape[:-1] for i in (0, 4, 5)), *(arguments[i].shape[:-2] for i in (1, 2, 3, 6, 7, 8))
+    )
+    return arguments[4].update(shape=(*leading, arguments[4].shape[-1]))
+
+
+tangent_p = Primitive("ugmm_activation_tangent")
+"""(x, loc, scale, log_weights, activations, four tangents) -> tangent of the activations."""
+tangent_p.def_impl(jax.jit(_tangent_of_reference))
+tangent_p.def_abstract_eval(_abstract)
+ad.primitive_transposes[tangent_p] = _transpose
+ad.primitive_jvps[tangent_p] = lambda primals, tangents: jax.jvp(
+    _tangent_of_reference, tuple(primals), tuple(map(ad.instantiate_zeros, tangents))
+)
+batching.primitive_batchers[tangent_p] = _batch
+mlir.register_lowering(tangent_p, mlir.lower_fun(_tangent_of_reference, multiple_results=False))

@@ -10,7 +10,8 @@ from tolerances import EXACT64, GRADIENT64, PARITY
 
 import ugmm_ppl as up
 from ugmm_ppl.backend import load_backend
-from ugmm_ppl.guide import latent_sites, make_guide, negative_elbo
+from ugmm_ppl.elbo import negative_elbo
+from ugmm_ppl.guide import latent_sites, make_guide
 
 PRIORS = {
     "default": up.Prior(),

@@ -10,7 +10,8 @@ import numpy as np
 from ugmm_ppl import checks
 from ugmm_ppl.backend import load_backend
 from ugmm_ppl.data import Standardizer, names_of, no_variance
-from ugmm_ppl.guide import GUIDES, latent_sites, negative_elbo
+from ugmm_ppl.elbo import negative_elbo
+from ugmm_ppl.guide import GUIDES, latent_sites
 from ugmm_ppl.model.base import NetworkModel
 from ugmm_ppl.posterior import Fit
 from ugmm_ppl.progress import Progress

@@ -1,23 +1,14 @@
-"""Variational families and the negative ELBO, written once for both backends.
+"""Variational families, written once for both backends.
 
-Every family lives in the unconstrained space u of all latent sites; a bijector per site maps it to the support. With
-q(u) Gaussian, data D of N rows, a mini-batch B of them, and temperature T, the loss of one step is
-
-    loss = -(N / |B|) sum_{i in B} log p(y_i | x_i, theta) + T KL(q || p),                               (ELBO at T = 1)
-
-    KL(q || p) = -H[q(u)] - sum_sites E_q[ log p(theta) + log |d theta / d u| ].
-
-The entropy H is closed, and so is the expectation where a site's prior is a Normal (a fixed one, if q is not
-factorised), E_q[log N(u; m, s)] =
-log N(E u; m, s) - Var(u) / (2 s^2); elsewhere it is estimated at the draw. Source: Kucukelbir et al. 2017 (ADVI), JMLR
-18(14).
+Every family lives in the unconstrained space u of all latent sites; a bijector per site maps it to the support.
+`ugmm_ppl.elbo` has the loss that is minimised over a family. Source: Kucukelbir et al. 2017 (ADVI), JMLR 18(14).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -308,55 +299,6 @@ def constrain(
         bijector = sites[name].bijector
         values[name], log_dets[name] = (u, 0.0) if bijector is None else bijector.constrain(u)
     return values, log_dets
-
-
-def negative_elbo(
-    backend: Backend,
-    model: Callable[..., Any],
-    guide: Any,
-    params: Mapping[str, Array],
-    noise: Mapping[str, Array],
-    x: Array,
-    y: Array,
-    *,
-    data_size: int,
-    temperature: float,
-) -> Array:
-    """The loss of one step, the equation at the head of this file.
-
-    Args:
-        backend: The backend.
-        model: Bound model, `model(x, y, data_size=, train=)`.
-        guide: A guide of this file.
-        params: Its parameters.
-        noise: Standard normal numbers of `guide.noise_shapes()`.
-        x: Inputs of the batch `(B, K)`.
-        y: Targets of the batch `(B,)`.
-        data_size: Rows N of the whole data set.
-        temperature: Factor T of the KL term; 1 is the ELBO.
-
-    Returns:
-        The loss in nats, a scalar.
-    """
-    values, log_dets = constrain(guide.sites, guide.draw(params, noise))
-    moments = guide.moments(params)
-    trace = backend.trace(model, values, x, y, data_size=data_size, train=True)
-    is_point, is_correlated = isinstance(guide, DeltaGuide), isinstance(guide, LowRankGuide)
-    log_likelihood, kl = 0.0, -guide.entropy(params)
-    for name, site in trace.items():
-        if site.observed:
-            log_likelihood = log_likelihood + site.scale * site.distribution.log_prob(site.value).sum()
-            continue
-        normal = backend.normal_parameters(site.distribution)
-        latent = guide.sites[name]
-        # Given a draw of other sites, the moments of a correlated guide are not the marginal ones.
-        if normal is not None and latent.bijector is None and (latent.plain or not is_correlated):
-            mean, variance = moments[name]
-            expected = normal_log_prob(backend.ops, mean, *normal) - 0.5 * variance / normal[1] ** 2
-            kl = kl - expected.sum()
-        else:
-            kl = kl - site.distribution.log_prob(site.value).sum() - (0.0 if is_point else log_dets[name])
-    return temperature * kl - log_likelihood
 
 
 def normal_log_prob(ops: Ops, value: Array, loc: Array, scale: Array) -> Array:

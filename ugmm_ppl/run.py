@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 import ugmm_ppl as up
-from ugmm_ppl import checks
+from ugmm_ppl import checks, kernels
 from ugmm_ppl.backend import require
 
 MAX_EXPORT = 2e7
 """Entries of the posterior that are exported: parameters x draws."""
 
-MAX_WORK = 5e10
+MAX_WORK = {"native": 1e12, "chunked": 5e10, "reference": 5e10}
 """Exponentials that the export may take for its draws, about two minutes: draws x rows x J K of the largest layer."""
 
 
@@ -94,7 +94,7 @@ def write_results(fit: up.Fit, data: up.Data, out: Path, seconds: float) -> dict
     y = fit.model.check_target(y, len(x))
     parameters = fit.num_parameters
     work = len(data.x) * fit.model.network.largest_layer(fit.model.num_outputs)
-    limit = min(MAX_EXPORT // parameters, MAX_WORK // work)
+    limit = min(MAX_EXPORT // parameters, MAX_WORK[kernels.info().kernel] // work)
     draws = int(np.clip(limit, 20, 500)) if fit.method == "svi" else None
     prediction = fit.predict(x, num_draws=draws)
     metrics = {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ugmm_ppl import kernels
 from ugmm_ppl import prior as priors
 from ugmm_ppl.network import Network, survivors
 from ugmm_ppl.ops import Array
@@ -68,8 +69,13 @@ class NetworkModel(abc.ABC):
 
     @property
     def rows_at_once(self) -> int:
-        """Rows of a chunk whose largest temporary, rows x J x K of the largest layer, is near 16 MiB in float32."""
-        return max(1, CHUNK_ELEMENTS // self.network.largest_layer(self.num_outputs))
+        """Rows of a chunk whose largest temporary is near 16 MiB in float32.
+
+        With the native kernel that is the widest layer's rows x J, with the others rows x J x K of the largest layer.
+        """
+        native = kernels.info().kernel == "native"
+        row = max(self.network.sizes) if native else self.network.largest_layer(self.num_outputs)
+        return max(1, CHUNK_ELEMENTS // row)
 
     def start(self, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Adapt the network's start values to the meaning of the outputs."""

@@ -105,7 +105,9 @@ class PyroBackend:
         """(loc, scale) of a Normal under any number of Independent wrappers."""
         while isinstance(distribution, torch.distributions.Independent):
             distribution = distribution.base_dist
-        return (distribution.loc, distribution.scale) if type(distribution) is pyro.distributions.Normal else None
+        if type(distribution) is not pyro.distributions.Normal:
+            return None
+        return _unexpanded(distribution.loc), _unexpanded(distribution.scale)
 
     def bijector(self, distribution: Any) -> Bijector | None:
         """`biject_to` the support, None for the reals."""
@@ -157,6 +159,11 @@ class PyroBackend:
 
 def _is_deterministic(node: Mapping[str, Any]) -> bool:
     return bool(node["infer"].get("_deterministic", False))
+
+
+def _unexpanded(a: Tensor) -> Tensor:
+    """The tensor without the copies that `expand` made: size 1 along axes of stride 0."""
+    return a[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in a.stride())]
 
 
 BACKEND = PyroBackend()

@@ -44,7 +44,7 @@ def minimise(
     """Minimise a stochastic objective by Adam; arguments as in `ugmm_ppl.backend.Inference`."""
     x, y = (_tensor(a) for a in data)
     params = {name: _tensor(value).clone().requires_grad_() for name, value in initial.items()}
-    optimiser = torch.optim.Adam(params.values(), lr=1.0)
+    optimiser = torch.optim.Adam(params.values(), lr=1.0, fused=True)
     losses: list[float] = []
     with seeded(seed), pyro.validation_enabled(False):
         try:
@@ -54,7 +54,8 @@ def minimise(
                     optimiser.zero_grad()
                     loss = _loss(objective, params, _normals(noise_shapes), x[rows], y[rows])
                     loss.backward()
-                    if not _all_finite(loss.detach(), *(p.grad for p in params.values())):
+                    largest = torch.nn.utils.get_total_norm([p.grad for p in params.values()], math.inf)
+                    if not (loss.detach() + largest).isfinite():
                         bad = {name: _numpy(p.grad) for name, p in params.items()}
                         return Minimum(_values(params), np.array(losses), failed=(len(losses), bad))
                     optimiser.param_groups[0]["lr"] = float(learning_rates[len(losses)])
@@ -179,10 +180,6 @@ def _loss(objective: Callable[..., Tensor], params: Mapping[str, Tensor], *args:
         return objective(params, *args)
     except torch.linalg.LinAlgError:
         return sum(p.sum() for p in params.values()) * math.nan
-
-
-def _all_finite(*tensors: Tensor) -> bool:
-    return all(bool(torch.isfinite(t).all()) for t in tensors)
 
 
 def _stack(draws: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -31,6 +31,9 @@ constexpr double kLog2E = 1.4426950408889634074;
 constexpr double kHalfLog2TwoPi = 1.3257480647361593990;  // log2(sqrt(2 pi))
 constexpr double kRootHalfLog2E = 0.84932180028801904272;  // sqrt(log2(e) / 2)
 
+constexpr int64_t kFewInputs = 128;
+constexpr int64_t kStretch = 64;  // steps in one chain of additions: longer ones would gather rounding errors
+
 template <class T>
 class Buffer {  // aligned and not initialised
  public:
@@ -121,21 +124,51 @@ void pack_row(const Problem& p, int64_t group, int64_t row, int64_t first, int64
   }
 }
 
-// Adds the terms of P panels to R rows of one neuron. A lane's sum is kept as sum 2^peak with a whole number for peak, so
-// that raising the peak is exact, and the polynomials wait for nobody's maximum. Where scaling by a power of two is one
-// instruction that overflows to infinity, the peak is only raised when a sum outgrows it.
-template <class T, int R, int P, bool first>
+// The inner loops of the forward pass come in two kinds. Where lanes are inputs, a step is a panel of kLanes inputs, and
+// the lanes meet at the end of a neuron. Where lanes are rows, a step is one input of kLanes rows, and they never meet:
+// better for few inputs, if there are rows enough.
+enum class Lanes { inputs, rows };
+
+// One term of a neuron. Both passes must round it alike: see `replace_far`.
+template <class T>
+inline Vec<T> term(Vec<T> z, Vec<T> c) {
+  return c - z * z;
+}
+
+// sum_k part_k 2^(whole_k - peak), pairwise.
+template <class T, int P>
+inline Vec<T> sum_at(const Vec<T> (&part)[P], const Vec<T> (&whole)[P], Vec<T> peak) {
+  Vec<T> terms[P];
+#pragma GCC unroll 8
+  for (int k = 0; k < P; ++k) terms[k] = times_power_or_zero<T>(part[k], whole[k] - peak);
+#pragma GCC unroll 8
+  for (int width = P / 2; width > 0; width /= 2)
+#pragma GCC unroll 8
+    for (int k = 0; k < width; ++k) terms[k] += terms[k + width];
+  return terms[0];
+}
+
+// Adds the terms of P steps to R rows (or vectors of rows) of one neuron. A lane's sum is kept as sum 2^peak with a whole
+// number for peak, so that raising the peak is exact, and the polynomials wait for nobody's maximum. Where scaling by a
+// power of two is one instruction that overflows to infinity, the peak is only raised when a sum outgrows it.
+template <class T, Lanes lanes, int R, int P, bool first>
 inline void add_terms(const T* components, const T* x, int64_t x_stride, Vec<T>* peak, Vec<T>* sum) {
   constexpr int L = kLanes<T>;
   Vec<T> whole[R][P], part[R][P];
 #pragma GCC unroll 8
   for (int k = 0; k < P; ++k) {
-    const T* component = components + k * 3 * L;
-    const Vec<T> loc = load(component), r = load(component + L), c = load(component + 2 * L);
+    Vec<T> loc, r, c;
+    if constexpr (lanes == Lanes::inputs) {
+      const T* at = components + k * 3 * L;
+      loc = load(at), r = load(at + L), c = load(at + 2 * L);
+    } else {
+      const T* at = components + k;
+      loc = splat(at[0]), r = splat(at[L]), c = splat(at[2 * L]);
+    }
 #pragma GCC unroll 8
     for (int i = 0; i < R; ++i) {
       const Vec<T> z = (load(x + i * x_stride + k * L) - loc) * r;
-      const Vec<T> t = c - z * z;
+      const Vec<T> t = term<T>(z, c);
       whole[i][k] = round_whole<T>(t);
       part[i][k] = exp2_fraction(fraction<T>(t, whole[i][k]));
     }
@@ -145,9 +178,7 @@ inline void add_terms(const T* components, const T* x, int64_t x_stride, Vec<T>*
     Vec<T> total[R], largest = {};
 #pragma GCC unroll 8
     for (int i = 0; i < R; ++i) {
-      total[i] = sum[i];
-#pragma GCC unroll 8
-      for (int k = 0; k < P; ++k) total[i] += times_power_of_two<T>(part[i][k], whole[i][k] - peak[i]);
+      total[i] = sum[i] + sum_at<T, P>(part[i], whole[i], peak[i]);
       largest = maximum<T>(largest, total[i]);
     }
     if (all_below<T>(largest, T{1 << 30})) {
@@ -161,50 +192,67 @@ inline void add_terms(const T* components, const T* x, int64_t x_stride, Vec<T>*
     Vec<T> high = peak[i];
 #pragma GCC unroll 8
     for (int k = 0; k < P; ++k) high = maximum<T>(high, whole[i][k]);
-    Vec<T> total = times_power_of_two<T>(sum[i], peak[i] - high);
-#pragma GCC unroll 8
-    for (int k = 0; k < P; ++k) total += times_power_of_two<T>(part[i][k], whole[i][k] - high);
+    sum[i] = times_power_of_two<T>(sum[i], peak[i] - high) + sum_at<T, P>(part[i], whole[i], high);
     peak[i] = high;
-    sum[i] = total;
   }
 }
 
-template <class T, int R>
-inline void sum_rows(const T* components, const T* x, int64_t panels, Vec<T>* peak, Vec<T>* sum) {
+// All `steps` of a neuron for R rows, or vectors of rows, of x, which are `steps` vectors each.
+template <class T, Lanes lanes, int R>
+inline void sum_terms(const T* components, const T* x, int64_t steps, Vec<T>* peak, Vec<T>* sum) {
   constexpr int L = kLanes<T>, P = kVectorBytes == 64 ? 4 : 2;
+  constexpr T lowest = std::numeric_limits<T>::lowest();
+  for (int i = 0; i < R; ++i) peak[i] = splat(lowest), sum[i] = Vec<T>{};
   Vec<T> high[R], total[R];
-  for (int i = 0; i < R; ++i) high[i] = splat(std::numeric_limits<T>::lowest()), total[i] = Vec<T>{};
   int64_t k = 0;
   auto add = [&](auto count, auto first) {
-    add_terms<T, R, count, first>(components + k * 3 * L, x + k * L, panels * L, high, total);
+    const int64_t at = lanes == Lanes::inputs ? k * 3 * L : k / L * 3 * L + k % L;
+    add_terms<T, lanes, R, count, first>(components + at, x + k * L, steps * L, high, total);
     k += count;
   };
   constexpr std::integral_constant<int, P> block{};
   constexpr std::integral_constant<int, 2> two{};
   constexpr std::integral_constant<int, 1> one{};
-  if (panels >= P) {
-    add(block, std::true_type{});
-    while (k + P <= panels) add(block, std::false_type{});
+  while (k < steps) {
+    const int64_t end = std::min(steps, k + kStretch);
+    for (int i = 0; i < R; ++i) high[i] = splat(lowest), total[i] = Vec<T>{};
+    if (k + P <= end) {
+      add(block, std::true_type{});
+      while (k + P <= end) add(block, std::false_type{});
+    }
+    if (P > 2 && k + 2 <= end) add(two, std::true_type{});
+    if (k < end) add(one, std::true_type{});
+    for (int i = 0; i < R; ++i) {
+      const Vec<T> top = maximum<T>(peak[i], high[i]);
+      sum[i] = times_power_of_two<T>(sum[i], peak[i] - top) + times_power_of_two<T>(total[i], high[i] - top);
+      peak[i] = top;
+    }
   }
-  if (P > 2 && k + 2 <= panels) add(two, std::true_type{});
-  if (k < panels) add(one, std::true_type{});
-  for (int i = 0; i < R; ++i) peak[i] = high[i], sum[i] = total[i];
 }
 
-// Activations of one neuron for up to kLanes rows.
+// Activations of one neuron for up to kLanes rows, where lanes are inputs.
 template <class T>
-void forward_rows(const T* components, const T* x, int64_t rows, int64_t panels, T* result) {
+void forward_few(const T* components, const T* x, int64_t rows, int64_t panels, T* result) {
   constexpr int L = kLanes<T>;
   Vec<T> peak[L], sum[L], lanes[L];
   int64_t i = 0;
-  for (; i + 2 <= rows; i += 2) sum_rows<T, 2>(components, x + i * panels * L, panels, peak + i, sum + i);
-  if (i < rows) sum_rows<T, 1>(components, x + i * panels * L, panels, peak + i, sum + i), ++i;
+  for (; i + 2 <= rows; i += 2)
+    sum_terms<T, Lanes::inputs, 2>(components, x + i * panels * L, panels, peak + i, sum + i);
+  if (i < rows) sum_terms<T, Lanes::inputs, 1>(components, x + i * panels * L, panels, peak + i, sum + i), ++i;
   for (; i < L; ++i) peak[i] = sum[i] = Vec<T>{};
   for (int n = 0; n < L; ++n) lanes[n] = peak[n];
   const Vec<T> top = reduce_rows<Max, T>(lanes);
   for (int n = 0; n < L; ++n) lanes[n] = times_power_of_two<T>(sum[n], peak[n] - top[n]);
-  const Vec<T> value = (top + log2<T>(reduce_rows<Add, T>(lanes))) * static_cast<T>(kLn2);
-  store<T>(result, value);
+  store<T>(result, (top + log2<T>(reduce_rows<Add, T>(lanes))) * static_cast<T>(kLn2));
+}
+
+// Activations of one neuron for R kLanes rows, where lanes are rows.
+template <class T, int R>
+void forward_many(const T* components, const T* x, int64_t inputs, T* result) {
+  Vec<T> peak[R], sum[R];
+  sum_terms<T, Lanes::rows, R>(components, x, inputs, peak, sum);
+  for (int i = 0; i < R; ++i)
+    store<T>(result + i * kLanes<T>, (peak[i] + log2<T>(sum[i])) * static_cast<T>(kLn2));
 }
 
 template <class T>
@@ -221,23 +269,41 @@ void forward(const Problem& p, Pool& pool) {
   const int64_t cached = std::max<int64_t>(1, 131072 / (panels * kVectorBytes * L)) * L;
   const int64_t row_block = std::min({cached, int64_t{128}, ceil_div(p.rows, L) * L});
   const int64_t row_blocks = ceil_div(p.rows, row_block);
-  const int64_t wanted = ceil_div(16 * pool.threads(), std::max<int64_t>(1, p.groups * row_blocks));
+  const int64_t wanted = ceil_div(8 * pool.threads(), std::max<int64_t>(1, p.groups * row_blocks));
   const int64_t neuron_block = std::max(std::min<int64_t>(p.neurons, 8), ceil_div(p.neurons, wanted));
   const int64_t neuron_blocks = ceil_div(p.neurons, neuron_block);
   pool.run(p.groups * row_blocks * neuron_blocks, [&](int64_t task) {
     const int64_t group = task / (row_blocks * neuron_blocks), block = task / neuron_blocks % row_blocks;
     const int64_t row0 = block * row_block, rows = std::min(row_block, p.rows - row0);
     const int64_t j0 = task % neuron_blocks * neuron_block, j1 = std::min(j0 + neuron_block, p.neurons);
-    T* x = scratch<T>(rows * panels * L);
-    for (int64_t i = 0; i < rows; ++i) pack_row<T>(p, group, row0 + i, 0, panels, x + i * panels * L);
+    const int64_t by_rows = p.inputs <= kFewInputs ? rows / L * L : 0;  // this many rows with lanes as rows
+    T* x = scratch<T>((rows + 1) * panels * L);
+    T *rest = x + by_rows * p.inputs, *row = x + rows * panels * L;
+    for (int64_t i = 0; i < by_rows; ++i) {
+      pack_row<T>(p, group, row0 + i, 0, panels, row);
+      T* turned = x + i / L * L * p.inputs + i % L;
+      for (int64_t k = 0; k < p.inputs; ++k) turned[k * L] = row[k];
+    }
+    for (int64_t i = by_rows; i < rows; ++i)
+      pack_row<T>(p, group, row0 + i, 0, panels, rest + (i - by_rows) * panels * L);
     T* out = static_cast<T*>(p.out.data) + p.out.group[group];
     for (int64_t j = j0; j < j1; ++j) {
       const T* component = components.get() + (group * p.neurons + j) * width;
-      for (int64_t i = 0; i < rows; i += L) {
-        alignas(64) T result[L];
-        const int64_t count = std::min<int64_t>(L, rows - i);
-        forward_rows<T>(component, x + i * panels * L, count, panels, result);
+      alignas(64) T result[2 * L];
+      int64_t i = 0;
+      auto put = [&](int64_t count) {
         for (int64_t n = 0; n < count; ++n) out[p.out.row[row0 + i + n] + j] = result[n];
+        i += count;
+      };
+      while (i < rows) {
+        if (i + 2 * L <= by_rows) {
+          forward_many<T, 2>(component, x + i * p.inputs, p.inputs, result), put(2 * L);
+        } else if (i < by_rows) {
+          forward_many<T, 1>(component, x + i * p.inputs, p.inputs, result), put(L);
+        } else {
+          const int64_t count = std::min<int64_t>(L, rows - i);
+          forward_few<T>(component, rest + (i - by_rows) * panels * L, count, panels, result), put(count);
+        }
       }
     }
   });
@@ -262,7 +328,7 @@ void backward_panel(const T* components, int64_t component_stride, const T* x, c
 #pragma GCC unroll 4
     for (int n = 0; n < N; ++n) {
       const Vec<T> z = (input - loc[n]) * r[n];
-      const Vec<T> w = exp2<T>((c[n] - a[n * rows + i]) - z * z) * upstream[n * rows + i];
+      const Vec<T> w = exp2<T>(term<T>(z, c[n]) - a[n * rows + i]) * upstream[n * rows + i];
       const Vec<T> q = w * z;
       w_sum[n] += w;
       q_sum[n] += q;
@@ -353,14 +419,15 @@ void backward(const Problem& p, const Gradients& g, Pool& pool) {
     const int64_t base = group * per_group + row0 * p.neurons;
     const T* from_a = static_cast<const T*>(p.out.data) + p.out.group[group];
     const T* from_g = static_cast<const T*>(g.upstream.data) + g.upstream.group[group];
-    for (int64_t i = 0; i < rows; ++i)
-      for (int64_t j = 0; j < p.neurons; ++j) {
-        const T value = from_a[p.out.row[row0 + i] + j];
-        // an impossible value has no responsible component: 2^(t - a) shall be 0
-        const bool impossible = value == -std::numeric_limits<T>::infinity();
-        a[base + j * rows + i] = impossible ? std::numeric_limits<T>::max() : value * static_cast<T>(kLog2E);
-        upstream[base + j * rows + i] = from_g[g.upstream.row[row0 + i] + j];
-      }
+    for (int64_t i0 = 0; i0 < rows; i0 += 16)  // tiles of some lines each way
+      for (int64_t j = 0; j < p.neurons; ++j)
+        for (int64_t i = i0; i < std::min(i0 + 16, rows); ++i) {
+          const T value = from_a[p.out.row[row0 + i] + j];
+          // an impossible value has no responsible component: 2^(t - a) shall be 0
+          const bool impossible = value == -std::numeric_limits<T>::infinity();
+          a[base + j * rows + i] = impossible ? std::numeric_limits<T>::max() : value * static_cast<T>(kLog2E);
+          upstream[base + j * rows + i] = from_g[g.upstream.row[row0 + i] + j];
+        }
   });
 
   const bool own_x = splits > 1 && g.x.data != nullptr && (g.x_shared || neuron_blocks > 1);

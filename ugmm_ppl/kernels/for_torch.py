@@ -28,8 +28,11 @@ def activation(x: Tensor, loc: Tensor | float, scale: Tensor, log_weights: Tenso
     kernel = _choose(x.device.type, str(x.dtype).removeprefix("torch."))
     transforms = [] if torch.compiler.is_compiling() else torch._C._functorch.get_interpreter_stack() or []
     if kernel == "native" and not _forward_mode(transforms):
-        run = _Activation.apply if transforms else torch.ops.ugmm_ppl.activation
-        return run(x, loc, scale, log_weights)
+        if transforms:
+            return _Transformed.apply(x, loc, scale, log_weights)
+        if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
+            return torch.ops.ugmm_ppl.activation(x, loc, scale, log_weights)
+        return _Eager.apply(x, loc, scale, log_weights)
     if kernel == "chunked" and not transforms:
         return _chunked(x, loc, scale, log_weights)
     return _reference(x, loc, scale, log_weights)
@@ -95,8 +98,7 @@ def _chunked(x: Tensor, loc: Tensor, scale: Tensor, log_weights: Tensor) -> Tens
 # ---------------------------------------------------------------------------------------------- the native operator
 
 
-@torch.library.custom_op("ugmm_ppl::activation", mutates_args=(), device_types="cpu")
-def _forward(x: Tensor, loc: Tensor, scale: Tensor, log_weights: Tensor) -> Tensor:
+def _run_forward(x: Tensor, loc: Tensor, scale: Tensor, log_weights: Tensor) -> Tensor:
     leading, own = _leading(x, loc, scale, log_weights), tuple(scale.shape[-2:])
     out = x.new_empty((*leading, own[0]))
     strides = _strides(leading, own, x, loc, scale, log_weights)
@@ -104,13 +106,15 @@ def _forward(x: Tensor, loc: Tensor, scale: Tensor, log_weights: Tensor) -> Tens
     return out
 
 
+_forward = torch.library.custom_op("ugmm_ppl::activation", _run_forward, mutates_args=(), device_types="cpu")
+
+
 @_forward.register_fake
 def _(x: Tensor, loc: Tensor, scale: Tensor, log_weights: Tensor) -> Tensor:
     return x.new_empty((*_leading(x, loc, scale, log_weights), scale.shape[-2]))
 
 
-@torch.library.custom_op("ugmm_ppl::activation_backward", mutates_args=(), device_types="cpu")
-def _backward(
+def _run_backward(
     x: Tensor, loc: Tensor, scale: Tensor, log_weights: Tensor, out: Tensor, upstream: Tensor, wanted: Sequence[bool]
 ) -> list[Tensor]:
     inputs = (x, loc, scale, log_weights)
@@ -124,6 +128,9 @@ def _backward(
     out = out.expand(*leading, own[0]).contiguous()
     _call("ugmm_backward", x, leading, own, strides, sizes, (*inputs, out, upstream.contiguous(), *gradients))
     return gradients
+
+
+_backward = torch.library.custom_op("ugmm_ppl::activation_backward", _run_backward, mutates_args=(), device_types="cpu")
 
 
 @_backward.register_fake
@@ -191,7 +198,28 @@ def _without(argument: Tensor, dim: int | None) -> tuple[int, ...]:
     return tuple(shape)
 
 
-class _Activation(torch.autograd.Function):
+class _Eager(torch.autograd.Function):
+    """The kernel without the machinery of an operator, which costs as much as a small layer."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Tensor) -> Tensor:
+        """Run the kernel."""
+        out = _run_forward(*inputs)
+        _keep(ctx, inputs, out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        """Run the backward kernel; by its operator where the derivative of the derivative is wanted."""
+        if torch.is_grad_enabled():
+            return _first_derivative(ctx, upstream)
+        x, loc, scale, log_weights, out = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
+        found = _run_backward(x, loc, scale, log_weights, out, upstream, wanted)
+        return tuple(gradient if want else None for gradient, want in zip(found, wanted, strict=True))
+
+
+class _Transformed(torch.autograd.Function):
     """The operator under `torch.func` transforms, which do not take the derivative of an operator themselves."""
 
     generate_vmap_rule = True
@@ -202,12 +230,12 @@ class _Activation(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         """By the backward kernel."""
         wanted = tuple(ctx.needs_input_grad)
-        found = _ActivationBackward.apply(*ctx.saved_tensors, upstream, wanted)
+        found = _TransformedBackward.apply(*ctx.saved_tensors, upstream, wanted)
         return tuple(gradient if want else None for gradient, want in zip(found, wanted, strict=True))
 
 
-class _ActivationBackward(torch.autograd.Function):
-    """`_Activation.backward`, with second derivatives."""
+class _TransformedBackward(torch.autograd.Function):
+    """`_Transformed.backward`, with second derivatives."""
 
     generate_vmap_rule = True
     forward = staticmethod(lambda *arguments: tuple(torch.ops.ugmm_ppl.activation_backward(*arguments)))

@@ -229,7 +229,7 @@ class Call {
     wanted.loc = parameter(gradients[1]);
     wanted.scale = parameter(gradients[2]);
     wanted.log_weights = parameter(gradients[3]);
-    wanted.x_shared = shared(gradients[0], groups_);
+    wanted.x_shared = shared(gradients[0], groups_) || shared(gradients[0], rows_);
     wanted.parameters_shared = false;
     for (int i = 1; i < 4; ++i) wanted.parameters_shared |= gradients[i].data != nullptr && shared(gradients[i], groups_);
   }
@@ -314,10 +314,10 @@ class Buffers {
       if (size == 1) size = buffer->dims[axis];
     }
   }
-  // A result that is not wanted is an empty buffer of one axis.
+  // A result that is not wanted is an empty buffer, of however many axes `jax.vmap` gave it.
   Array wanted(const XLA_FFI_Buffer* buffer, int64_t own) {
-    if (buffer->rank == 1 && own + leading_ > 1 && buffer->dims[0] == 0) return {nullptr, nullptr, 0};
-    return array(buffer, own);
+    const Array result = array(buffer, own);
+    return result.size == 0 ? Array{nullptr, nullptr, 0} : result;
   }
   Array array(const XLA_FFI_Buffer* buffer, int64_t own) {
     auto strides = std::make_unique<std::vector<int64_t>>(leading_ + own, 0);

@@ -40,7 +40,7 @@ struct Gradients {
   Activations upstream;
   Rows x;  // data is null where it is not asked for
   Parameter loc, scale, log_weights;
-  bool x_shared;           // several groups add to one element of x's gradient
+  bool x_shared;           // several groups or rows add to one element of x's gradient
   bool parameters_shared;  // several groups add to one element of some parameter's gradient
 };
 

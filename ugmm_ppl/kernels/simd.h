@@ -152,7 +152,7 @@ inline Vec<T> fraction(Vec<T> x, [[maybe_unused]] Vec<T> whole) {
 #endif
 }
 
-// p 2^n for a whole n <= 2 (also -inf): 0 where 2^n is below the smallest normal number; NaN where p is NaN.
+// p 2^n for a whole n <= 2: 0 where 2^n is below the smallest normal number; NaN where p is NaN.
 template <class T>
 inline Vec<T> times_power_of_two(Vec<T> p, Vec<T> n) {
 #if defined(__AVX512F__)
@@ -160,10 +160,18 @@ inline Vec<T> times_power_of_two(Vec<T> p, Vec<T> n) {
   else return (Vec<T>)_mm512_scalef_pd((__m512d)p, (__m512d)n);
 #else
   using S = Types<T>;
-  constexpr T lowest = static_cast<T>(1 - S::kBias);  // exponent of the smallest normal number
-  const Vec<T> shifted = maximum<T>(splat(lowest), n) + S::kMagic;
-  const Vec<T> power = (Vec<T>)(((Int<T>)shifted + S::kBias) << S::kMantissa);
-  return (Vec<T>)((Int<T>)(p * power) & ~(n < lowest));
+  const Vec<T> shifted = maximum<T>(splat(static_cast<T>(-S::kBias)), n) + S::kMagic;
+  return p * (Vec<T>)(((Int<T>)shifted + S::kBias) << S::kMantissa);  // the bits of 2^n, or of 0
+#endif
+}
+
+// The same where n may be -inf: 0 then, also if p is NaN, as a fraction of infinity is.
+template <class T>
+inline Vec<T> times_power_or_zero(Vec<T> p, Vec<T> n) {
+#if defined(__AVX512F__)
+  return times_power_of_two<T>(p, n);  // 0 already
+#else
+  return (Vec<T>)((Int<T>)times_power_of_two<T>(p, n) & ~(n < static_cast<T>(1 - Types<T>::kBias)));
 #endif
 }
 
@@ -179,7 +187,7 @@ inline bool all_below(Vec<T> x, T limit) {  // false if there is a NaN
 template <class T>
 inline Vec<T> exp2(Vec<T> x) {
   const Vec<T> whole = round_whole<T>(x);
-  return times_power_of_two<T>(exp2_fraction(fraction<T>(x, whole)), whole);
+  return times_power_or_zero<T>(exp2_fraction(fraction<T>(x, whole)), whole);
 }
 
 // log2((1 + t) / (1 - t)) / t as a polynomial in u = t^2, |t| <= 3 - 2 sqrt(2); relative error 7e-10 and 1.2e-18.

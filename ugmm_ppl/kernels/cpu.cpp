@@ -8,6 +8,7 @@
 // responsibilities 2^(t - a); a task owns some columns k of all gradients, so no two threads ever add to one element,
 // and the result does not depend on the order in which tasks run.
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdlib>
 #include <memory>
@@ -32,7 +33,12 @@ constexpr double kHalfLog2TwoPi = 1.3257480647361593990;  // log2(sqrt(2 pi))
 constexpr double kRootHalfLog2E = 0.84932180028801904272;  // sqrt(log2(e) / 2)
 
 constexpr int64_t kFewInputs = 128;
+constexpr int kFar = 32;  // of a in base 2: up to here its rounding is not felt in 2^(t - a)
 constexpr int64_t kStretch = 64;  // steps in one chain of additions: longer ones would gather rounding errors
+
+// In place of an a of -inf, which has no responsible component: makes 2^(t - a) 0.
+template <class T>
+constexpr T kImpossible = std::numeric_limits<T>::max();
 
 template <class T>
 class Buffer {  // aligned and not initialised
@@ -202,7 +208,6 @@ template <class T, Lanes lanes, int R>
 inline void sum_terms(const T* components, const T* x, int64_t steps, Vec<T>* peak, Vec<T>* sum) {
   constexpr int L = kLanes<T>, P = kVectorBytes == 64 ? 4 : 2;
   constexpr T lowest = std::numeric_limits<T>::lowest();
-  for (int i = 0; i < R; ++i) peak[i] = splat(lowest), sum[i] = Vec<T>{};
   Vec<T> high[R], total[R];
   int64_t k = 0;
   auto add = [&](auto count, auto first) {
@@ -214,6 +219,7 @@ inline void sum_terms(const T* components, const T* x, int64_t steps, Vec<T>* pe
   constexpr std::integral_constant<int, 2> two{};
   constexpr std::integral_constant<int, 1> one{};
   while (k < steps) {
+    const bool first = k == 0;
     const int64_t end = std::min(steps, k + kStretch);
     for (int i = 0; i < R; ++i) high[i] = splat(lowest), total[i] = Vec<T>{};
     if (k + P <= end) {
@@ -223,9 +229,9 @@ inline void sum_terms(const T* components, const T* x, int64_t steps, Vec<T>* pe
     if (P > 2 && k + 2 <= end) add(two, std::true_type{});
     if (k < end) add(one, std::true_type{});
     for (int i = 0; i < R; ++i) {
-      const Vec<T> top = maximum<T>(peak[i], high[i]);
-      sum[i] = times_power_of_two<T>(sum[i], peak[i] - top) + times_power_of_two<T>(total[i], high[i] - top);
-      peak[i] = top;
+      const Vec<T> top = first ? high[i] : maximum<T>(peak[i], high[i]);
+      if (!first) total[i] = times_power_of_two<T>(total[i], high[i] - top) + times_power_of_two<T>(sum[i], peak[i] - top);
+      peak[i] = top, sum[i] = total[i];
     }
   }
 }
@@ -397,6 +403,36 @@ void backward_task(const Problem& p, const Gradients& g, const Target<T>& to, in
 }
 
 template <class T>
+bool is_far(T a) {
+  return (std::abs(a) > kFar) & (a != kImpossible<T>);
+}
+
+// Where a is far from 0, its rounding makes nonsense of 2^(t - a). Puts in its place the peak of the terms, a whole number
+// and exact, and divides the upstream gradient by what is left of 2^a, sum_k 2^(t_k - peak). For some rows of one neuron.
+template <class T>
+void replace_far(const Problem& p, int64_t group, int64_t row0, int64_t rows, int64_t neuron, T* a, T* upstream) {
+  constexpr int L = kLanes<T>;
+  const int64_t panels = ceil_div(p.inputs, L);
+  T* components = nullptr;
+  for (int64_t i = 0; i < rows; ++i) {
+    if (!is_far(a[i])) continue;
+    if (components == nullptr) {
+      components = scratch<T>(4 * panels * L);
+      pack_neuron<T>(p, group, neuron, 0, panels, components);
+    }
+    T* x = components + 3 * panels * L;
+    pack_row<T>(p, group, row0 + i, 0, panels, x);
+    Vec<T> peak, sum;
+    sum_terms<T, Lanes::inputs, 1>(components, x, panels, &peak, &sum);
+    T top = peak[0], total = 0;
+    for (int n = 1; n < L; ++n) top = std::max<T>(top, peak[n]);
+    for (int n = 0; n < L; ++n) total += sum[n] * std::exp2(peak[n] - top);
+    a[i] = top;
+    upstream[i] /= total;
+  }
+}
+
+template <class T>
 void backward(const Problem& p, const Gradients& g, Pool& pool) {
   constexpr int L = kLanes<T>;
   const int64_t panels = ceil_div(p.inputs, L);
@@ -413,6 +449,7 @@ void backward(const Problem& p, const Gradients& g, Pool& pool) {
   const int64_t per_group = p.neurons * p.rows;
   Buffer<T> turned(2 * p.groups * per_group);
   T *a = turned.get(), *upstream = a + p.groups * per_group;
+  std::atomic<bool> any_far{false};
   pool.run(p.groups * row_blocks, [&](int64_t task) {
     const int64_t group = task / row_blocks, row0 = task % row_blocks * row_block;
     const int64_t rows = std::min(row_block, p.rows - row0);
@@ -423,12 +460,21 @@ void backward(const Problem& p, const Gradients& g, Pool& pool) {
       for (int64_t j = 0; j < p.neurons; ++j)
         for (int64_t i = i0; i < std::min(i0 + 16, rows); ++i) {
           const T value = from_a[p.out.row[row0 + i] + j];
-          // an impossible value has no responsible component: 2^(t - a) shall be 0
           const bool impossible = value == -std::numeric_limits<T>::infinity();
-          a[base + j * rows + i] = impossible ? std::numeric_limits<T>::max() : value * static_cast<T>(kLog2E);
+          a[base + j * rows + i] = impossible ? kImpossible<T> : value * static_cast<T>(kLog2E);
           upstream[base + j * rows + i] = from_g[g.upstream.row[row0 + i] + j];
         }
+    int far = 0;
+    for (int64_t i = base; i < base + rows * p.neurons; ++i) far |= is_far(a[i]);
+    if (far != 0) any_far = true;
   });
+  if (any_far)
+    pool.run(p.groups * row_blocks * p.neurons, [&](int64_t task) {
+      const int64_t group = task / (row_blocks * p.neurons), row0 = task / p.neurons % row_blocks * row_block;
+      const int64_t neuron = task % p.neurons, rows = std::min(row_block, p.rows - row0);
+      const int64_t at = group * per_group + row0 * p.neurons + neuron * rows;
+      replace_far<T>(p, group, row0, rows, neuron, a + at, upstream + at);
+    });
 
   const bool own_x = splits > 1 && g.x.data != nullptr && (g.x_shared || neuron_blocks > 1);
   const bool own_parameters = splits > 1 && (g.parameters_shared || row_blocks > 1);

@@ -22,8 +22,8 @@ from ugmm_ppl import checks, neuron
 from ugmm_ppl.kernels import library
 from ugmm_ppl.numpyro.ops import OPS
 
-CHUNK_ELEMENTS = 2**18
-"""Entries of a chunk's temporary: one MiB in float32, which stays in the cache."""
+CHUNK_ELEMENTS = {"cpu": 2**11, "elsewhere": 2**24}
+"""Entries of a chunk's temporary. On the CPU mostly one row at a time: then XLA fuses it away."""
 
 
 def activation(x: Array, loc: Array | float, scale: Array, log_weights: Array) -> Array:
@@ -32,7 +32,7 @@ def activation(x: Array, loc: Array | float, scale: Array, log_weights: Array) -
     kernel = library.choose("cpu", str(arguments[0].dtype))
     if kernel == "reference":
         return _reference(*arguments)
-    return _native_on_cpu(*arguments) if kernel == "native" else _chunked(*arguments)
+    return (_native_on_cpu if kernel == "native" else _chunked)(*arguments)
 
 
 def _common(x: Array, loc: Array | float, scale: Array, log_weights: Array) -> tuple[Array, ...]:
@@ -75,10 +75,15 @@ def _reference(x: Array, loc: Array, scale: Array, log_weights: Array) -> Array:
     return neuron.activation(OPS, x, loc, scale, log_weights)
 
 
-def _chunked(x: Array, loc: Array, scale: Array, log_weights: Array) -> Array:
+def _chunked(*arguments: Array) -> Array:
     """A few rows at a time; what the backward pass needs is computed again there."""
+    on_cpu, elsewhere = (functools.partial(_in_chunks, size) for size in CHUNK_ELEMENTS.values())
+    return jax.lax.platform_dependent(*arguments, cpu=on_cpu, default=elsewhere)
+
+
+def _in_chunks(size: int, x: Array, loc: Array, scale: Array, log_weights: Array) -> Array:
     parameters = (loc, scale, log_weights)
-    rows = max(1, CHUNK_ELEMENTS // max(1, *(p.size for p in parameters)))
+    rows = max(1, size // max(1, *(p.size for p in parameters)))
     if x.ndim < 2 or x.shape[-2] <= rows or any(p.shape[-3] > 1 for p in parameters):
         return _reference(x, *parameters)
     count = math.ceil(x.shape[-2] / rows)

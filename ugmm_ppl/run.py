@@ -23,7 +23,7 @@ from ugmm_ppl.backend import require
 MAX_EXPORT = 2e7
 """Entries of the posterior that are exported: parameters x draws."""
 
-MAX_WORK = {"native": 1e12, "chunked": 5e10, "reference": 5e10}
+MAX_WORK = {"native": 2e11, "chunked": 5e10, "reference": 5e10}
 """Exponentials that the export may take for its draws, about two minutes: draws x rows x J K of the largest layer."""
 
 

@@ -54,8 +54,7 @@ def minimise(
                     optimiser.zero_grad()
                     loss = _loss(objective, params, _normals(noise_shapes), x[rows], y[rows])
                     loss.backward()
-                    largest = torch.nn.utils.get_total_norm([p.grad for p in params.values()], math.inf)
-                    if not (loss.detach() + largest).isfinite():
+                    if not _all_finite(loss.detach(), [p.grad for p in params.values()]):
                         bad = {name: _numpy(p.grad) for name, p in params.items()}
                         return Minimum(_values(params), np.array(losses), failed=(len(losses), bad))
                     optimiser.param_groups[0]["lr"] = float(learning_rates[len(losses)])
@@ -180,6 +179,12 @@ def _loss(objective: Callable[..., Tensor], params: Mapping[str, Tensor], *args:
         return objective(params, *args)
     except torch.linalg.LinAlgError:
         return sum(p.sum() for p in params.values()) * math.nan
+
+
+def _all_finite(loss: Tensor, gradients: list[Tensor]) -> bool:
+    """Whether a loss and its gradients are finite; their 2-norm is fast and settles it, unless it overflows."""
+    norm = torch.nn.utils.get_total_norm
+    return bool((loss + norm(gradients)).isfinite() or (loss + norm(gradients, math.inf)).isfinite())
 
 
 def _stack(draws: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

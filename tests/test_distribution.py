@@ -214,23 +214,6 @@ def test_support_and_constraints(backend, rng):
     assert not getattr(d.support, "is_discrete", False)
 
 
-def test_samples_have_no_gradient(backend):
-    """Until implicit gradients are there, the PPLs must be told that there are none."""
-    d = mixture(backend, [0.0, 1.0], [1.0, 1.0], logits=[0.0, 0.0])
-    assert not d.has_rsample
-    if backend.name == "numpyro":
-        import jax
-
-        assert d.reparametrized_params == []
-        gradient = jax.grad(lambda loc: type(d)(loc, d.scale, logits=d.logits).sample(jax.random.key(0)))(d.loc)
-        np.testing.assert_array_equal(np.asarray(gradient), [0.0, 0.0])
-        return
-    loc = d.loc.clone().requires_grad_()
-    assert not type(d)(loc, d.scale, logits=d.logits).sample().requires_grad
-    with pytest.raises(NotImplementedError):
-        d.rsample()
-
-
 BAD = {
     "neither": ({"loc": [0.0], "scale": [1.0]}, ("exactly one of logits and probs", "got neither", "sum to one")),
     "both": (

@@ -21,6 +21,9 @@ SAMPLING_P = 1e-4
 TAIL32 = 1e-4
 """Relative, float32: a tail probability exp(-z^2 / 2) with z^2 / 2 = 72 rounded to 72 x 6e-8, and erfc's own error."""
 
+TAIL64 = 1e-11
+"""As TAIL32, float64: z^2 / 2 = 72 rounded to 72 x 1e-16, and the sum over components."""
+
 GRADIENT32 = 2e-5
 """Relative to the largest entry, float32: responsibilities carry the rounding of their exponents, |terms| x 6e-8."""
 

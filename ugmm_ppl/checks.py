@@ -195,6 +195,49 @@ def mixture_parameters(loc: Array, scale: Array, logits: Array | None, probs: Ar
         _mixture_values(_numpy(loc), _numpy(scale), name, components)
 
 
+def probabilities(u: Array) -> None:
+    """Check the argument of a quantile function."""
+    values = _numpy(u)
+    _first_bad(
+        (values >= 0.0) & (values <= 1.0), values, "u", "a probability in [0, 1]", "Look for NaN, or divide by 100."
+    )
+
+
+def reading(value: Array, noise_scale: Array) -> None:
+    """Check a noisy reading of a value."""
+    value, noise_scale = _numpy(value), _numpy(noise_scale)
+    _first_bad(np.isfinite(value), value, "value", "finite", "Look for NaN upstream.")
+    good = (noise_scale > 0.0) & np.isfinite(noise_scale)
+    _first_bad(good, noise_scale, "noise_scale", "positive and finite", "Give the standard deviation of the noise.")
+
+
+def moments(mean: Array, stddev: Array, skewness: Array) -> None:
+    """Check the moments that a mixture is made from."""
+    mean, stddev, skewness = _numpy(mean), _numpy(stddev), _numpy(skewness)
+    _first_bad(np.isfinite(mean), mean, "mean", "finite", "Look for NaN upstream.")
+    good = (stddev > 0.0) & np.isfinite(stddev)
+    _first_bad(good, stddev, "stddev", "positive and finite", "Use the square root of a variance.")
+    _first_bad(np.isfinite(skewness), skewness, "skewness", "finite", "Look for NaN upstream.")
+
+
+def component(k: Any, components: int) -> int:
+    """Return the number of a component as an int."""
+    if isinstance(k, bool | np.bool_) or not isinstance(k, int | np.integer):
+        raise TypeError(f"k must be a whole number; got {k!r} of type {type(k).__name__}.")
+    if not -components <= k < components:
+        raise ValueError(
+            f"k must be one of the components 0..{components - 1}; got {k}. Negative k count from the end."
+        )
+    return int(k)
+
+
+def not_converged(what: str, tolerance: float) -> FloatingPointError:
+    """The error for a numerical method that does not reach its tolerance."""
+    return FloatingPointError(
+        f"{what} needed two successive answers closer than tolerance={tolerance:g}; got none. Give a larger tolerance."
+    )
+
+
 def _mixture_values(loc: np.ndarray, scale: np.ndarray, name: str, weights: np.ndarray) -> None:
     _first_bad(np.isfinite(loc), loc, "loc", "finite", "Look for NaN upstream.")
     _first_bad((scale > 0) & np.isfinite(scale), scale, "scale", "positive and finite", "Use exp of a log scale.")

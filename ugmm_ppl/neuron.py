@@ -37,7 +37,7 @@ def activation(ops: Ops, x: Array, loc: Array, scale: Array, log_weights: Array)
         Activations `(..., J)` in nats; the leading axes are those of `x` and the parameters, broadcast.
     """
     x = x[..., None, :]  # (..., 1, K)
-    beyond = _beyond_reach(x)
+    beyond = beyond_reach(x)
     component_means = ops.where(beyond, 0.0, x) - loc  # (..., J, K), the means of equation (1)
     terms = _log_terms(ops, -component_means, scale, log_weights)  # each component's log density at y = 0
     return logsumexp(ops, terms + ops.where(beyond, -math.inf, 0.0))
@@ -70,48 +70,23 @@ def responsibilities(ops: Ops, value: Array, loc: Array, scale: Array, log_weigh
     return ops.where(possible, ops.exp(terms - ops.where(possible, total, 0.0)), 0.0)
 
 
-def cdf(ops: Ops, value: Array, loc: Array, scale: Array, log_weights: Array) -> Array:
-    """Distribution function, sum_k weights_k Phi((value - loc_k) / scale_k). Arguments as in `log_prob`."""
+def cdf(ops: Ops, value: Array, loc: Array, scale: Array, weights: Array) -> Array:
+    """Distribution function, sum_k weights_k Phi((value - loc_k) / scale_k): `(...)` and `(..., K)` to `(...)`."""
     finite_value = ops.where(abs(value) == math.inf, 0.0, value)
     z = (finite_value[..., None] - loc) / scale  # (..., K)
-    inside = ops.sum(ops.exp(log_weights) * ops.ndtr(z), -1)
+    inside = ops.sum(weights * ops.ndtr(z), -1)
     return ops.where(value == math.inf, 1.0, ops.where(value == -math.inf, 0.0, inside))
 
 
-def mean(ops: Ops, loc: Array, log_weights: Array) -> Array:
+def mean(ops: Ops, loc: Array, weights: Array) -> Array:
     """Mean of the mixture, sum_k weights_k loc_k: `(..., K)` to `(...)`."""
-    return ops.sum(ops.exp(log_weights) * loc, -1)
+    return ops.sum(weights * loc, -1)
 
 
-def variance(ops: Ops, loc: Array, scale: Array, log_weights: Array) -> Array:
+def variance(ops: Ops, loc: Array, scale: Array, weights: Array) -> Array:
     """Variance of the mixture, sum_k weights_k (scale_k^2 + (loc_k - mean)^2): `(..., K)` to `(...)`."""
-    centred = loc - mean(ops, loc, log_weights)[..., None]  # centred first: no cancellation of large means
-    return ops.sum(ops.exp(log_weights) * (scale * scale + centred * centred), -1)
-
-
-def quantile(ops: Ops, u: Array, loc: Array, scale: Array, log_weights: Array, steps: int = 64) -> Array:
-    """Smallest bracket of the value with distribution function u, by bisection.
-
-    The bracket is the outermost component mean -/+ 40 of its scales, halved `steps` times.
-
-    Args:
-        ops: The array library.
-        u: Probabilities in (0, 1), `(...)`.
-        loc: Component means `(..., K)`.
-        scale: Component scales, positive, `(..., K)`.
-        log_weights: Log of the mixture weights `(..., K)`.
-        steps: Halvings; 64 reach the resolution of float64.
-
-    Returns:
-        Quantiles `(...)`.
-    """
-    low = -ops.max(40.0 * scale - loc, -1)[..., 0] + 0.0 * u
-    high = ops.max(40.0 * scale + loc, -1)[..., 0] + 0.0 * u
-    for _ in range(steps):
-        middle = 0.5 * (low + high)
-        below = cdf(ops, middle, loc, scale, log_weights) < u
-        low, high = ops.where(below, middle, low), ops.where(below, high, middle)
-    return 0.5 * (low + high)
+    centred = loc - mean(ops, loc, weights)[..., None]  # centred first: no cancellation of large means
+    return ops.sum(weights * (scale * scale + centred * centred), -1)
 
 
 def logsumexp(ops: Ops, terms: Array) -> Array:
@@ -147,12 +122,12 @@ def _log_terms(ops: Ops, residual: Array, scale: Array, log_weights: Array) -> A
 def _log_terms_at(ops: Ops, value: Array, loc: Array, scale: Array, log_weights: Array) -> Array:
     """`_log_terms` at `value`, -inf where the value or the location is at infinity, `(..., K)`."""
     value = value[..., None]
-    beyond = _beyond_reach(value) | _beyond_reach(loc)
+    beyond = beyond_reach(value) | beyond_reach(loc)
     residual = ops.where(beyond, 0.0, value) - ops.where(beyond, 0.0, loc)
     return _log_terms(ops, residual, scale, log_weights) + ops.where(beyond, -math.inf, 0.0)
 
 
-def _beyond_reach(x: Array) -> Array:
+def beyond_reach(x: Array) -> Array:
     """Where |x| is infinite, or so large that no component reaches it: 3e25 in float32, 2e295 in float64.
 
     There ((x - loc) / scale)^2 overflows for every scale up to 1e6, so the density is zero, while for scale 1e-6 the

@@ -4,12 +4,17 @@
 `ugmm_ppl.pyro.ops.OPS` for torch and `ugmm_ppl.numpyro.ops.OPS` for JAX.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 Array: TypeAlias = Any
 """An array of NumPy, torch or JAX; shapes are said in the docstrings with the letters of `docs/shapes.md`."""
+
+
+Coefficients: TypeAlias = Callable[..., Sequence[Any]]
+Step: TypeAlias = Callable[..., tuple[Any, ...]]
 
 
 class Ops(Protocol):
@@ -27,6 +32,12 @@ class Ops(Protocol):
     def ndtr(self, a: Array, /) -> Array:
         """Elementwise cumulative distribution function of the standard normal."""
 
+    def log1p(self, a: Array, /) -> Array:
+        """Elementwise log(1 + a)."""
+
+    def ndtri(self, a: Array, /) -> Array:
+        """Elementwise inverse of `ndtr`."""
+
     def where(self, condition: Array, a: Array, b: Array, /) -> Array:
         """Elementwise choice; `a` and `b` may be plain numbers."""
 
@@ -36,6 +47,12 @@ class Ops(Protocol):
     def at_least(self, a: Array, floor: float, /) -> Array:
         """Elementwise maximum of `a` and a plain number."""
 
+    def at_most(self, a: Array, ceiling: float, /) -> Array:
+        """Elementwise minimum of `a` and a plain number."""
+
+    def eps(self, a: Array, /) -> float:
+        """Spacing of the numbers at 1 in the dtype of `a`."""
+
     def max(self, a: Array, axis: int, /) -> Array:
         """Maximum over one axis, which is kept with size 1. Gradients do not pass."""
 
@@ -44,6 +61,38 @@ class Ops(Protocol):
 
     def mean(self, a: Array, axis: int, /) -> Array:
         """Mean over one axis, which is kept with size 1."""
+
+    def cumsum(self, a: Array, /) -> Array:
+        """Running sum over the last axis."""
+
+    def count(self, a: Array, /) -> Array:
+        """How many entries of the last axis, which is removed, are true."""
+
+    def sort(self, a: Array, /) -> Array:
+        """Sorted along the last axis."""
+
+    def concat(self, arrays: Sequence[Array], /) -> Array:
+        """Joined along the last axis; leading axes broadcast."""
+
+    def known(self, *arrays: Any) -> bool:
+        """Whether values can be looked at: not inside a compiler or a transform. Anything but arrays is known."""
+
+    def stop(self, a: Array, /) -> Array:
+        """The same values, as constants for differentiation."""
+
+    def attach(self, value: Array, coefficients: Coefficients, /, *parameters: Array) -> Array:
+        """`value` unchanged, with derivatives of our own added to those it has.
+
+        Args:
+            value: `(...)`.
+            coefficients: A function of the value and the parameters, which gives the derivative of the value with
+                respect to every entry of the last axis of each parameter, or None for no derivative. It is called
+                only where derivatives are taken. JAX differentiates it again for second derivatives, torch does not.
+            parameters: `(..., K)` each, or `(..., 1)`.
+        """
+
+    def repeat(self, step: Step, state: tuple[Array, ...], most: int, /) -> tuple[Array, ...]:
+        """Apply `step` to the state, whose last part says where it is done, until all is, or `most` times."""
 
     def matvec(self, matrix: Array, vector: Array, /) -> Array:
         """`(..., O, J)` times `(..., J)` to `(..., O)`; leading axes broadcast."""
@@ -60,6 +109,8 @@ class NumpyOps:
     where = staticmethod(np.where)
     isfinite = staticmethod(np.isfinite)
     at_least = staticmethod(np.maximum)
+    at_most = staticmethod(np.minimum)
+    log1p = staticmethod(np.log1p)
 
     @staticmethod
     def log(a: Array) -> Array:
@@ -75,6 +126,18 @@ class NumpyOps:
         return ndtr(a)
 
     @staticmethod
+    def ndtri(a: Array) -> Array:
+        """Standard normal quantile function, by SciPy."""
+        from scipy.special import ndtri
+
+        return ndtri(a)
+
+    @staticmethod
+    def eps(a: Array) -> float:
+        """Spacing at 1."""
+        return float(np.finfo(np.result_type(a, np.float32)).eps)
+
+    @staticmethod
     def max(a: Array, axis: int) -> Array:
         """Maximum, axis kept."""
         return np.max(a, axis=axis, keepdims=True)
@@ -88,6 +151,54 @@ class NumpyOps:
     def mean(a: Array, axis: int) -> Array:
         """Mean, axis kept."""
         return np.mean(a, axis=axis, keepdims=True)
+
+    @staticmethod
+    def cumsum(a: Array) -> Array:
+        """Running sum."""
+        return np.cumsum(a, -1)
+
+    @staticmethod
+    def count(a: Array) -> Array:
+        """Number of true entries."""
+        return np.sum(a, -1)
+
+    @staticmethod
+    def sort(a: Array) -> Array:
+        """Sorted, last axis."""
+        return np.sort(a, -1)
+
+    @staticmethod
+    def concat(arrays: Sequence[Array]) -> Array:
+        """Joined along the last axis."""
+        leading = np.broadcast_shapes(*(np.shape(a)[:-1] for a in arrays))
+        return np.concatenate([np.broadcast_to(a, (*leading, np.shape(a)[-1])) for a in arrays], -1)
+
+    @staticmethod
+    def known(*arrays: Any) -> bool:
+        """Always."""
+        del arrays
+        return True
+
+    @staticmethod
+    def stop(a: Array) -> Array:
+        """The same: NumPy has no derivatives."""
+        return a
+
+    @staticmethod
+    def attach(value: Array, coefficients: Coefficients, *parameters: Array) -> Array:
+        """The value: NumPy has no derivatives."""
+        del coefficients, parameters
+        return value
+
+    @staticmethod
+    def repeat(step: Step, state: tuple[Array, ...], most: int) -> tuple[Array, ...]:
+        """A loop."""
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            for _ in range(most):
+                if np.all(state[-1]):
+                    break
+                state = step(*state)
+        return state
 
     @staticmethod
     def matvec(matrix: Array, vector: Array) -> Array:

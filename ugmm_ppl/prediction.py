@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ugmm_ppl import checks, neuron
+from ugmm_ppl import checks, neuron, pathwise
+from ugmm_ppl.mixture import Mixture
 from ugmm_ppl.ops import NUMPY
 
 if TYPE_CHECKING:
@@ -64,23 +65,24 @@ class RegressionPrediction:
             np.moveaxis(a.astype(np.float64), 2, 0).reshape(rows, chains * draws * m)
             for a in (self.loc, self.scale, self.log_weights)
         )
-        return loc, scale, log_weights - np.log(chains * draws)
+        return loc, scale, neuron.log_normalize(NUMPY, log_weights)
 
     @cached_property
     def mean(self) -> np.ndarray:
         """Posterior predictive mean `(B,)`."""
         loc, _, log_weights = self._mixture
-        return neuron.mean(NUMPY, loc, log_weights)
+        return neuron.mean(NUMPY, loc, np.exp(log_weights))
 
     @cached_property
     def std(self) -> np.ndarray:
         """Posterior predictive standard deviation `(B,)`, of noise and parameters together."""
-        return np.sqrt(neuron.variance(NUMPY, *self._mixture))
+        loc, scale, log_weights = self._mixture
+        return np.sqrt(neuron.variance(NUMPY, loc, scale, np.exp(log_weights)))
 
     @property
     def draws(self) -> np.ndarray:
         """Mean of y for every posterior draw, `(C, S, B)`."""
-        return neuron.mean(NUMPY, self.loc, self.log_weights)
+        return neuron.mean(NUMPY, self.loc, np.exp(self.log_weights))
 
     def log_density(self, y: np.ndarray) -> np.ndarray:
         """log p(y | x, data) in nats per unit of y, for y `(B,)`: `(B,)`."""
@@ -88,9 +90,10 @@ class RegressionPrediction:
 
     def cdf(self, y: np.ndarray) -> np.ndarray:
         """p(Y <= y | x, data) for y `(B,)`: `(B,)`; the probability integral transform of an observed y."""
+        loc, scale, log_weights = self._mixture
         with self.backend.settings(dtype="float64", device="cpu"):
-            arrays = [self.backend.array(a) for a in (checks.targets(y, len(self._mixture[0])), *self._mixture)]
-            return np.asarray(neuron.cdf(self.backend.ops, *arrays))
+            given = (checks.targets(y, len(loc)), loc, scale, np.exp(log_weights))
+            return np.asarray(neuron.cdf(self.backend.ops, *(self.backend.array(a) for a in given)))
 
     def quantile(self, q: float | np.ndarray) -> np.ndarray:
         """Quantiles of the predictive density.
@@ -107,11 +110,11 @@ class RegressionPrediction:
         levels = np.atleast_1d(np.asarray(q, dtype=np.float64))
         for level in levels:
             checks.number("q", float(level), 0.0, 1.0)
-        rows = len(self._mixture[0])
+        loc, scale, log_weights = self._mixture
         with self.backend.settings(dtype="float64", device="cpu"):
-            mixture = [self.backend.array(a) for a in self._mixture]
+            mixture = Mixture(*(self.backend.array(a) for a in (loc, scale, np.exp(log_weights), log_weights)))
             found = [
-                np.asarray(neuron.quantile(self.backend.ops, self.backend.array(np.full(rows, level)), *mixture))
+                np.asarray(pathwise.quantile(self.backend.ops, self.backend.array(np.full(len(loc), level)), mixture))
                 for level in levels
             ]
         return found[0] if np.ndim(q) == 0 else np.stack(found)

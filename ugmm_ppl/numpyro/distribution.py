@@ -1,27 +1,37 @@
-"""The univariate Gaussian mixture as a NumPyro distribution; the mathematics is in `ugmm_ppl.neuron`."""
+"""The univariate Gaussian mixture as a NumPyro distribution.
+
+The mathematics is in `ugmm_ppl.mixture`, `ugmm_ppl.pathwise` and `ugmm_ppl.summary`.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from numpyro.distributions import Distribution, constraints
+from numpyro.distributions import Distribution, Normal, constraints
+from numpyro.distributions.kl import kl_divergence
 from numpyro.distributions.util import validate_sample
 
-from ugmm_ppl import checks, neuron
+from ugmm_ppl import checks, mixture, neuron, pathwise, summary
+from ugmm_ppl.mixture import Mixture
 from ugmm_ppl.numpyro.ops import OPS
+from ugmm_ppl.queries import MixtureQueries
 
 
-class UnivariateGaussianMixture(Distribution):
+class UnivariateGaussianMixture(MixtureQueries, Distribution):
     """Mixture of K univariate Gaussians, p(y) = sum_k weights_k N(y; loc_k, scale_k^2).
+
+    Samples carry pathwise derivatives (implicit reparameterisation, arXiv:1805.08498) with respect to loc, scale and
+    logits or probs; so does `icdf`. More methods: `ugmm_ppl.queries`.
 
     Args:
         loc: Component means, real, `(..., K)`.
         scale: Component standard deviations, positive, `(..., K)`.
         logits: Log weights up to a constant, `(..., K)`; -inf is weight zero. Exactly one of logits and probs.
-        probs: Weights on the simplex, `(..., K)`; zeros allowed.
+        probs: Weights on the simplex, `(..., K)`; zeros allowed, and their derivatives are those along the simplex.
         validate_args: Check the values of the arguments; default as for every NumPyro distribution.
 
     The arguments broadcast; batch shape `(...)`, event shape `()`, support the real line.
@@ -37,7 +47,9 @@ class UnivariateGaussianMixture(Distribution):
         "probs": constraints.simplex,
     }
     support = constraints.real
+    reparametrized_params = ["loc", "scale", "logits", "probs"]  # noqa: RUF012
     pytree_data_fields = ("loc", "scale", "_logits", "_probs")
+    ops = OPS
 
     def __init__(
         self,
@@ -49,8 +61,8 @@ class UnivariateGaussianMixture(Distribution):
         validate_args: bool | None = None,
     ) -> None:
         validate = bool(self._validate_args if validate_args is None else validate_args)  # type: ignore[has-type]
-        concrete = not any(isinstance(a, jax.core.Tracer) for a in (loc, scale, logits, probs))
-        checks.mixture_parameters(loc, scale, logits, probs, values=validate and concrete)
+        values = validate and OPS.known(loc, scale, logits, probs)
+        checks.mixture_parameters(loc, scale, logits, probs, values=values)
         dtype = jnp.result_type(float, *(jnp.asarray(a) for a in (loc, scale, logits, probs) if a is not None))
         self.loc, self.scale, weights = jnp.broadcast_arrays(
             *(jnp.asarray(a, dtype) for a in (loc, scale, logits if probs is None else probs))
@@ -59,6 +71,32 @@ class UnivariateGaussianMixture(Distribution):
         self._probs: Array | None = weights if logits is None else None
         super().__init__(self.loc.shape[:-1], (), validate_args=False)  # checked above, in our words
         self._validate_args = validate
+
+    @classmethod
+    def from_moments(
+        cls, mean: Array, stddev: Array, skewness: Array = 0.0, *, spread: float = 0.5
+    ) -> UnivariateGaussianMixture:
+        """Two components of equal scale with the given moments, in closed form.
+
+        Args:
+            mean: Mean `(...)`.
+            stddev: Standard deviation, positive, `(...)`.
+            skewness: Third standardised moment, any real number, `(...)`.
+            spread: Share of the variance that lies between the two means, in (0, 1).
+
+        Returns:
+            The mixture, K = 2, the lighter component first; differentiable in the moments.
+
+        Raises:
+            ValueError: A standard deviation that is not positive, a moment that is not finite.
+        """
+        dtype = jnp.result_type(float, *(jnp.asarray(a) for a in (mean, stddev, skewness)))
+        arrays = jnp.broadcast_arrays(*(jnp.asarray(a, dtype) for a in (mean, stddev, skewness)))
+        if OPS.known(*arrays):
+            checks.moments(*arrays)
+        checks.number("spread", spread, 0.0, 1.0)
+        loc, scale, probs = summary.two_components(OPS, arrays[0], arrays[1], arrays[2], spread)
+        return cls(loc, scale, probs=probs, validate_args=False)
 
     @property
     def logits(self) -> Array:
@@ -75,6 +113,15 @@ class UnivariateGaussianMixture(Distribution):
         """Log weights that sum to one, `(..., K)`."""
         return neuron.log_normalize(OPS, self.logits)
 
+    @property
+    def mixture(self) -> Mixture:
+        """The parameters with normalised weights, `(..., K)` each."""
+        log_weights = self.log_weights
+        if self._probs is None:
+            return Mixture(self.loc, self.scale, jnp.exp(log_weights), log_weights, weights_vary=False)
+        weights = self._probs / self._probs.sum(-1, keepdims=True)
+        return Mixture(self.loc, self.scale, weights, log_weights, weights_vary=True)
+
     def expand(self, batch_shape: tuple[int, ...]) -> UnivariateGaussianMixture:
         """The same mixture with a larger batch shape."""
         shape = (*batch_shape, self.loc.shape[-1])
@@ -90,34 +137,83 @@ class UnivariateGaussianMixture(Distribution):
     @validate_sample
     def log_prob(self, value: Array) -> Array:
         """Log density in nats, `(...)` to `(...)`."""
-        return neuron.log_prob(OPS, jnp.asarray(value), self.loc, self.scale, self.log_weights)
+        return mixture.log_prob(OPS, self._array(value), self.mixture)
 
     @validate_sample
     def cdf(self, value: Array) -> Array:
         """p(Y <= value), `(...)` to `(...)`."""
-        return neuron.cdf(OPS, jnp.asarray(value), self.loc, self.scale, self.log_weights)
+        return neuron.cdf(OPS, self._array(value), *self.mixture.parameters)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
-        """Draw values of shape sample_shape + batch_shape; no gradient."""
+        """Draw values of shape sample_shape + batch_shape, with pathwise gradients."""
+        return pathwise.follow(OPS, self.sample_with_component(key, sample_shape)[0], self.mixture)
+
+    def sample_with_component(self, key: Array, sample_shape: tuple[int, ...] = ()) -> tuple[Array, Array]:
+        """Draw values, and the numbers 0..K-1 of the components they come from: two of sample_shape + batch_shape.
+
+        No gradient: given its component, a value no longer knows how the weights would have moved it.
+        """
         key_component, key_value = jax.random.split(key)
         shape = (*sample_shape, *self.loc.shape[:-1])  # under jax.vmap `batch_shape` still is the one outside
-        k = jax.random.categorical(key_component, self.log_weights, shape=shape)[..., None]
+        u = jax.random.uniform(key_component, shape, self.loc.dtype)
+        k = pathwise.choose(OPS, u, jnp.exp(self.log_weights))
         loc, scale = (
-            jnp.take_along_axis(jnp.broadcast_to(a, (*shape, a.shape[-1])), k, -1)[..., 0]
+            jnp.take_along_axis(jnp.broadcast_to(a, (*shape, a.shape[-1])), k[..., None], -1)[..., 0]
             for a in (self.loc, self.scale)
         )
-        return jax.lax.stop_gradient(loc + scale * jax.random.normal(key_value, shape, loc.dtype))
+        return jax.lax.stop_gradient(loc + scale * jax.random.normal(key_value, shape, loc.dtype)), k
 
-    @property
-    def mean(self) -> Array:
-        """Mean `(...)`."""
-        return neuron.mean(OPS, self.loc, self.log_weights)
+    def stratified_sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> tuple[Array, Array]:
+        """Draw one value from every component, with the weights that make an expectation of them.
 
-    @property
-    def variance(self) -> Array:
-        """Variance `(...)`."""
-        return neuron.variance(OPS, self.loc, self.scale, self.log_weights)
+        E[f(y)] is estimated by (weights * f(values)).sum(-1), without bias and with gradients in all parameters. Unlike
+        the pathwise gradient of `sample` it does not divide by the density, which is tiny between far modes.
 
-    def responsibilities(self, value: Array) -> Array:
-        """Posterior probability of each component given a value, `(...)` to `(..., K)`."""
-        return neuron.responsibilities(OPS, jnp.asarray(value), self.loc, self.scale, self.log_weights)
+        Returns:
+            Values and weights, sample_shape + batch_shape + `(K,)` each.
+        """
+        shape = (*sample_shape, *self.loc.shape)
+        weights = jnp.broadcast_to(self.mixture.weights, shape)
+        return self.loc + self.scale * jax.random.normal(key, shape, self.loc.dtype), weights
+
+    def component(self, k: int) -> Normal:
+        """Component k of each mixture, a Normal of the same batch shape."""
+        k = checks.component(k, self.loc.shape[-1])
+        return Normal(self.loc[..., k], self.scale[..., k], validate_args=False)
+
+    def condition_on_gaussian(self, value: Array, noise_scale: Array) -> tuple[UnivariateGaussianMixture, Array]:
+        """The mixture after a noisy reading of its value, `value` ~ N(y, noise_scale^2): Bayes' rule in closed form.
+
+        Args:
+            value: The reading `(...)`.
+            noise_scale: Standard deviation of the reading's noise, positive, `(...)`.
+
+        Returns:
+            The posterior mixture over y, and the log evidence log p(value) in nats, `(...)`.
+
+        Raises:
+            ValueError: A reading that is not finite or a scale that is not positive, where arguments are validated.
+        """
+        value, noise_scale = jnp.broadcast_arrays(self._array(value), self._array(noise_scale))
+        if self._validate_args and OPS.known(value, noise_scale):
+            checks.reading(value, noise_scale)
+        loc, scale, log_weights, evidence = summary.condition(OPS, value, noise_scale, self.mixture)
+        return UnivariateGaussianMixture(loc, scale, logits=log_weights, validate_args=False), evidence
+
+    def entropy_estimate(self, key: Array, num_samples: int = 10_000) -> tuple[Array, Array]:
+        """Entropy in nats by Monte Carlo, and the standard error of the estimate, `(...)` each; no gradient."""
+        checks.count("num_samples", num_samples, 2)
+        value, _ = self.sample_with_component(key, (num_samples,))
+        surprise = jax.lax.stop_gradient(-mixture.log_prob(OPS, value, self.mixture))
+        return surprise.mean(0), surprise.std(0, ddof=1) / math.sqrt(num_samples)
+
+    def _looks_at_values(self) -> bool:
+        return bool(self._validate_args)
+
+    def _array(self, value: Any) -> Array:
+        return value if isinstance(value, Array) else jnp.asarray(value, self.loc.dtype)
+
+
+@kl_divergence.register(UnivariateGaussianMixture, UnivariateGaussianMixture)
+def _kl(p: UnivariateGaussianMixture, q: UnivariateGaussianMixture) -> Array:
+    return p.kl_to(q)

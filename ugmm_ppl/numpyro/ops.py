@@ -1,10 +1,13 @@
 """`Ops` for JAX."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ugmm_ppl.ops import Ops
+from ugmm_ppl.ops import Coefficients, Ops, Step
 
 
 class JaxOps:
@@ -15,6 +18,9 @@ class JaxOps:
     sqrt = staticmethod(jnp.sqrt)
     ndtr = staticmethod(jax.scipy.special.ndtr)
     isfinite = staticmethod(jnp.isfinite)
+    log1p = staticmethod(jnp.log1p)
+    ndtri = staticmethod(jax.scipy.special.ndtri)
+    stop = staticmethod(jax.lax.stop_gradient)
 
     @staticmethod
     def where(condition: Array, a: Array, b: Array) -> Array:
@@ -25,6 +31,16 @@ class JaxOps:
     def at_least(a: Array, floor: float) -> Array:
         """Maximum with a number."""
         return jnp.maximum(a, floor)
+
+    @staticmethod
+    def at_most(a: Array, ceiling: float) -> Array:
+        """Minimum with a number."""
+        return jnp.minimum(a, ceiling)
+
+    @staticmethod
+    def eps(a: Array) -> float:
+        """Spacing at 1."""
+        return float(jnp.finfo(a.dtype).eps)
 
     @staticmethod
     def max(a: Array, axis: int) -> Array:
@@ -40,6 +56,58 @@ class JaxOps:
     def mean(a: Array, axis: int) -> Array:
         """Mean, axis kept."""
         return jnp.mean(a, axis, keepdims=True)
+
+    @staticmethod
+    def cumsum(a: Array) -> Array:
+        """Running sum."""
+        return jnp.cumsum(a, -1)
+
+    @staticmethod
+    def count(a: Array) -> Array:
+        """Number of true entries."""
+        return jnp.sum(a, -1)
+
+    @staticmethod
+    def sort(a: Array) -> Array:
+        """Sorted, last axis."""
+        return jnp.sort(a, -1)
+
+    @staticmethod
+    def concat(arrays: Sequence[Array]) -> Array:
+        """Joined along the last axis."""
+        leading = jnp.broadcast_shapes(*(a.shape[:-1] for a in arrays))
+        return jnp.concatenate([jnp.broadcast_to(a, (*leading, a.shape[-1])) for a in arrays], -1)
+
+    @staticmethod
+    def known(*arrays: Any) -> bool:
+        """Not where `jax.jit`, `jax.vmap` or `jax.grad` trace."""
+        return not any(isinstance(a, jax.core.Tracer) for a in arrays)
+
+    @staticmethod
+    def attach(value: Array, coefficients: Coefficients, *parameters: Array) -> Array:
+        """By a rule for tangents, from which JAX makes all other modes; without differentiation it costs nothing."""
+
+        @jax.custom_jvp
+        def same(value: Array, *parameters: Array) -> Array:
+            del parameters
+            return value
+
+        @same.defjvp
+        def rule(primals: Sequence[Array], tangents: Sequence[Array]) -> tuple[Array, Array]:
+            out = same(*primals)
+            tangent = tangents[0]
+            for coefficient, t in zip(coefficients(out, *primals[1:]), tangents[1:], strict=True):
+                if coefficient is not None:
+                    tangent = tangent + jnp.sum(coefficient * t, -1)
+            return out, tangent
+
+        return same(value, *parameters)
+
+    @staticmethod
+    def repeat(step: Step, state: tuple[Array, ...], most: int) -> tuple[Array, ...]:
+        """A loop that XLA ends when all is done."""
+        go_on = lambda counted: ~jnp.all(counted[1][-1]) & (counted[0] < most)  # noqa: E731
+        return jax.lax.while_loop(go_on, lambda counted: (counted[0] + 1, step(*counted[1])), (0, state))[1]
 
     @staticmethod
     def matvec(matrix: Array, vector: Array) -> Array:

@@ -1,4 +1,7 @@
-"""The univariate Gaussian mixture as a Pyro distribution; the mathematics is in `ugmm_ppl.neuron`."""
+"""The univariate Gaussian mixture as a Pyro distribution.
+
+The mathematics is in `ugmm_ppl.mixture`, `ugmm_ppl.pathwise` and `ugmm_ppl.summary`.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +10,28 @@ import math
 from typing import Any
 
 import torch
-from pyro.distributions import TorchDistribution
+from pyro.distributions import Normal, TorchDistribution
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import constraints, register_kl
 from torch.distributions.utils import lazy_property
 
-from ugmm_ppl import checks, neuron
+from ugmm_ppl import checks, mixture, neuron, pathwise, summary
+from ugmm_ppl.mixture import Mixture
 from ugmm_ppl.pyro.ops import OPS
+from ugmm_ppl.queries import MixtureQueries
 
 
-class UnivariateGaussianMixture(TorchDistribution):
+class UnivariateGaussianMixture(MixtureQueries, TorchDistribution):
     """Mixture of K univariate Gaussians, p(y) = sum_k weights_k N(y; loc_k, scale_k^2).
+
+    Samples of `rsample` carry pathwise derivatives (implicit reparameterisation, arXiv:1805.08498) with respect to loc,
+    scale and logits or probs; so does `icdf`. Of both, first derivatives only. More methods: `ugmm_ppl.queries`.
 
     Args:
         loc: Component means, real, `(..., K)`.
         scale: Component standard deviations, positive, `(..., K)`.
         logits: Log weights up to a constant, `(..., K)`; -inf is weight zero. Exactly one of logits and probs.
-        probs: Weights on the simplex, `(..., K)`; zeros allowed.
+        probs: Weights on the simplex, `(..., K)`; zeros allowed, and their derivatives are those along the simplex.
         validate_args: Check the values of the arguments; default as for every torch distribution.
 
     The arguments broadcast; batch shape `(...)`, event shape `()`, support the real line.
@@ -39,7 +47,8 @@ class UnivariateGaussianMixture(TorchDistribution):
         "probs": constraints.simplex,
     }
     support = constraints.real
-    has_rsample = False
+    has_rsample = True
+    ops = OPS
 
     def __init__(
         self,
@@ -51,7 +60,8 @@ class UnivariateGaussianMixture(TorchDistribution):
         validate_args: bool | None = None,
     ) -> None:
         validate = bool(self._validate_args if validate_args is None else validate_args)  # type: ignore[has-type]
-        checks.mixture_parameters(loc, scale, logits, probs, values=validate)
+        values = validate and OPS.known(*(a for a in (loc, scale, logits, probs) if isinstance(a, Tensor)))
+        checks.mixture_parameters(loc, scale, logits, probs, values=values)
         like = _common(*(a for a in (loc, scale, logits, probs) if isinstance(a, Tensor)))
         loc, scale, weights = torch.broadcast_tensors(
             *(
@@ -64,6 +74,33 @@ class UnivariateGaussianMixture(TorchDistribution):
         self._given = "logits" if probs is None else "probs"
         super().__init__(loc.shape[:-1], torch.Size(), validate_args=False)  # checked above, in our words
         self._validate_args = validate
+
+    @classmethod
+    def from_moments(
+        cls, mean: Tensor | float, stddev: Tensor | float, skewness: Tensor | float = 0.0, *, spread: float = 0.5
+    ) -> UnivariateGaussianMixture:
+        """Two components of equal scale with the given moments, in closed form.
+
+        Args:
+            mean: Mean `(...)`.
+            stddev: Standard deviation, positive, `(...)`.
+            skewness: Third standardised moment, any real number, `(...)`.
+            spread: Share of the variance that lies between the two means, in (0, 1).
+
+        Returns:
+            The mixture, K = 2, the lighter component first; differentiable in the moments.
+
+        Raises:
+            ValueError: A standard deviation that is not positive, a moment that is not finite.
+        """
+        given = (mean, stddev, skewness)
+        like = _common(*(a for a in given if isinstance(a, Tensor)))
+        tensors = torch.broadcast_tensors(*(torch.as_tensor(a, dtype=like.dtype, device=like.device) for a in given))
+        if OPS.known(*tensors):
+            checks.moments(*tensors)
+        checks.number("spread", spread, 0.0, 1.0)
+        loc, scale, probs = summary.two_components(OPS, tensors[0], tensors[1], tensors[2], spread)
+        return cls(loc, scale, probs=probs, validate_args=False)
 
     @lazy_property
     def logits(self) -> Tensor:
@@ -80,6 +117,14 @@ class UnivariateGaussianMixture(TorchDistribution):
         """Log weights that sum to one, `(..., K)`."""
         return neuron.log_normalize(OPS, self.logits)
 
+    @property
+    def mixture(self) -> Mixture:
+        """The parameters with normalised weights, `(..., K)` each."""
+        if self._given == "logits":
+            return Mixture(self.loc, self.scale, torch.exp(self.log_weights), self.log_weights, weights_vary=False)
+        weights = self.probs / self.probs.sum(-1, keepdim=True)
+        return Mixture(self.loc, self.scale, weights, self.log_weights, weights_vary=True)
+
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> UnivariateGaussianMixture:
         """The same mixture with a larger batch shape."""
         new = self._get_checked_instance(UnivariateGaussianMixture, _instance)
@@ -92,44 +137,99 @@ class UnivariateGaussianMixture(TorchDistribution):
 
     def log_prob(self, value: Tensor | float) -> Tensor:
         """Log density in nats, `(...)` to `(...)`."""
-        value = self._tensor(value)
-        if self._validate_args:
-            self._validate_sample(value)
-        return neuron.log_prob(OPS, value, self.loc, self.scale, self.log_weights)
+        value = self._checked(value)
+        return mixture.log_prob(OPS, value, self.mixture)
 
     def cdf(self, value: Tensor | float) -> Tensor:
         """p(Y <= value), `(...)` to `(...)`."""
-        value = self._tensor(value)
-        if self._validate_args:
-            self._validate_sample(value)
-        return neuron.cdf(OPS, value, self.loc, self.scale, self.log_weights)
+        return neuron.cdf(OPS, self._checked(value), *self.mixture.parameters)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Draw values of shape sample_shape + batch_shape; no gradient."""
+        return self.sample_with_component(sample_shape)[0]
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """As `sample`, with pathwise gradients."""
+        return pathwise.follow(OPS, self.sample(sample_shape), self.mixture)
+
+    def sample_with_component(self, sample_shape: Any = ()) -> tuple[Tensor, Tensor]:
+        """Draw values, and the numbers 0..K-1 of the components they come from: two of sample_shape + batch_shape.
+
+        No gradient: given its component, a value no longer knows how the weights would have moved it.
+        """
         with torch.no_grad():
             shape = self._extended_shape(torch.Size(sample_shape))
-            k = torch.distributions.Categorical(logits=self.log_weights).sample(torch.Size(sample_shape))[..., None]
-            loc, scale = (a.expand(*shape, a.shape[-1]).gather(-1, k)[..., 0] for a in (self.loc, self.scale))
-            return torch.normal(loc, scale)
+            u = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device)
+            k = pathwise.choose(OPS, u, torch.exp(self.log_weights))
+            loc, scale = (
+                a.expand(*shape, a.shape[-1]).gather(-1, k[..., None])[..., 0] for a in (self.loc, self.scale)
+            )
+            return loc + scale * torch.randn_like(u), k
 
-    @property
-    def mean(self) -> Tensor:
-        """Mean `(...)`."""
-        return neuron.mean(OPS, self.loc, self.log_weights)
+    def stratified_sample(self, sample_shape: Any = ()) -> tuple[Tensor, Tensor]:
+        """Draw one value from every component, with the weights that make an expectation of them.
 
-    @property
-    def variance(self) -> Tensor:
-        """Variance `(...)`."""
-        return neuron.variance(OPS, self.loc, self.scale, self.log_weights)
+        E[f(y)] is estimated by (weights * f(values)).sum(-1), without bias and with gradients in all parameters. Unlike
+        the pathwise gradient of `rsample` it does not divide by the density, which is tiny between far modes.
 
-    def responsibilities(self, value: Tensor | float) -> Tensor:
-        """Posterior probability of each component given a value, `(...)` to `(..., K)`."""
-        return neuron.responsibilities(OPS, self._tensor(value), self.loc, self.scale, self.log_weights)
+        Returns:
+            Values and weights, sample_shape + batch_shape + `(K,)` each.
+        """
+        shape = (*torch.Size(sample_shape), *self.loc.shape)
+        weights = self.mixture.weights.expand(shape)
+        return self.loc + self.scale * torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device), weights
 
-    def _tensor(self, value: Tensor | float) -> Tensor:
-        return (
-            value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=self.loc.dtype, device=self.loc.device)
-        )
+    def component(self, k: int) -> Normal:
+        """Component k of each mixture, a Normal of the same batch shape."""
+        k = checks.component(k, self.loc.shape[-1])
+        return Normal(self.loc[..., k], self.scale[..., k], validate_args=False)
+
+    def condition_on_gaussian(
+        self, value: Tensor | float, noise_scale: Tensor | float
+    ) -> tuple[UnivariateGaussianMixture, Tensor]:
+        """The mixture after a noisy reading of its value, `value` ~ N(y, noise_scale^2): Bayes' rule in closed form.
+
+        Args:
+            value: The reading `(...)`.
+            noise_scale: Standard deviation of the reading's noise, positive, `(...)`.
+
+        Returns:
+            The posterior mixture over y, and the log evidence log p(value) in nats, `(...)`.
+
+        Raises:
+            ValueError: A reading that is not finite or a scale that is not positive, where arguments are validated.
+        """
+        value, noise_scale = torch.broadcast_tensors(self._array(value), self._array(noise_scale))
+        if self._validate_args and OPS.known(value, noise_scale):
+            checks.reading(value, noise_scale)
+        loc, scale, log_weights, evidence = summary.condition(OPS, value, noise_scale, self.mixture)
+        return UnivariateGaussianMixture(loc, scale, logits=log_weights, validate_args=False), evidence
+
+    def entropy_estimate(self, num_samples: int = 10_000) -> tuple[Tensor, Tensor]:
+        """Entropy in nats by Monte Carlo, and the standard error of the estimate, `(...)` each; no gradient."""
+        checks.count("num_samples", num_samples, 2)
+        with torch.no_grad():
+            surprise = -self.log_prob(self.sample((num_samples,)))
+            return surprise.mean(0), surprise.std(0) / math.sqrt(num_samples)
+
+    def _checked(self, value: Tensor | float) -> Tensor:
+        value = self._array(value)
+        if self._validate_args:
+            self._validate_sample(value)
+        return value
+
+    def _looks_at_values(self) -> bool:
+        return bool(self._validate_args)
+
+    def _array(self, value: Any) -> Tensor:
+        if isinstance(value, Tensor):
+            return value
+        return torch.as_tensor(value, dtype=self.loc.dtype, device=self.loc.device)
+
+
+@register_kl(UnivariateGaussianMixture, UnivariateGaussianMixture)
+def _kl(p: UnivariateGaussianMixture, q: UnivariateGaussianMixture) -> Tensor:
+    return p.kl_to(q)
 
 
 def _common(*tensors: Tensor) -> Tensor:

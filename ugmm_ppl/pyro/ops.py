@@ -1,11 +1,14 @@
 """`Ops` for torch."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from ugmm_ppl.ops import Ops
+from ugmm_ppl.ops import Coefficients, Ops, Step
 
 
 class TorchOps:
@@ -16,6 +19,8 @@ class TorchOps:
     sqrt = staticmethod(torch.sqrt)
     where = staticmethod(torch.where)
     isfinite = staticmethod(torch.isfinite)
+    log1p = staticmethod(torch.log1p)
+    ndtri = staticmethod(torch.special.ndtri)
 
     @staticmethod
     def ndtr(a: Tensor) -> Tensor:
@@ -26,6 +31,16 @@ class TorchOps:
     def at_least(a: Tensor, floor: float) -> Tensor:
         """Maximum with a number."""
         return torch.clamp(a, min=floor)
+
+    @staticmethod
+    def at_most(a: Tensor, ceiling: float) -> Tensor:
+        """Minimum with a number."""
+        return torch.clamp(a, max=ceiling)
+
+    @staticmethod
+    def eps(a: Tensor) -> float:
+        """Spacing at 1."""
+        return torch.finfo(a.dtype).eps
 
     @staticmethod
     def max(a: Tensor, axis: int) -> Tensor:
@@ -43,6 +58,63 @@ class TorchOps:
         return torch.mean(a, axis, keepdim=True)
 
     @staticmethod
+    def cumsum(a: Tensor) -> Tensor:
+        """Running sum."""
+        return torch.cumsum(a, -1)
+
+    @staticmethod
+    def count(a: Tensor) -> Tensor:
+        """Number of true entries."""
+        return torch.sum(a, -1)
+
+    @staticmethod
+    def sort(a: Tensor) -> Tensor:
+        """Sorted, last axis."""
+        return torch.sort(a, -1).values
+
+    @staticmethod
+    def concat(arrays: Sequence[Tensor]) -> Tensor:
+        """Joined along the last axis."""
+        leading = torch.broadcast_shapes(*(a.shape[:-1] for a in arrays))
+        return torch.cat([a.expand(*leading, a.shape[-1]) for a in arrays], -1)
+
+    @staticmethod
+    def known(*arrays: Any) -> bool:
+        """Not under `torch.compile`, nor under any `torch.func` transform."""
+        del arrays
+        return not (torch.compiler.is_compiling() or torch._C._functorch.get_interpreter_stack())
+
+    @staticmethod
+    def stop(a: Tensor) -> Tensor:
+        """Without a graph."""
+        return a.detach()
+
+    @staticmethod
+    def attach(value: Tensor, coefficients: Coefficients, *parameters: Tensor) -> Tensor:
+        """Adds coefficient (parameter - constant), which is zero: so every mode of differentiation knows it."""
+        if not (_transformed() or (torch.is_grad_enabled() and any(p.requires_grad for p in parameters))):
+            return value
+        constants = [p.detach() for p in parameters]
+        found = coefficients(value.detach(), *constants)
+        for coefficient, parameter, constant in zip(found, parameters, constants, strict=True):
+            if coefficient is not None:
+                value = value + torch.sum(coefficient * (parameter - constant), -1)
+        return value
+
+    @staticmethod
+    def repeat(step: Step, state: tuple[Tensor, ...], most: int) -> tuple[Tensor, ...]:
+        """A loop; under `torch.compile` and `torch.func` transforms, which cannot look at values, a full one."""
+        if torch.compiler.is_compiling():
+            return _compiled_loop(step, state, most)
+        known = TorchOps.known(*state)
+        with torch.no_grad():
+            for _ in range(most):
+                if known and bool(state[-1].all()):
+                    break
+                state = step(*state)
+        return state
+
+    @staticmethod
     def matvec(matrix: Tensor, vector: Tensor) -> Tensor:
         """Matrix times vector over leading axes."""
         if matrix.ndim == 2:
@@ -55,6 +127,22 @@ class TorchOps:
         from ugmm_ppl.kernels import for_torch  # which falls back on the operations of this class
 
         return for_torch.activation(x, loc, scale, log_weights)
+
+
+def _compiled_loop(step: Step, state: tuple[Tensor, ...], most: int) -> tuple[Tensor, ...]:
+    """One node of the graph, where a plain loop would be `most` copies of the step."""
+    from torch._higher_order_ops import while_loop
+
+    count = torch.zeros((), dtype=torch.int64)
+    go_on = lambda count, *state: ~state[-1].all() & (count < most)  # noqa: E731
+    return while_loop(go_on, lambda count, *state: (count + 1, *step(*state)), (count, *state))[1:]
+
+
+def _transformed() -> bool:
+    """Whether a transform of `torch.func` or forward-mode differentiation is at work."""
+    if torch.compiler.is_compiling():
+        return False
+    return forward_ad._current_level >= 0 or bool(torch._C._functorch.get_interpreter_stack())
 
 
 OPS: Ops = TorchOps()

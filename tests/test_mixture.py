@@ -1,0 +1,366 @@
+"""Tails, quantiles and what is said of a mixture in closed form, against fifty digits, SciPy and quadrature."""
+
+import functools
+import itertools
+
+import mpmath
+import numpy as np
+import pytest
+from conftest import backend_params
+from helpers import cumulative, density, draw_mixture
+from hypothesis import example, given
+from hypothesis import strategies as st
+from mixture_oracle import (
+    COMPONENTS,
+    PROPERTIES,
+    UNIT,
+    cumulative_mp,
+    density_mp,
+    digits,
+    library,
+    made,
+    mixtures,
+    survival_mp,
+)
+from scipy import integrate, special, stats
+from tolerances import EXACT64, PARITY, QUADRATURE, TAIL32, TAIL64
+
+from ugmm_ppl import mixture, neuron, pathwise, summary
+from ugmm_ppl.ops import NUMPY
+
+INF, NAN = np.inf, np.nan
+LIBRARIES = ["numpy", *backend_params()]
+
+
+@functools.cache
+def function(name, dtype, which):
+    """A function of `mixture`, `pathwise` or `summary` as one of NumPy arrays (first, loc, scale, weights)."""
+    with library(name, dtype) as (ops, compile_):
+        call = getattr(mixture, which, None) or getattr(pathwise, which)
+        run = compile_(lambda first, *parameters: call(ops, first, made(ops, *parameters)))
+
+    def evaluated(*arrays):
+        with library(name, dtype):
+            return np.asarray(run(*(np.asarray(a, dtype) for a in arrays)), dtype=np.float64)
+
+    return evaluated
+
+
+@digits
+def log_tail_errors(got_lower, got_upper, values, parameters):
+    """Relative errors of log F and log(1 - F), each where it is the smaller of the two tails."""
+    errors = []
+    for lower, upper, y in zip(got_lower, got_upper, values, strict=True):
+        below, above = cumulative_mp(float(y), *parameters), survival_mp(float(y), *parameters)
+        got, want = (lower, mpmath.log(below)) if below <= above else (upper, mpmath.log(above))
+        errors.append(float(abs((mpmath.mpf(float(got)) - want) / want)))
+    return np.array(errors)
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+@PROPERTIES
+@given(parameters=mixtures(), t=st.tuples(*[st.floats(-30.0, 30.0)] * COMPONENTS))
+def test_log_tails_are_mpmath_in_float64(name, parameters, t):
+    """Out to 30 scales of every component."""
+    values = parameters[0] + parameters[1] * np.array(t)
+    lower, upper = (function(name, "float64", which)(values, *parameters) for which in ("log_cdf", "log_survival"))
+    assert log_tail_errors(lower, upper, values, parameters).max() <= EXACT64
+
+
+@pytest.mark.parametrize("name", backend_params())
+@PROPERTIES
+@given(parameters=mixtures(), t=st.tuples(*[st.floats(-30.0, 30.0)] * COMPONENTS))
+def test_log_tails_are_mpmath_in_float32(name, parameters, t):
+    parameters = tuple(a.astype(np.float32) for a in parameters)
+    values = parameters[0] + parameters[1] * np.array(t, np.float32)
+    lower, upper = (function(name, "float32", which)(values, *parameters) for which in ("log_cdf", "log_survival"))
+    assert log_tail_errors(lower, upper, values, parameters).max() <= 1e-5
+
+
+@digits
+def log_cumulative(values, parameters):
+    """log F at fifty digits of the smaller tail."""
+    tails = [(cumulative_mp(float(y), *parameters), survival_mp(float(y), *parameters)) for y in values]
+    return [float(mpmath.log(below) if below < above else mpmath.log1p(-above)) for below, above in tails]
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+@PROPERTIES
+@given(parameters=mixtures(), t=st.tuples(*[st.floats(0.0, 12.0)] * COMPONENTS))
+def test_log_of_nearly_one_is_mpmath(name, parameters, t):
+    """log F above the median is minus the upper tail, which has a relative accuracy of its own."""
+    values = parameters[0] + parameters[1] * np.array(t)
+    got = function(name, "float64", "log_cdf")(values, *parameters)
+    np.testing.assert_allclose(got, log_cumulative(values, parameters), rtol=TAIL64)
+    if name != "numpy":
+        rounded = tuple(a.astype(np.float32) for a in parameters)
+        values = values.astype(np.float32)
+        got = function(name, "float32", "log_cdf")(values, *rounded)
+        smallest = np.finfo(np.float32).tiny
+        np.testing.assert_allclose(got, log_cumulative(values, rounded), rtol=TAIL32, atol=smallest)
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_log_tails_at_the_ends(name, rng):
+    parameters = draw_mixture(rng, COMPONENTS)
+    values = np.array([-INF, INF, NAN, *(() if name == "numpy" else (-1e300, 1e300))])  # NumPy warns of the overflow
+    lower, upper = (function(name, "float64", which)(values, *parameters) for which in ("log_cdf", "log_survival"))
+    np.testing.assert_array_equal(lower, [-INF, 0.0, NAN, -INF, 0.0][: len(values)])
+    np.testing.assert_array_equal(upper, [0.0, -INF, NAN, 0.0, -INF][: len(values)])
+
+
+LEVELS = np.array([1e-12, 1e-7, 0.01, 0.3, 0.5, 0.6, 0.99, 1.0 - 1e-7])
+
+
+@digits
+def quantile_errors(got, levels, parameters):
+    """(forward, backward): how far y is from the root, relative to |y|, at least; and how far F(y) is from u.
+
+    The root lies within `forward` of y if F - u changes its sign there. The backward error is that of the smaller tail.
+    """
+    forward, backward = [], []
+    for pair in zip(got, levels, strict=True):
+        y, u = (mpmath.mpf(float(a)) for a in pair)
+        error = INF
+        for tolerance in (1e-15, 1e-12, 1e-9, 1e-8, 1e-7, 5e-7, 1e-6):
+            if (
+                cumulative_mp(y - tolerance * abs(y), *parameters)
+                <= u
+                <= cumulative_mp(y + tolerance * abs(y), *parameters)
+            ):
+                error = tolerance
+                break
+        forward.append(error)
+        level, found = (u, cumulative_mp(y, *parameters)) if u <= 0.5 else (1 - u, survival_mp(y, *parameters))
+        backward.append(float(abs(found / level - 1)))
+    return np.array(forward), np.array(backward)
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+@PROPERTIES
+@given(parameters=mixtures(reach=100.0), u=st.floats(1e-12, 1.0 - 1e-7))
+def test_quantiles_are_mpmath_in_float64(name, parameters, u):
+    """To 1e-6 of the value; where F is so flat that this cannot be known, the level is right to its own rounding."""
+    levels = np.append(LEVELS, u)
+    got = function(name, "float64", "quantile")(levels, *parameters)
+    forward, backward = quantile_errors(got, levels, parameters)
+    assert np.all((forward <= 1e-6) | (backward <= 1e-14))
+
+
+@pytest.mark.parametrize("name", backend_params())
+@PROPERTIES
+@given(parameters=mixtures(), u=st.floats(1e-12, 1.0 - 1e-7))
+def test_quantiles_are_mpmath_in_float32(name, parameters, u):
+    """1e-6 of the value, or of the level where 1e-6 of the value is below what a float32 level can say."""
+    parameters = tuple(a.astype(np.float32) for a in parameters)
+    levels = np.append(LEVELS, u).astype(np.float32)
+    got = function(name, "float32", "quantile")(levels, *parameters)
+    forward, backward = quantile_errors(got, levels, parameters)
+    assert np.all((forward <= 1e-6) | (backward <= 4e-6))
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+@pytest.mark.parametrize("components", [1, 16, 256])
+@pytest.mark.parametrize("reach", [1.0, 1000.0])
+def test_quantiles_invert_the_cdf(name, rng, components, reach):
+    """Up to 256 components, and between far modes where F is flat; SciPy's distribution function, on its own side."""
+    loc, scale, weights = draw_mixture(rng, components, (6,))
+    loc = reach * loc
+    levels = np.concatenate([LEVELS, np.cumsum(weights[0])[:-1:32]])[:, None]  # at the flat stretches of the first
+    y = function(name, "float64", "quantile")(levels, loc, scale, weights)
+    assert y.shape == (len(levels), 6)
+    z = (y[..., None] - loc) / scale
+    tail = np.where(levels <= 0.5, levels, 1.0 - levels)
+    found = np.where(levels <= 0.5, (weights * stats.norm.cdf(z)).sum(-1), (weights * stats.norm.sf(z)).sum(-1))
+    np.testing.assert_allclose(found, np.broadcast_to(tail, y.shape), rtol=PARITY)
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_quantiles_at_and_beyond_the_ends(name, rng):
+    loc, scale, weights = draw_mixture(rng, COMPONENTS)
+    levels = np.array([0.0, 1.0, -0.1, 1.1, NAN])
+    got = function(name, "float64", "quantile")(levels, loc, scale, weights)
+    np.testing.assert_array_equal(got, [-INF, INF, NAN, NAN, NAN])
+    tiny = np.array([1e-307, 1e-300])
+    got = function(name, "float64", "quantile")(tiny, np.zeros(1), np.ones(1), np.ones(1))
+    np.testing.assert_allclose(got, special.ndtri(tiny), rtol=EXACT64)
+
+
+def test_quantiles_of_parameters_that_are_not_numbers_end():
+    """The search stops, and NaN comes out."""
+    got = pathwise.quantile(NUMPY, np.array([0.3]), made(NUMPY, np.array([NAN]), np.ones(1), np.ones(1)))
+    assert np.isnan(got).all()
+
+
+@PROPERTIES
+@given(mixtures())
+def test_moments_are_mpmath(parameters):
+    loc, scale, weights = parameters
+    with mpmath.workdps(50):
+        m, s, w = (list(map(mpmath.mpf, map(float, a))) for a in parameters)
+        total = mpmath.fsum(w)
+        mean = mpmath.fsum(a * b for a, b in zip(w, m, strict=True)) / total
+        second = mpmath.fsum(a * ((b - mean) ** 2 + c**2) for a, b, c in zip(w, m, s, strict=True)) / total
+        third = (
+            mpmath.fsum(a * ((b - mean) ** 3 + 3 * (b - mean) * c**2) for a, b, c in zip(w, m, s, strict=True)) / total
+        )
+        want = float(mean), float(second), float(third / second**1.5)
+    one = made(NUMPY, *parameters)
+    np.testing.assert_allclose(neuron.mean(NUMPY, loc, weights), want[0], rtol=EXACT64, atol=EXACT64)
+    np.testing.assert_allclose(neuron.variance(NUMPY, loc, scale, weights), want[1], rtol=EXACT64)
+    np.testing.assert_allclose(mixture.skewness(NUMPY, one), want[2], rtol=PARITY, atol=EXACT64)
+
+
+def entropy(loc, scale, weights):
+    """By quadrature."""
+
+    def surprise(y):
+        p = density(y, loc, scale, weights)
+        return -p * np.log(p) if p > 0.0 else 0.0
+
+    edges = np.unique(np.concatenate([loc + t * scale for t in (-37.0, -8.0, -3.0, 0.0, 3.0, 8.0, 37.0)]))
+    return sum(integrate.quad(surprise, a, b, epsabs=1e-12)[0] for a, b in itertools.pairwise(edges))
+
+
+@pytest.mark.parametrize("separation", [0.0, 1.0, 4.0, 1000.0])
+def test_entropy_lies_between_its_bounds(rng, separation):
+    loc, scale, weights = draw_mixture(rng, 4)
+    weights = np.append(weights[:3] / weights[:3].sum(), 0.0)
+    loc = separation * loc
+    lower, upper = summary.entropy_bounds(NUMPY, made(NUMPY, loc, scale, weights))
+    want = entropy(loc[:3], scale[:3], weights[:3])
+    assert lower < want <= upper + QUADRATURE
+    if separation == 1000.0:  # components apart: the upper bound is exact
+        np.testing.assert_allclose(upper, want, rtol=QUADRATURE)
+
+
+def test_entropy_bounds_of_one_component():
+    """Upper: the entropy itself. Lower: 1/2 (1 - log 2) less, by its formula."""
+    lower, upper = summary.entropy_bounds(NUMPY, made(NUMPY, np.array([3.0]), np.array([0.2]), np.ones(1)))
+    want = stats.norm(3.0, 0.2).entropy()
+    np.testing.assert_allclose([lower, upper], [want - 0.5 * (1.0 - np.log(2.0)), want], rtol=EXACT64)
+
+
+@digits
+def derivative_mp(y, loc, scale, weights):
+    """p'(y) up to a positive factor."""
+    return mpmath.fsum(-w * mpmath.npdf(z) * z / s**2 for z, s, w in _parts_of(y, loc, scale, weights))
+
+
+def _parts_of(y, loc, scale, weights):
+    for m, s, w in zip(loc, scale, weights, strict=True):
+        if w > 0.0:
+            yield (mpmath.mpf(y) - mpmath.mpf(float(m))) / mpmath.mpf(float(s)), mpmath.mpf(float(s)), w
+
+
+@PROPERTIES
+@given(mixtures())
+def test_modes_are_where_the_slope_changes_its_sign(parameters):
+    """And as many as on a grid a hundred times finer than the smallest scale."""
+    loc, scale, weights = parameters
+    got = summary.modes(NUMPY, made(NUMPY, *parameters))
+    assert got.shape == (COMPONENTS,)
+    found = got[~np.isnan(got)]
+    assert np.isnan(got[len(found) :]).all()
+    assert np.all(np.diff(found) > 0.0)
+    for y in found:
+        step = mpmath.mpf(1e-10) * (1 + abs(float(y)))
+        with mpmath.workdps(50):
+            assert derivative_mp(mpmath.mpf(float(y)) - step, *parameters) > 0
+            assert derivative_mp(mpmath.mpf(float(y)) + step, *parameters) < 0
+    alive = weights > 0.0
+    fine = np.unique(loc[alive] + np.linspace(-4.0, 4.0, 801)[:, None] * scale[alive])
+    log_terms = np.log(weights[alive]) + stats.norm.logpdf(fine[:, None], loc[alive], scale[alive])
+    r = special.softmax(log_terms, -1)
+    up = (r * (loc[alive] - fine[:, None]) / scale[alive] ** 2).sum(-1) > 0.0
+    assert len(found) == np.sum(up[:-1] & ~up[1:])
+
+
+MODES = {
+    "one": ([2.0], [0.3], [1.0], [2.0]),
+    "two far": ([-20.0, 20.0], [1.0, 1.0], [0.5, 0.5], [-20.0, 20.0]),
+    "flat top": ([-1.0, 1.0], [1.0, 1.0], [0.5, 0.5], [0.0]),
+    "a narrow one on a wide one": ([0.0, 0.0], [1.0, 0.01], [0.9, 0.1], [0.0]),
+    "a weight of zero": ([0.0, 9.0], [1.0, 1.0], [1.0, 0.0], [0.0]),
+}
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+@pytest.mark.parametrize("case", MODES)
+def test_modes_of_known_mixtures(name, case):
+    loc, scale, weights, want = (np.array(a) for a in MODES[case])
+    with library(name) as (ops, compile_):
+        got = np.asarray(compile_(lambda *p: summary.modes(ops, made(ops, *p)))(loc, scale, weights))
+    np.testing.assert_allclose(
+        got[: len(want)], want, atol=1e-5
+    )  # a flat top, p'' = 0, is known to the third root of the rounding
+    assert np.isnan(got[len(want) :]).all()
+
+
+@PROPERTIES
+@given(mixtures(), st.floats(-30.0, 30.0), st.floats(0.01, 30.0), st.lists(UNIT, min_size=3, max_size=3))
+def test_conditioning_is_bayes_rule(parameters, reading, noise, places):
+    """prior(y) N(reading; y, noise^2) = evidence posterior(y), at every y."""
+    before = made(NUMPY, *parameters)
+    loc, scale, log_weights, evidence = summary.condition(NUMPY, np.asarray(reading), np.asarray(noise), before)
+    y = 30.0 * np.array(places)
+    want = mixture.log_prob(NUMPY, y, before) + stats.norm.logpdf(reading, y, noise)
+    got = neuron.log_prob(NUMPY, y, loc, scale, log_weights) + evidence
+    np.testing.assert_allclose(got, want, rtol=PARITY, atol=PARITY)
+    with mpmath.workdps(50):
+        wide = np.sqrt(parameters[1] ** 2 + noise**2)
+        total = density_mp(reading, parameters[0], wide, parameters[2])
+        np.testing.assert_allclose(float(evidence), float(mpmath.log(total)), rtol=PARITY)
+
+
+@PROPERTIES
+@given(st.floats(-100.0, 100.0), st.floats(0.01, 100.0), st.floats(-50.0, 50.0), st.floats(0.05, 0.95))
+@example(0.0, 1.0, 0.0, 0.5)
+def test_two_components_have_the_moments(mean, stddev, skewness, spread):
+    loc, scale, weights = summary.two_components(NUMPY, *map(np.asarray, (mean, stddev, skewness)), spread)
+    assert loc.shape == scale.shape == weights.shape == (2,)
+    assert scale[0] == scale[1]
+    one = made(NUMPY, loc, scale, weights)
+    np.testing.assert_allclose(weights.sum(), 1.0, rtol=EXACT64)
+    np.testing.assert_allclose(neuron.mean(NUMPY, loc, weights), mean, rtol=PARITY, atol=PARITY * stddev)
+    np.testing.assert_allclose(neuron.variance(NUMPY, loc, scale, weights), stddev**2, rtol=PARITY)
+    np.testing.assert_allclose(mixture.skewness(NUMPY, one), skewness, rtol=PARITY, atol=PARITY)
+
+
+def test_kl_of_normals_is_the_closed_form(rng):
+    p, q = ((rng.normal(size=(5, 1)), np.exp(rng.normal(size=(5, 1)))) for _ in range(2))
+    one, other = (made(NUMPY, loc, scale, np.ones((5, 1))) for loc, scale in (p, q))
+    want = np.log(q[1] / p[1]) + (p[1] ** 2 + (p[0] - q[0]) ** 2) / (2.0 * q[1] ** 2) - 0.5
+    np.testing.assert_allclose(summary.kl(NUMPY, one, other, 4), want[:, 0], rtol=PARITY)
+
+
+def test_kl_is_quadrature(rng):
+    """Against SciPy's, with a weight of zero, and to itself."""
+    p, q = draw_mixture(rng, 4), draw_mixture(rng, 3)
+    p[2][:] = [*(p[2][:3] / p[2][:3].sum()), 0.0]
+
+    def integrand(y):
+        one, other = density(y, *p), density(y, *q)
+        return one * np.log(one / other) if one > 0.0 else 0.0
+
+    edges = np.unique(np.concatenate([p[0] + t * p[1] for t in (-12.0, -3.0, 0.0, 3.0, 12.0)]))
+    want = sum(integrate.quad(integrand, a, b, epsabs=1e-12)[0] for a, b in itertools.pairwise(edges))
+    one, other = made(NUMPY, *p), made(NUMPY, *q)
+    np.testing.assert_allclose(summary.kl(NUMPY, one, other, 8), want, rtol=QUADRATURE)
+    np.testing.assert_allclose(summary.kl(NUMPY, one, one, 1), 0.0, atol=EXACT64)
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_components_are_chosen_by_weight_and_never_without(name):
+    weights = np.array([0.0, 0.25, 0.0, 0.5, 0.25, 0.0])
+    u = np.array([0.0, 0.1, 0.25, 0.7, 0.75, 1.0 - 2.0**-53])
+    with library(name) as (ops, compile_):
+        got = np.asarray(compile_(lambda u, w: pathwise.choose(ops, u, w))(u, weights))
+    np.testing.assert_array_equal(got, [1, 1, 3, 3, 4, 4])
+
+
+def test_cumulative_oracles_agree(rng):
+    """The oracle of these tests is SciPy's distribution function where both hold."""
+    parameters = draw_mixture(rng, 3)
+    with mpmath.workdps(50):
+        assert abs(float(cumulative_mp(0.3, *parameters)) - cumulative(0.3, *parameters)) < EXACT64

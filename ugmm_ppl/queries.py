@@ -1,0 +1,140 @@
+"""What both distributions answer in the same words: methods of `UnivariateGaussianMixture` that need no PPL."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from ugmm_ppl import checks, mixture, neuron, pathwise, summary
+from ugmm_ppl.mixture import Mixture
+from ugmm_ppl.ops import Array, Ops
+
+TOLERANCE = 1e-6
+"""Nats, of `kl_to`; ten times the rounding of the numbers' dtype where that is more."""
+
+FINEST = 128
+
+
+class MixtureQueries:
+    """Methods over `self.mixture`, for the distribution classes of both backends to inherit.
+
+    Where a method takes a probability or a value `(...)`, a number or an array that broadcasts with the batch shape is
+    meant; results have the broadcast shape.
+    """
+
+    ops: ClassVar[Ops]
+
+    @property
+    def mixture(self) -> Mixture:
+        """The parameters, `(..., K)` each, with normalised weights."""
+        raise NotImplementedError
+
+    def _array(self, value: Any) -> Array:
+        """A number or array of the library, in the dtype of the parameters."""
+        raise NotImplementedError
+
+    def _looks_at_values(self) -> bool:
+        """Whether arguments are validated."""
+        raise NotImplementedError
+
+    def log_cdf(self, value: Any) -> Array:
+        """log p(Y <= value) in nats, accurate in both tails: `(...)` to `(...)`."""
+        return mixture.log_cdf(self.ops, self._array(value), self.mixture)
+
+    def log_survival(self, value: Any) -> Array:
+        """log p(Y > value) in nats, accurate in both tails: `(...)` to `(...)`."""
+        return mixture.log_survival(self.ops, self._array(value), self.mixture)
+
+    def icdf(self, u: Any) -> Array:
+        """The value y with p(Y <= y) = u, by a bracketed Newton search; differentiable in u and in the parameters.
+
+        Args:
+            u: Probabilities in [0, 1], `(...)`; 0 gives -inf, 1 gives inf.
+
+        Returns:
+            Quantiles `(...)`.
+
+        Raises:
+            ValueError: A probability outside [0, 1], where arguments are validated; else the answer is NaN.
+        """
+        u = self._array(u)
+        if self._looks_at_values() and self.ops.known(u):
+            checks.probabilities(u)
+        return pathwise.quantile(self.ops, u, self.mixture)
+
+    def quantile(self, u: Any) -> Array:
+        """Another name of `icdf`."""
+        return self.icdf(u)
+
+    @property
+    def median(self) -> Array:
+        """The value below which half of the mass lies, `(...)`."""
+        return self.icdf(0.5)
+
+    def interval(self, level: float) -> tuple[Array, Array]:
+        """The ends, `(...)` each, of the interval that holds `level` of the mass and leaves out as much on each side.
+
+        Raises:
+            ValueError: A level outside (0, 1).
+        """
+        tail = 0.5 * (1.0 - checks.number("level", level, 0.0, 1.0))
+        return self.icdf(tail), self.icdf(1.0 - tail)
+
+    @property
+    def mean(self) -> Array:
+        """Mean `(...)`."""
+        m = self.mixture
+        return neuron.mean(self.ops, m.loc, m.weights)
+
+    @property
+    def variance(self) -> Array:
+        """Variance `(...)`."""
+        return neuron.variance(self.ops, *self.mixture.parameters)
+
+    @property
+    def stddev(self) -> Array:
+        """Standard deviation `(...)`."""
+        return self.ops.sqrt(self.variance)
+
+    @property
+    def skewness(self) -> Array:
+        """Third standardised moment `(...)`."""
+        return mixture.skewness(self.ops, self.mixture)
+
+    def responsibilities(self, value: Any) -> Array:
+        """Posterior probability of each component given a value, `(...)` to `(..., K)`."""
+        m = self.mixture
+        return neuron.responsibilities(self.ops, self._array(value), m.loc, m.scale, m.log_weights)
+
+    def modes(self) -> Array:
+        """All local maxima of the density, ascending, `(..., K)`, filled up with NaN. Not differentiable."""
+        return summary.modes(self.ops, self.mixture)
+
+    def entropy_bounds(self) -> tuple[Array, Array]:
+        """A lower and an upper bound of the entropy in nats, `(...)` each, in closed form (Huber et al. 2008)."""
+        return summary.entropy_bounds(self.ops, self.mixture)
+
+    def kl_to(self, other: MixtureQueries, tolerance: float = TOLERANCE) -> Array:
+        """KL(self || other) in nats by Gauss-Legendre quadrature, `(...)`; differentiable in all parameters.
+
+        The panels are halved until two answers differ by less than the tolerance. Under `jax.jit`, `torch.compile` and
+        the like, which cannot look at values, they are halved three times.
+
+        Args:
+            other: A mixture of the same backend; batch shapes broadcast.
+            tolerance: Nats, or the part of the answer where that is above one.
+
+        Raises:
+            FloatingPointError: 128 panels for every two scales are not enough.
+        """
+        p, q = self.mixture, other.mixture
+        checks.number("tolerance", tolerance, 0.0)
+        tolerance = max(tolerance, 10.0 * self.ops.eps(p.loc))
+        if not self.ops.known(*p.parameters, *q.parameters):
+            return summary.kl(self.ops, p, q, 8)
+        coarse, refinement = summary.kl(self.ops, p, q, 1), 2
+        while refinement <= FINEST:
+            fine = summary.kl(self.ops, p, q, refinement)
+            if bool((abs(fine - coarse) <= tolerance * (1.0 + abs(fine))).all()):
+                return fine
+            coarse, refinement = fine, 2 * refinement
+        raise checks.not_converged("kl_to", tolerance)

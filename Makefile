@@ -5,7 +5,7 @@ EXTRAS ?= dev
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint docs sanitize clean
 
 demo: $(STAMP)
 	$(BIN)/ugmm-ppl fit models/iris_classifier.py --backend numpyro --out runs/iris
@@ -20,6 +20,11 @@ lint: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/mkdocs build --strict --quiet
+
+sanitize: # the native kernel, under the address and undefined-behaviour sanitizers
+	cmake -S ugmm_ppl/kernels -B build/sanitize -DUGMM_SANITIZE=ON
+	cmake --build build/sanitize --parallel
+	build/sanitize/kernel_sanitize
 
 clean:
 	rm -rf $(VENV) build runs site *.egg-info

@@ -32,3 +32,15 @@ STOCHASTIC_KL = 0.05
 
 NETWORK32 = 1e-3
 """Relative and absolute, float32 against float64, a network: layer normalisation enlarges the rounding of a."""
+
+ULP = 2.0
+"""Units in the last place, 2^x by polynomial: half a unit each for the polynomial and three roundings with FMA."""
+
+ULP_UNFUSED = 2.1
+"""The same without fused multiply-add, where every product is rounded too."""
+
+HALF16 = 5e-3
+"""Relative to max(1, |value|), float16: a few units in the last place, 1e-3 each, of values near one."""
+
+DIFFERENCES = 1e-8
+"""Relative to the largest entry: central differences in extended precision with step 1e-5, whose square is left."""

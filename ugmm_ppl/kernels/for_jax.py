@@ -71,8 +71,11 @@ def _result(shape: tuple[int, ...], like: Array) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, like.dtype, sharding=sharding, manual_axis_type=_manual(like))
 
 
-def _reference(x: Array, loc: Array, scale: Array, log_weights: Array) -> Array:
-    return neuron.activation(OPS, x, loc, scale, log_weights)
+def _reference(*arguments: Array) -> Array:
+    dtype = arguments[0].dtype
+    if dtype.itemsize == 2:  # half precision cannot hold the squares, so it is left until the end
+        return neuron.activation(OPS, *(a.astype("float32") for a in arguments)).astype(dtype)
+    return neuron.activation(OPS, *arguments)
 
 
 def _chunked(*arguments: Array) -> Array:

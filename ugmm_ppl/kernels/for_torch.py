@@ -19,13 +19,14 @@ CHUNK_ELEMENTS = 2**20
 """Entries of a chunk's temporary: 4 MiB in float32, which stay in the cache."""
 
 
-_choose = torch.compiler.assume_constant_result(library.choose)
+# What `torch.compiler.assume_constant_result` does, which would import a second's worth of the compiler.
+library.choose._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def activation(x: Tensor, loc: Tensor | float, scale: Tensor, log_weights: Tensor) -> Tensor:
     """Equation (2): arguments, result and errors as `neuron.activation`; shapes `(..., K)` and `(..., J, K)`."""
     x, loc, scale, log_weights = _common(x, loc, scale, log_weights)
-    kernel = _choose(x.device.type, str(x.dtype).removeprefix("torch."))
+    kernel = library.choose(x.device.type, str(x.dtype).removeprefix("torch."))
     transforms = [] if torch.compiler.is_compiling() else torch._C._functorch.get_interpreter_stack() or []
     if kernel == "native" and not _forward_mode(transforms):
         if transforms:
@@ -70,6 +71,8 @@ def _is_plain(x: Tensor, loc: Tensor, scale: Tensor, log_weights: Tensor) -> boo
 
 
 def _reference(x: Tensor, loc: Tensor, scale: Tensor, log_weights: Tensor) -> Tensor:
+    if x.dtype.itemsize == 2:  # half precision cannot hold the squares, so it is left until the end
+        return neuron.activation(OPS, x.float(), loc.float(), scale.float(), log_weights.float()).to(x.dtype)
     return neuron.activation(OPS, x, loc, scale, log_weights)
 
 
@@ -149,7 +152,10 @@ def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
 
 def _first_derivative(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
     wanted = list(ctx.needs_input_grad)
-    found = torch.ops.ugmm_ppl.activation_backward(*ctx.saved_tensors, upstream, wanted)
+    if torch._C._functorch.is_legacy_batchedtensor(upstream):  # of `is_grads_batched=True`, which knows no operators
+        found = torch.func.vjp(_reference, *ctx.saved_tensors[:-1])[1](upstream)
+    else:
+        found = torch.ops.ugmm_ppl.activation_backward(*ctx.saved_tensors, upstream, wanted)
     return tuple(gradient if want else None for gradient, want in zip(found, wanted, strict=True))
 
 
@@ -198,6 +204,11 @@ def _without(argument: Tensor, dim: int | None) -> tuple[int, ...]:
     return tuple(shape)
 
 
+def _is_batched(tensor: Tensor) -> bool:
+    functorch = torch._C._functorch
+    return functorch.is_functorch_wrapped_tensor(tensor) or functorch.is_legacy_batchedtensor(tensor)
+
+
 class _Eager(torch.autograd.Function):
     """The kernel without the machinery of an operator, which costs as much as a small layer."""
 
@@ -210,8 +221,8 @@ class _Eager(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        """Run the backward kernel; by its operator where the derivative of the derivative is wanted."""
-        if torch.is_grad_enabled():
+        """Run the backward kernel; by its operator where second derivatives or batches of gradients are wanted."""
+        if torch.is_grad_enabled() or _is_batched(upstream):
             return _first_derivative(ctx, upstream)
         x, loc, scale, log_weights, out = ctx.saved_tensors
         wanted = ctx.needs_input_grad

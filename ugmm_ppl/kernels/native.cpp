@@ -42,11 +42,12 @@ struct InstructionSet {
   const Kernels* kernels;
 };
 
-// The best set that this processor has; UGMM_PPL_ISA=baseline|avx2|avx512 asks for a lesser one.
+// The best set that this processor has; UGMM_PPL_ISA=baseline|avx2|avx512 asks for a lesser one. "none": not even SSE4.1.
 InstructionSet choose() {
   std::vector<InstructionSet> known = {{"baseline", &isa_baseline::kKernels}};
 #ifdef UGMM_X86
   __builtin_cpu_init();
+  if (!__builtin_cpu_supports("sse4.1")) return {"none", nullptr};
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) known.push_back({"avx2", &isa_avx2::kKernels});
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"))
     known.push_back({"avx512", &isa_avx512::kKernels});
@@ -268,12 +269,27 @@ class Call {
   std::vector<std::unique_ptr<std::vector<int64_t>>> kept_;
 };
 
-void forward(bool is_double, const Problem& p, Pool& pool) {
+class OneThread final : public Pool {
+ public:
+  int threads() const override { return 1; }
+  void run(int64_t count, const std::function<void(int64_t)>& task) override {
+    for (int64_t i = 0; i < count; ++i) task(i);
+  }
+};
+
+// Waking other threads costs more than they gain below some tens of microseconds, and much more on a busy machine.
+Pool& worthwhile(const Problem& p, Pool& pool) {
+  static OneThread one;
+  return p.groups * p.rows * p.neurons * p.inputs < (1 << 17) ? one : pool;
+}
+
+void forward(bool is_double, const Problem& p, Pool& all) {
   if (p.groups * p.rows * p.neurons == 0) return;
+  Pool& pool = worthwhile(p, all);
   (is_double ? chosen().kernels->forward_double : chosen().kernels->forward_float)(p, pool);
 }
 
-void backward(bool is_double, const Problem& p, const Gradients& g, Pool& pool) {
+void backward(bool is_double, const Problem& p, const Gradients& g, Pool& all) {
   if (p.groups * p.rows * p.neurons == 0) {
     const size_t item = is_double ? sizeof(double) : sizeof(float);
     if (g.x.data != nullptr) std::memset(g.x.data, 0, item * g.x.size);
@@ -281,6 +297,7 @@ void backward(bool is_double, const Problem& p, const Gradients& g, Pool& pool) 
       if (a->data != nullptr) std::memset(a->data, 0, item * a->size);
     return;
   }
+  Pool& pool = worthwhile(p, all);
   (is_double ? chosen().kernels->backward_double : chosen().kernels->backward_float)(p, g, pool);
 }
 

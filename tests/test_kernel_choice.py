@@ -1,0 +1,139 @@
+"""Which kernel computes equation (2), what says so, and what is refused before any kernel runs."""
+
+import ctypes
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import assert_relative, refused
+from kernel_cases import draw, needs_native, oracle
+from tolerances import ORACLE32
+
+from ugmm_ppl import kernels
+from ugmm_ppl.kernels import library
+
+
+@pytest.fixture
+def missing(monkeypatch):
+    """An installation without the shared library."""
+    monkeypatch.setattr(library, "_find", lambda: None)
+    forget()
+    yield
+    monkeypatch.undo()
+    forget()
+
+
+def forget():
+    """As in a new process."""
+    library.load.cache_clear()
+    library._say_once.cache_clear()
+
+
+def activation(backend, rng):
+    """A small call, with the oracle's answer."""
+    arguments = draw(rng, (5,), [()] * 3, 3, 8, "float32")
+    return backend.ops.activation(*(backend.array(a) for a in arguments)), oracle(*arguments)[0]
+
+
+@needs_native
+@pytest.mark.parametrize("wanted", [None, "auto", "native", "chunked", "reference"])
+def test_info(monkeypatch, wanted):
+    monkeypatch.delenv("UGMM_PPL_KERNEL", raising=False)
+    if wanted is not None:
+        monkeypatch.setenv("UGMM_PPL_KERNEL", wanted)
+    info = kernels.info()
+    assert info.kernel == ("native" if wanted in (None, "auto") else wanted)
+    assert ("default" if wanted is None else f"UGMM_PPL_KERNEL={wanted}") in info.reason
+    assert Path(info.library).is_file()
+    assert info.instruction_set in ("baseline", "avx2", "avx512")
+    assert isinstance(info.openmp, bool)
+
+
+def test_info_without_the_library(missing, monkeypatch):
+    monkeypatch.setenv("UGMM_PPL_KERNEL", "auto")
+    info = kernels.info()
+    assert (info.kernel, info.library, info.instruction_set) == ("chunked", None, None)
+    assert "not built with this installation" in info.reason
+
+
+def test_an_unknown_kernel_is_refused_with_the_nearest_name(backend, monkeypatch, rng):
+    monkeypatch.setenv("UGMM_PPL_KERNEL", "nativ")
+    for ask in (kernels.info, lambda: activation(backend, rng)):
+        with refused(
+            ValueError, "UGMM_PPL_KERNEL must be one of", "'chunked'", "got 'nativ'", "Did you mean 'native'?"
+        ):
+            ask()
+
+
+def test_native_without_the_library_is_refused(backend, missing, monkeypatch, rng):
+    monkeypatch.setenv("UGMM_PPL_KERNEL", "native")
+    with refused(RuntimeError, "UGMM_PPL_KERNEL=native", "cannot run", "no C++ compiler", "UGMM_PPL_KERNEL=auto"):
+        activation(backend, rng)
+
+
+def test_auto_without_the_library_warns_once_and_computes(backend, missing, monkeypatch, rng):
+    monkeypatch.setenv("UGMM_PPL_KERNEL", "auto")
+    with pytest.warns(RuntimeWarning, match="native kernel is not used.*install a C\\+\\+ compiler") as caught:
+        got, want = activation(backend, rng)
+    assert len(caught) == 1
+    assert_relative(got, want, ORACLE32)
+    activation(backend, rng)  # a second warning would be an error
+
+
+def test_the_warning_can_be_turned_off(backend, missing, monkeypatch, rng):
+    monkeypatch.setenv("UGMM_PPL_KERNEL", "chunked")
+    assert_relative(*activation(backend, rng), ORACLE32)
+
+
+def test_a_broken_library_says_why(missing, monkeypatch, tmp_path):
+    broken = tmp_path / "_native.so"
+    broken.write_text("no library")
+    monkeypatch.setattr(library, "_find", lambda: broken)
+    assert library.load()[0] is None
+    assert f"{broken} cannot be loaded" in kernels.info().reason
+
+
+def test_an_old_processor_has_no_native_kernel(missing, monkeypatch, tmp_path):
+    old = types.SimpleNamespace(ugmm_instruction_set=lambda: b"none")
+    monkeypatch.setattr(library, "_find", lambda: tmp_path)
+    monkeypatch.setattr(ctypes, "CDLL", lambda path: old)
+    assert library.load() == (None, "this processor lacks SSE4.1")
+
+
+@needs_native
+@pytest.mark.parametrize(
+    ("device", "dtype", "problem"),
+    [("cuda", "float32", "runs on the CPU only, and the arrays are on cuda"), ("cpu", "float16", "arrays are float16")],
+)
+def test_what_native_cannot_do_is_done_in_chunks_or_refused(monkeypatch, device, dtype, problem):
+    monkeypatch.setenv("UGMM_PPL_KERNEL", "auto")
+    assert library.choose(device, dtype) == "chunked"
+    monkeypatch.setenv("UGMM_PPL_KERNEL", "native")
+    with refused(RuntimeError, "UGMM_PPL_KERNEL=native", problem):
+        library.choose(device, dtype)
+
+
+SHAPES = {  # of x, loc, scale and log_weights
+    "no inputs axis": ([(), (3, 4), (3, 4), (3, 4)], ("x must have shape (..., K)", "got x ()")),
+    "one neuron without its axis": ([(4,), (4,), (4,), (4,)], ("scale must have shape (..., J, K)", "scale (4,)")),
+    "other numbers of neurons": ([(5, 4), (3, 4), (2, 4), (3, 4)], ("must agree in (J, K)", "scale (2, 4)")),
+    "other numbers of components": ([(5, 4), (3, 4), (3, 4), (3, 6)], ("must agree in (J, K)", "log_weights (3, 6)")),
+    "other numbers of inputs": ([(5, 7), (3, 4), (3, 4), (3, 4)], ("x must have 4 inputs", "got x (5, 7)")),
+    "no inputs": ([(5, 0), (3, 0), (3, 0), (3, 0)], ("at least one input, K >= 1", "got x (5, 0)")),
+    "other draws": ([(5, 4), (2, 3, 4), (2, 3, 4), (2, 3, 4)], ("leading axes", "must broadcast", "loc (2, 3, 4)")),
+}
+
+
+@pytest.mark.parametrize("case", SHAPES)
+def test_wrong_shapes_are_refused(backend, case):
+    shapes, parts = SHAPES[case]
+    with refused(ValueError, *parts):
+        backend.ops.activation(*(backend.array(np.ones(shape)) for shape in shapes))
+
+
+@pytest.mark.parametrize("dtype", ["int32", "bool", "complex64"])
+def test_numbers_that_are_not_real_floats_are_refused(backend, dtype):
+    arrays = [backend.array(np.ones(shape, dtype)) for shape in ((5, 4), (3, 4), (3, 4), (3, 4))]
+    with refused(TypeError, "activation needs floating-point arrays", "got", dtype):
+        backend.ops.activation(*arrays)

@@ -47,22 +47,23 @@ class Mixture(NamedTuple):
 
 def log_prob(ops: Ops, value: Array, mixture: Mixture) -> Array:
     """`neuron.log_prob` `(...)`, with the derivative N_k / p along a weight of exactly zero."""
-    result = neuron.log_prob(ops, value, mixture.loc, mixture.scale, mixture.log_weights)
+    given = (value, mixture.loc, mixture.scale, mixture.log_weights)
+    result = ops.shared_log_prob(*given)
+    if result is None:
+        result = neuron.log_prob(ops, *given)
     return _with_absent(ops, result, log_density_parts, value, mixture)
 
 
 def log_cdf(ops: Ops, value: Array, mixture: Mixture) -> Array:
     """log p(Y <= value), `(...)` to `(...)`: below the median a sum of lower tails, above it log(1 - upper tails)."""
     lower, upper = log_tails(ops, value, mixture)
-    result = _by_the_smaller(ops, lower, upper)
-    return _with_absent(ops, result, _log_lower_parts, value, mixture)
+    return _by_the_smaller(ops, lower, upper)
 
 
 def log_survival(ops: Ops, value: Array, mixture: Mixture) -> Array:
     """log p(Y > value), `(...)` to `(...)`; the mirror image of `log_cdf`."""
     lower, upper = log_tails(ops, value, mixture)
-    result = _by_the_smaller(ops, upper, lower)
-    return _with_absent(ops, result, _log_upper_parts, value, mixture)
+    return _by_the_smaller(ops, upper, lower)
 
 
 def skewness(ops: Ops, mixture: Mixture) -> Array:
@@ -96,9 +97,12 @@ def _log_upper_parts(ops: Ops, value: Array, loc: Array, scale: Array) -> Array:
 def log_tails(ops: Ops, value: Array, mixture: Mixture) -> tuple[Array, Array]:
     """(log F, log(1 - F)) `(...)`, each by a log-sum-exp of its components: exact where small, rounded near 0."""
     beyond = beyond_reach(value)
-    z = standardize(ops.where(beyond, 0.0, value), mixture.loc, mixture.scale)
+    value, above = ops.where(beyond, 0.0, value), beyond & (value > 0.0)
+    z = standardize(value, mixture.loc, mixture.scale)
     lower, upper = (logsumexp(ops, mixture.log_weights + log_ndtr(ops, side)) for side in (z, -z))
-    above, below = beyond & (value > 0.0), beyond & (value < 0.0)
+    lower = _with_absent(ops, lower, _log_lower_parts, value, mixture)
+    upper = _with_absent(ops, upper, _log_upper_parts, value, mixture)
+    below = beyond & ~above
     lower = ops.where(above, 0.0, ops.where(below, -math.inf, lower))
     return lower, ops.where(below, 0.0, ops.where(above, -math.inf, upper))
 

@@ -97,6 +97,9 @@ class Ops(Protocol):
     def matvec(self, matrix: Array, vector: Array, /) -> Array:
         """`(..., O, J)` times `(..., J)` to `(..., O)`; leading axes broadcast."""
 
+    def shared_log_prob(self, value: Array, loc: Array, scale: Array, log_weights: Array, /) -> Array | None:
+        """`ugmm_ppl.neuron.log_prob` by a kernel, where all values share one mixture and are many; else None."""
+
     def activation(self, x: Array, loc: Array, scale: Array, log_weights: Array, /) -> Array:
         """`ugmm_ppl.neuron.activation`, by the fastest kernel there is for these arrays (`ugmm_ppl.kernels`)."""
 
@@ -204,6 +207,12 @@ class NumpyOps:
     def matvec(matrix: Array, vector: Array) -> Array:
         """Matrix times vector over leading axes."""
         return np.einsum("...oj,...j->...o", matrix, vector)
+
+    @staticmethod
+    def shared_log_prob(value: Array, loc: Array, scale: Array, log_weights: Array) -> Array | None:
+        """None: NumPy has no kernel."""
+        del value, loc, scale, log_weights
+        return None
 
     @staticmethod
     def activation(x: Array, loc: Array, scale: Array, log_weights: Array) -> Array:

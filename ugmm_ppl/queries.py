@@ -11,7 +11,7 @@ from ugmm_ppl.ops import Array, Ops
 TOLERANCE = 1e-6
 """Nats, of `kl_to`; ten times the rounding of the numbers' dtype where that is more."""
 
-FINEST = 128
+FINEST = 64
 
 
 class MixtureQueries:
@@ -124,7 +124,7 @@ class MixtureQueries:
             tolerance: Nats, or the part of the answer where that is above one.
 
         Raises:
-            FloatingPointError: 128 panels for every two scales are not enough.
+            FloatingPointError: 64 panels for every two scales are not enough.
         """
         p, q = self.mixture, other.mixture
         checks.number("tolerance", tolerance, 0.0)

@@ -91,16 +91,13 @@ def kl(ops: Ops, p: Mixture, q: Mixture, refinement: int) -> Array:
     panels = ops.sort(ops.concat([ends, others]))
     width = (panels[..., 1:] - panels[..., :-1]) / refinement
     p, q = p.over_a_new_axis(), q.over_a_new_axis()
-    total = 0.0
-    for part in range(refinement):
-        start = panels[..., :-1] + part * width
-        for node, weight in zip(*np.polynomial.legendre.leggauss(NODES), strict=True):
-            y = start + float(0.5 + 0.5 * node) * width
-            log_p, log_q = density.log_prob(ops, y, p), density.log_prob(ops, y, q)
-            possible = ops.isfinite(log_p)
-            ratio = ops.where(possible, log_p - log_q, 0.0)
-            total = total + ops.sum(ops.exp(log_p) * ratio * (float(0.5 * weight) * width), -1)
-    return total
+    nodes, shares = np.polynomial.legendre.leggauss(NODES)
+    places = [float(part + 0.5 + 0.5 * node) for part in range(refinement) for node in nodes]
+    y = ops.concat([panels[..., :-1] + place * width for place in places])  # (..., places times panels)
+    mass = ops.concat([0.5 * float(share) * width for _ in range(refinement) for share in shares])
+    log_p, log_q = density.log_prob(ops, y, p), density.log_prob(ops, y, q)
+    ratio = ops.where(ops.isfinite(log_p), log_p - log_q, 0.0)
+    return ops.sum(ops.exp(log_p) * ratio * mass, -1)
 
 
 def condition(ops: Ops, reading: Array, noise_scale: Array, mixture: Mixture) -> tuple[Array, Array, Array, Array]:

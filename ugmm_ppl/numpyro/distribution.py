@@ -111,16 +111,19 @@ class UnivariateGaussianMixture(MixtureQueries, Distribution):
     @property
     def log_weights(self) -> Array:
         """Log weights that sum to one, `(..., K)`."""
-        return neuron.log_normalize(OPS, self.logits)
+        if self._probs is None:
+            return neuron.log_normalize(OPS, self._logits)
+        return neuron.safe_log(OPS, self._weights)
+
+    @property
+    def _weights(self) -> Array:
+        """Weights that sum to one, `(..., K)`; by division, so that one of zero has a derivative."""
+        return jnp.exp(self.log_weights) if self._probs is None else self._probs / self._probs.sum(-1, keepdims=True)
 
     @property
     def mixture(self) -> Mixture:
         """The parameters with normalised weights, `(..., K)` each."""
-        log_weights = self.log_weights
-        if self._probs is None:
-            return Mixture(self.loc, self.scale, jnp.exp(log_weights), log_weights, weights_vary=False)
-        weights = self._probs / self._probs.sum(-1, keepdims=True)
-        return Mixture(self.loc, self.scale, weights, log_weights, weights_vary=True)
+        return Mixture(self.loc, self.scale, self._weights, self.log_weights, weights_vary=self._probs is not None)
 
     def expand(self, batch_shape: tuple[int, ...]) -> UnivariateGaussianMixture:
         """The same mixture with a larger batch shape."""
@@ -173,7 +176,7 @@ class UnivariateGaussianMixture(MixtureQueries, Distribution):
             Values and weights, sample_shape + batch_shape + `(K,)` each.
         """
         shape = (*sample_shape, *self.loc.shape)
-        weights = jnp.broadcast_to(self.mixture.weights, shape)
+        weights = jnp.broadcast_to(self._weights, shape)
         return self.loc + self.scale * jax.random.normal(key, shape, self.loc.dtype), weights
 
     def component(self, k: int) -> Normal:

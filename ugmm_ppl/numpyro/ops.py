@@ -9,6 +9,12 @@ from jax import Array
 
 from ugmm_ppl.ops import Coefficients, Ops, Step
 
+KERNEL_ELEMENTS = 2**15
+"""Values times components from which the native kernel is worth its call."""
+
+KERNEL_ROWS = 2**14
+"""Values of one call, whose copies for every component stay in the cache."""
+
 
 class JaxOps:
     """The array operations of `ugmm_ppl.ops.Ops` for JAX arrays."""
@@ -113,6 +119,20 @@ class JaxOps:
     def matvec(matrix: Array, vector: Array) -> Array:
         """Matrix times vector over leading axes."""
         return jnp.einsum("...oj,...j->...o", matrix, vector)
+
+    @staticmethod
+    def shared_log_prob(value: Array, loc: Array, scale: Array, log_weights: Array) -> Array | None:
+        """The activation of one neuron whose inputs all are the value, by the native kernel, some rows at a time."""
+        from ugmm_ppl.kernels import for_jax, library
+
+        few = loc.ndim > 1 or value.size * loc.shape[-1] < KERNEL_ELEMENTS or value.dtype != loc.dtype
+        if few or library.choose("cpu", str(loc.dtype)) != "native":
+            return None
+        part = jax.checkpoint(lambda y: for_jax.activation(y[:, None], loc[None], scale[None], log_weights[None])[:, 0])
+        rows = min(KERNEL_ROWS, value.size)
+        count = -(-value.size // rows)
+        chunks = jnp.pad(value.reshape(-1), (0, count * rows - value.size)).reshape(count, rows)
+        return jax.lax.map(part, chunks).reshape(-1)[: value.size].reshape(value.shape)
 
     @staticmethod
     def activation(x: Array, loc: Array | float, scale: Array, log_weights: Array) -> Array:

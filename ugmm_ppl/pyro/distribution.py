@@ -115,15 +115,21 @@ class UnivariateGaussianMixture(MixtureQueries, TorchDistribution):
     @lazy_property
     def log_weights(self) -> Tensor:
         """Log weights that sum to one, `(..., K)`."""
-        return neuron.log_normalize(OPS, self.logits)
+        if self._given == "logits":
+            return neuron.log_normalize(OPS, self.logits)
+        return neuron.safe_log(OPS, self._weights)
+
+    @lazy_property
+    def _weights(self) -> Tensor:
+        """Weights that sum to one, `(..., K)`; by division, so that one of zero has a derivative."""
+        if self._given == "logits":
+            return torch.exp(self.log_weights)
+        return self.probs / self.probs.sum(-1, keepdim=True)
 
     @property
     def mixture(self) -> Mixture:
         """The parameters with normalised weights, `(..., K)` each."""
-        if self._given == "logits":
-            return Mixture(self.loc, self.scale, torch.exp(self.log_weights), self.log_weights, weights_vary=False)
-        weights = self.probs / self.probs.sum(-1, keepdim=True)
-        return Mixture(self.loc, self.scale, weights, self.log_weights, weights_vary=True)
+        return Mixture(self.loc, self.scale, self._weights, self.log_weights, weights_vary=self._given == "probs")
 
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> UnivariateGaussianMixture:
         """The same mixture with a larger batch shape."""
@@ -176,7 +182,7 @@ class UnivariateGaussianMixture(MixtureQueries, TorchDistribution):
             Values and weights, sample_shape + batch_shape + `(K,)` each.
         """
         shape = (*torch.Size(sample_shape), *self.loc.shape)
-        weights = self.mixture.weights.expand(shape)
+        weights = self._weights.expand(shape)
         return self.loc + self.scale * torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device), weights
 
     def component(self, k: int) -> Normal:

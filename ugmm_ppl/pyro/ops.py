@@ -10,6 +10,9 @@ from torch.autograd import forward_ad
 
 from ugmm_ppl.ops import Coefficients, Ops, Step
 
+KERNEL_ELEMENTS = 2**15
+"""Values times components from which the native kernel is worth its call."""
+
 
 class TorchOps:
     """The array operations of `ugmm_ppl.ops.Ops` for torch tensors."""
@@ -120,6 +123,21 @@ class TorchOps:
         if matrix.ndim == 2:
             return vector @ matrix.T
         return torch.einsum("...oj,...j->...o", matrix, vector)
+
+    @staticmethod
+    def shared_log_prob(value: Tensor, loc: Tensor, scale: Tensor, log_weights: Tensor) -> Tensor | None:
+        """The activation of one neuron whose inputs all are the value, by the native kernel."""
+        from ugmm_ppl.kernels import for_torch, library
+
+        shared = all(size == 1 or step == 0 for size, step in zip(loc.shape[:-1], loc.stride()[:-1], strict=True))
+        small = value.numel() * loc.shape[-1] < KERNEL_ELEMENTS
+        if small or not shared or torch.compiler.is_compiling() or value.dtype != loc.dtype:
+            return None
+        if library.choose(value.device.type, str(value.dtype).removeprefix("torch.")) != "native":
+            return None
+        shape = torch.broadcast_shapes(value.shape, loc.shape[:-1])
+        row = [a[(0,) * (a.ndim - 1)][None] for a in (loc, scale, log_weights)]  # (1, K)
+        return for_torch.activation(value.expand(shape).reshape(-1, 1), *row).reshape(shape)
 
     @staticmethod
     def activation(x: Tensor, loc: Tensor | float, scale: Tensor, log_weights: Tensor) -> Tensor:

@@ -1,0 +1,370 @@
+"""Samples of `UnivariateGaussianMixture` and their pathwise derivatives, against quadrature and SciPy."""
+
+import functools
+
+import numpy as np
+import pytest
+from helpers import cumulative, density, mixture
+from scipy import stats
+from tolerances import EXACT64, GRADIENT64, ORACLE32, PARITY, SAMPLING_P
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`torch.jit.script` is deprecated:DeprecationWarning"  # torch's own, when forward mode is first used
+)
+
+MIXTURES, COMPONENTS, BATCHES, SIZE = 50, 3, 100, 10_000  # a million samples of each mixture, in a hundred batches
+PARAMETERS = ("loc", "scale", "weights")
+CHUNK = 5  # batches at once
+
+
+def random_mixtures(rng):
+    """Fifty, every other one with a weight of zero.
+
+    Its component is the narrowest and in the middle. The variance of the derivative along such a weight, the integral
+    of (Phi_k - F)^2 / p, is infinite where a component reaches farther than sqrt(2) times the widest one with weight.
+    """
+    loc = 1.5 * rng.normal(size=(MIXTURES, COMPONENTS))
+    scale = np.exp(rng.normal(-0.2, 0.4, loc.shape))
+    weights = rng.dirichlet(2.0 * np.ones(COMPONENTS), MIXTURES)
+    weights[::2, 1] = 0.0
+    loc[::2, 1], scale[::2, 1] = loc[::2, ::2].mean(-1), 0.8 * scale[::2, ::2].min(-1)
+    return tuple(
+        a.astype(np.float32).astype(np.float64) for a in (loc, scale, weights / weights.sum(-1, keepdims=True))
+    )
+
+
+FUNCTIONS = {
+    "y": (lambda y, math: y, lambda y: y),
+    "y^2": (lambda y, math: y * y, lambda y: y**2),
+    "sin y": (lambda y, math: math.sin(y), np.sin),
+    "max(y, 0)": (lambda y, math: math.where(y > 0.0, y, 0.0 * y), lambda y: np.maximum(y, 0.0)),
+}
+
+
+def quadrature_gradients(loc, scale, weights):
+    """d E[f(y)] / d (loc, scale, weights along the simplex), `(4, 50, 3)` each; the trapezoidal rule on 4001 points."""
+    t = np.linspace(-9.0, 9.0, 4001)
+    y = loc[..., None] + scale[..., None] * t  # (50, 3, T), each component on a grid of its own
+    mass = stats.norm.pdf(t) * (t[1] - t[0])
+    found = []
+    for _, f in FUNCTIONS.values():
+        value = f(y) - f(loc)[..., None]
+        by_loc = weights * (value * t * mass).sum(-1) / scale
+        by_scale = weights * (value * (t**2 - 1.0) * mass).sum(-1) / scale
+        by_weight = (f(y) * mass).sum(-1)
+        by_weight = by_weight - (weights * by_weight).sum(-1, keepdims=True)
+        found.append((by_loc, by_scale, by_weight))
+    return [np.stack(a) for a in zip(*found, strict=True)]
+
+
+def torch_batches(backend, parameters):
+    """Gradients of the sums of f over batches, `(4, CHUNK, 50, 3)` for each parameter."""
+    import torch
+
+    leaves = [backend.array(np.broadcast_to(a, (CHUNK, *a.shape)).copy()).requires_grad_() for a in parameters]
+    d = backend.dist.UnivariateGaussianMixture(leaves[0], leaves[1], probs=leaves[2], validate_args=False)
+
+    def chunk(seed):
+        with backend.inference.seeded(seed):
+            y = d.rsample((SIZE,))
+        grads = [torch.autograd.grad(f(y, torch).sum(), leaves, retain_graph=True) for f, _ in FUNCTIONS.values()]
+        return [torch.stack(a).numpy() for a in zip(*grads, strict=True)]
+
+    return chunk
+
+
+def jax_batches(backend, parameters):
+    """As `torch_batches`."""
+    import jax
+    import jax.numpy as jnp
+
+    leaves = [backend.array(np.broadcast_to(a, (CHUNK, *a.shape))) for a in parameters]
+
+    @jax.jit
+    def chunk(key, *leaves):
+        def values(loc, scale, weights):
+            y = backend.dist.UnivariateGaussianMixture(loc, scale, probs=weights).rsample(key, (SIZE,))
+            return [f(y, jnp).sum() for f, _ in FUNCTIONS.values()]
+
+        pull = jax.vjp(values, *leaves)[1]
+        ones = np.eye(len(FUNCTIONS), dtype=np.float32)
+        grads = [pull([jnp.asarray(o) for o in one]) for one in ones]
+        return [jnp.stack(a) for a in zip(*grads, strict=True)]
+
+    return lambda seed: [np.asarray(a) for a in chunk(jax.random.key(seed), *leaves)]
+
+
+def test_pathwise_gradients_are_quadrature(backend, rng):
+    """Of four expectations with respect to every parameter of fifty mixtures, within four standard errors."""
+    parameters = random_mixtures(rng)
+    chunk = (torch_batches if backend.name == "pyro" else jax_batches)(backend, parameters)
+    batches = [chunk(seed) for seed in range(BATCHES // CHUNK)]
+    gradients = [np.concatenate(a, axis=1).astype(np.float64) / SIZE for a in zip(*batches, strict=True)]
+    for role, want, got in zip(PARAMETERS, quadrature_gradients(*parameters), gradients, strict=True):
+        mean, error = got.mean(1), got.std(1, ddof=1) / np.sqrt(BATCHES)  # (4, 50, 3)
+        exact = np.abs(mean - want) <= ORACLE32 * np.maximum(1.0, np.abs(want))  # e.g. of a component without weight
+        far = ~((np.abs(mean - want) <= 4.0 * error) | exact)
+        assert not far.any(), f"{role}: {np.argwhere(far)}, {(mean - want)[far] / error[far]} standard errors"
+        assert np.quantile(error, 0.9) < 0.05  # modes far apart have large ones: 1 / p
+
+
+def test_samples_follow_the_cdf_of_fifty_mixtures(backend, rng):
+    """Kolmogorov-Smirnov at a hundred thousand samples each."""
+    loc, scale, weights = random_mixtures(rng)
+    d = mixture(backend, loc, scale, probs=weights, validate_args=False)
+    if backend.name == "numpyro":
+        import jax
+
+        values = np.asarray(d.sample(jax.random.key(0), (100_000,)))
+    else:
+        with backend.inference.seeded(0):
+            values = d.sample((100_000,)).numpy()
+    for i in range(MIXTURES):
+        found = stats.kstest(
+            values[:, i], functools.partial(cumulative, loc=loc[i], scale=scale[i], weights=weights[i])
+        )
+        assert found.pvalue > SAMPLING_P
+
+
+# ------------------------------------------------------------------------------ the derivatives themselves, in float64
+
+LOC, SCALE, WEIGHTS = np.array([-1.0, 0.5, 3.0]), np.array([0.6, 0.9, 0.4]), np.array([0.4, 0.6, 0.0])
+LEVELS = np.array([1e-9, 0.02, 0.5, 0.9, 1.0 - 1e-6])
+
+
+def quantile(backend, loc, scale, weights, u):
+    return backend.dist.UnivariateGaussianMixture(loc, scale, probs=weights, validate_args=False).icdf(u)
+
+
+def jacobians(backend, function, arrays):
+    """By reverse and by forward mode, compiled in JAX: two lists."""
+    arrays = [backend.array(a) for a in arrays]
+    numbers = tuple(range(len(arrays)))
+    if backend.name == "numpyro":
+        import jax
+
+        modes = [jax.jit(mode(function, argnums=numbers)) for mode in (jax.jacrev, jax.jacfwd)]
+    else:
+        import torch
+
+        modes = [mode(function, argnums=numbers) for mode in (torch.func.jacrev, torch.func.jacfwd)]
+    return [[np.asarray(a) for a in mode(*arrays)] for mode in modes]
+
+
+def test_derivatives_of_quantiles_are_finite_differences(backend64):
+    """Of every argument, in both modes, a weight of zero included; differences along one entry, F(y) = u kept."""
+    arrays = [LOC, SCALE, WEIGHTS, LEVELS]
+    reverse, forward = jacobians(backend64, functools.partial(quantile, backend64), arrays)
+    y = np.asarray(quantile(backend64, *(backend64.array(a) for a in arrays)))
+    p = density(y, LOC, SCALE, WEIGHTS)
+    z = (y[:, None] - LOC) / SCALE
+    r = WEIGHTS * stats.norm.pdf(z) / SCALE / p[:, None]
+    lower = stats.norm.cdf(z) - (WEIGHTS * stats.norm.cdf(z)).sum(-1, keepdims=True)
+    upper = (WEIGHTS * stats.norm.sf(z)).sum(-1, keepdims=True) - stats.norm.sf(z)
+    by_weight = -np.where(LEVELS[:, None] < 0.5, lower, upper) / p[:, None]
+    closed = [r, r * z, by_weight, np.diag(1.0 / p)]
+    for one, other, want in zip(reverse, forward, closed, strict=True):
+        np.testing.assert_allclose(one, want, rtol=PARITY, atol=EXACT64)
+        np.testing.assert_allclose(other, want, rtol=PARITY, atol=EXACT64)
+    step = 1e-6
+    for i, k in ((0, 0), (1, 1), (2, 2), (2, 0)):
+        ends = []
+        for sign in (1.0, 0.0 if (i, k) == (2, 2) else -1.0):  # a weight of zero moves up only
+            moved = [a.copy() for a in arrays]
+            moved[i][k] += sign * step
+            ends.append(np.asarray(quantile(backend64, *(backend64.array(a) for a in moved))))
+        width = step if (i, k) == (2, 2) else 2.0 * step
+        inner = slice(1, 4)  # the outermost levels are moved too far by such a step
+        difference = (ends[0] - ends[1])[inner] / width
+        np.testing.assert_allclose(reverse[i][inner, k], difference, rtol=1e-4 if i == 2 else GRADIENT64)
+
+
+def test_derivatives_at_and_beyond_the_ends_are_zero(backend64):
+    reverse, forward = jacobians(
+        backend64, functools.partial(quantile, backend64), [LOC, SCALE, WEIGHTS, np.array([0.0, 1.0])]
+    )
+    for a in (*reverse, *forward):
+        np.testing.assert_array_equal(a, np.zeros_like(a))
+
+
+def test_derivatives_between_far_modes_are_large_and_never_nan(backend):
+    """Half way between modes 200 scales apart 1 / p overflows float32; a finite number comes out, of the right sign."""
+    arrays = [np.array([-100.0, 100.0]), np.ones(2), np.array([0.5, 0.5]), np.array([0.5])]
+    reverse, forward = jacobians(backend, functools.partial(quantile, backend), arrays)
+    for a in (*reverse, *forward):
+        assert np.isfinite(a).all()
+    assert reverse[3][0, 0] > 1e30
+    assert reverse[2][0, 0] < -1e30 < 1e30 < reverse[2][0, 1]
+
+
+def test_density_and_tails_know_weights_of_zero(backend64):
+    """d log p / d probs_k = N_k / p - 1, and alike for both tails, where the weight is zero too."""
+    y = np.array([0.2, 2.5])
+    pieces = {
+        "log_prob": stats.norm.pdf(y[:, None], LOC, SCALE),
+        "cdf": stats.norm.cdf(y[:, None], LOC, SCALE),
+        "log_cdf": stats.norm.cdf(y[:, None], LOC, SCALE),
+        "log_survival": stats.norm.sf(y[:, None], LOC, SCALE),
+    }
+    for name, parts in pieces.items():
+
+        def method(weights, name=name):
+            loc, scale, value = (backend64.array(a) for a in (LOC, SCALE, y))
+            d = backend64.dist.UnivariateGaussianMixture(loc, scale, probs=weights, validate_args=False)
+            return getattr(d, name)(value)
+
+        reverse, forward = jacobians(backend64, method, [WEIGHTS])
+        total = (WEIGHTS * parts).sum(-1, keepdims=True)
+        want = parts - total if name == "cdf" else parts / total - 1.0
+        np.testing.assert_allclose(reverse[0], want, rtol=PARITY, err_msg=name)
+        np.testing.assert_allclose(forward[0], want, rtol=PARITY, err_msg=name)
+
+
+@pytest.mark.parametrize("method", ["log_prob", "log_cdf", "log_survival", "icdf"])
+def test_gradients_are_never_nan(backend, method):
+    """In float32, at values and scales out to the ends, with weights of zero by logits and by probs."""
+    values = [0.3, 0.0, 1.0] if method == "icdf" else [0.0, 1e4, -1e4, 1e30, np.inf, -np.inf]
+    for given, weights in (("logits", [0.0, 1.0, -np.inf]), ("probs", [0.25, 0.75, 0.0])):
+
+        def function(loc, scale, weights, given=given):
+            d = backend.dist.UnivariateGaussianMixture(loc, scale, **{given: weights}, validate_args=False)
+            return getattr(d, method)(backend.array(np.array(values)))
+
+        arrays = [np.array([-1e4, 0.0, 5.0]), np.array([1e-6, 1.0, 1e6]), np.array(weights)]
+        reverse, forward = jacobians(backend, function, arrays)
+        for a in (*reverse, *forward):
+            assert not np.isnan(a).any()
+
+
+def test_gradient_of_a_sample_is_that_of_its_quantile(backend64):
+    """By logits: -weights_k (Phi_k - F) / p; a logit of -inf has gradient zero."""
+    logits = np.array([0.3, -0.2, -np.inf])
+    weights = np.exp(logits) / np.exp(logits).sum()
+
+    def sample(loc, scale, logits):
+        d = backend64.dist.UnivariateGaussianMixture(loc, scale, logits=logits, validate_args=False)
+        if backend64.name == "numpyro":
+            import jax
+
+            return d.sample(jax.random.key(3), (20,))
+        with backend64.inference.seeded(3):
+            return d.rsample((20,))
+
+    arrays = [LOC, SCALE, logits]
+    y = np.asarray(sample(*(backend64.array(a) for a in arrays)))
+    grads, forward = jacobians_of_samples(backend64, sample, arrays)
+    p = density(y, LOC, SCALE, weights)[:, None]
+    z = (y[:, None] - LOC) / SCALE
+    r = weights * stats.norm.pdf(z) / SCALE / p
+    by_logit = -weights * (stats.norm.cdf(z) - (weights * stats.norm.cdf(z)).sum(-1, keepdims=True)) / p
+    for got in (grads, forward):
+        for one, want in zip(got, (r, r * z, by_logit), strict=True):
+            np.testing.assert_allclose(one, want, rtol=1e-8, atol=PARITY)
+
+
+def jacobians_of_samples(backend, function, arrays):
+    """As `jacobians`; torch's are taken row by row and along unit tangents, with the same random numbers each time."""
+    if backend.name == "numpyro":
+        return jacobians(backend, function, arrays)
+    import torch
+    from torch.autograd import forward_ad
+
+    leaves = [backend.array(a).requires_grad_() for a in arrays]
+    y = function(*leaves)
+    rows = [torch.autograd.grad(one, leaves, retain_graph=True) for one in y]
+    reverse = [torch.stack(a).numpy() for a in zip(*rows, strict=True)]
+    forward = []
+    for i, a in enumerate(arrays):
+        columns = []
+        for k in range(len(a)):
+            with forward_ad.dual_level():
+                given = [backend.array(b) for b in arrays]
+                tangent = torch.zeros(len(a), dtype=given[i].dtype)
+                tangent[k] = 1.0
+                given[i] = forward_ad.make_dual(given[i], tangent)
+                columns.append(forward_ad.unpack_dual(function(*given)).tangent.numpy())
+        forward.append(np.stack(columns, -1))
+    return reverse, forward
+
+
+def test_transforms_of_torch():
+    """vmap over gradients, and torch.compile without a break in the graph."""
+    torch = pytest.importorskip("torch")
+    from ugmm_ppl.pyro import UnivariateGaussianMixture
+
+    scale, logits = torch.tensor(SCALE), torch.tensor([0.0, 1.0, -np.inf], dtype=torch.float64)
+
+    def total(loc, u):
+        d = UnivariateGaussianMixture(loc, scale, logits=logits, validate_args=False)
+        return d.icdf(u).sum() + d.log_cdf(u).sum()
+
+    locs, u = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), torch.tensor(LEVELS)
+    each = torch.vmap(torch.func.grad(total), in_dims=(0, None))(locs, u)
+    for loc, got in zip(locs, each, strict=True):
+        leaf = loc.clone().requires_grad_()
+        total(leaf, u).backward()
+        np.testing.assert_allclose(got.numpy(), leaf.grad.numpy(), rtol=PARITY)
+    compiled = torch.compile(total, fullgraph=True, backend="aot_eager")
+    leaf = locs[0].clone().requires_grad_()
+    compiled(leaf, u).backward()
+    np.testing.assert_allclose(leaf.grad.numpy(), each[0].numpy(), rtol=PARITY)
+
+    def mean_sine(loc):
+        return UnivariateGaussianMixture(loc, scale, logits=logits, validate_args=False).rsample((20_000,)).sin().mean()
+
+    leaf = locs[0].clone().requires_grad_()
+    torch.compile(mean_sine, fullgraph=True, backend="aot_eager")(leaf).backward()
+    weights = torch.softmax(logits, 0)
+    want = weights * torch.exp(-0.5 * scale**2) * torch.cos(locs[0])  # d E[sin y] / d loc
+    np.testing.assert_allclose(leaf.grad.numpy(), want.numpy(), atol=4.0 / np.sqrt(20_000))
+    spread = torch.vmap(torch.func.grad(mean_sine), randomness="different")(locs)
+    np.testing.assert_allclose(spread[0].numpy(), want.numpy(), atol=4.0 / np.sqrt(20_000))
+
+
+def test_transforms_of_jax(rng):
+    """vmap, jit and second derivatives: JAX differentiates the rule again."""
+    jax = pytest.importorskip("jax")
+    pytest.importorskip("numpyro")
+    from ugmm_ppl.backend import load_backend
+
+    backend = load_backend("numpyro")
+    with backend.settings(dtype="float64", device="cpu"):
+
+        def one(loc, u=0.3):
+            return quantile(backend, loc, SCALE, WEIGHTS, u)
+
+        locs = rng.normal(size=(4, 3))
+        each = jax.jit(jax.vmap(jax.grad(one)))(locs)
+        np.testing.assert_allclose(each, np.stack([jax.grad(one)(loc) for loc in locs]), rtol=PARITY)
+        hessian = jax.hessian(one)(locs[0])
+        step = 1e-5
+        for k in range(2):
+            ends = [jax.grad(one)(locs[0] + sign * step * np.eye(3)[k]) for sign in (1.0, -1.0)]
+            np.testing.assert_allclose(hessian[k], (ends[0] - ends[1]) / (2 * step), rtol=GRADIENT64, atol=GRADIENT64)
+
+
+def test_stratified_expectations_have_the_gradient_of_far_modes(backend64):
+    """Modes 40 scales apart: d E[y] / d logits = weights (loc - mean), which no pathwise sample sees."""
+    loc, scale, logits = np.array([-20.0, 20.0]), np.ones(2), np.array([0.4, -0.4])
+    weights = np.exp(logits) / np.exp(logits).sum()
+
+    def estimate(loc, scale, logits):
+        d = backend64.dist.UnivariateGaussianMixture(loc, scale, logits=logits)
+        if backend64.name == "numpyro":
+            import jax
+
+            values, shares = d.stratified_sample(jax.random.key(0), (4_000,))
+        else:
+            with backend64.inference.seeded(0):
+                values, shares = d.stratified_sample((4_000,))
+        assert values.shape == shares.shape == (4_000, 2)
+        return (values * shares).sum() / 4_000
+
+    from helpers import gradients
+
+    value, (by_loc, by_scale, by_logits) = gradients(backend64, estimate, [loc, scale, logits])
+    mean, error = (weights * loc).sum(), 4.0 / np.sqrt(4_000)
+    assert abs(value - mean) < error
+    np.testing.assert_allclose(by_loc, weights, rtol=PARITY)
+    np.testing.assert_allclose(by_scale, np.zeros(2), atol=error)
+    np.testing.assert_allclose(by_logits, weights * (loc - mean), atol=error)

@@ -99,8 +99,12 @@ bool call(Random& random) {
   std::vector<int64_t> leading(between(random, 0, 3));
   for (int64_t& size : leading) size = chance(random, 0.05) ? 0 : between(random, 1, 4);
   if (!leading.empty() && chance(random, 0.2)) leading.back() = between(random, 20, 300);
-  const int64_t neurons = chance(random, 0.03) ? 0 : between(random, 1, chance(random, 0.2) ? 40 : 6);
-  const int64_t inputs = between(random, 1, chance(random, 0.1) ? 200 : 40);
+  int64_t neurons = chance(random, 0.03) ? 0 : between(random, 1, chance(random, 0.2) ? 40 : 6);
+  int64_t inputs = between(random, 1, chance(random, 0.1) ? 200 : 40);
+  if (chance(random, 0.03)) {  // large enough for the kernel to use threads
+    neurons = between(random, 5, 25), inputs = chance(random, 0.5) ? between(random, 4, 16) : between(random, 60, 140);
+    leading = {between(random, 1, 3), 150000 / (neurons * inputs) + 1};
+  }
   const size_t depth = leading.size();
   std::vector<int64_t> row = leading, own = leading, result = leading, dims = leading;
   row.push_back(inputs), own.push_back(neurons), own.push_back(inputs), result.push_back(neurons);
@@ -213,7 +217,7 @@ int run(const char* name) {
     return 0;
   }
   Random random(20250907);
-  constexpr int kCalls = 250;
+  constexpr int kCalls = 200;
   for (int i = 0; i < kCalls; ++i) {
     if (!call<float>(random) || !call<double>(random) || !exponentials<float>(random) || !exponentials<double>(random)) {
       std::printf("%s: call %d differs from the plain loops\n", name, i);

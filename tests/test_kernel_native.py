@@ -50,7 +50,10 @@ def test_leading_axes(native, rng, shape, dtype):
 
 
 @dtypes
-@pytest.mark.parametrize("sizes", [(1, 1, 1), (3, 1, 4096), (70, 33, 1), (300, 7, 16), (5, 40, 129), (33, 260, 31)])
+@pytest.mark.parametrize(
+    "sizes",
+    [(1, 1, 1), (3, 1, 4096), (70, 33, 1), (300, 7, 16), (1300, 7, 16), (5, 40, 129), (9, 130, 129), (33, 260, 31)],
+)
 def test_sizes_around_the_blocks_of_the_kernel(native, rng, sizes, dtype):
     rows, neurons, inputs = sizes
     for threads in (1, 5):
@@ -169,11 +172,20 @@ def test_responsibilities_sum_to_one_at_any_distance(native, rng, dtype):
 
 
 @dtypes
-def test_the_same_numbers_for_any_number_of_threads(native, rng, dtype):
-    """The forward pass to the bit; the backward pass to the bit for the same number, and to rounding for others."""
-    arguments = draw(rng, (3, 200), [(3, 1)] * 2 + [()], 20, 40, dtype)
-    upstream = rng.normal(size=(3, 200, 20)).astype(dtype)
+@pytest.mark.parametrize("inputs", [8, 40])
+@pytest.mark.parametrize(
+    "shape",
+    [((600,), [()] * 3), ((3, 200), [(3, 1), (3, 1), ()]), ((150,), [(4, 1)] * 3), ((), [(600,)] * 3)],
+    ids=["a batch", "draws of both", "draws of the parameters", "one row"],
+)
+def test_the_same_numbers_for_any_number_of_threads(native, rng, shape, inputs, dtype):
+    """The forward pass to the bit; the backward pass to the bit for the same number, and to rounding for others.
+
+    Calls large enough for the kernel to use threads, with few inputs, where threads share rows, and with many.
+    """
+    arguments = draw(rng, *shape, 30, inputs, dtype)
     one = forward(native, arguments, 1)
+    upstream = rng.normal(size=one.shape).astype(dtype)
     gradients = backward(native, arguments, one, upstream, 1)
     for threads in (2, 3, 8):
         np.testing.assert_array_equal(forward(native, arguments, threads), one)

@@ -1,9 +1,11 @@
-"""Make the pictures of the documentation from real fits: `python docs/make_pictures.py`.
+"""Make the pictures of the documentation from real fits: `python docs/make_pictures.py [NAME ...]`.
 
 Writes docs/images/overview.png (a neuron of a fitted classifier, and a fitted regressor on a bimodal toy
-set) and docs/images/neuron.png (one neuron, with its activation, before any fit).
+set), docs/images/neuron.png (one neuron, with its activation, before any fit), docs/images/distribution.png (density,
+quantiles and tails of a mixture) and docs/images/gradients.png (variances of three gradient estimators).
 """
 
+import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -14,7 +16,8 @@ from scipy import stats
 from sklearn.datasets import load_iris
 
 import ugmm_ppl as up
-from ugmm_ppl import neuron
+from ugmm_ppl import mixture, neuron, pathwise, summary
+from ugmm_ppl.mixture import Mixture
 from ugmm_ppl.ops import NUMPY
 
 IMAGES = Path(__file__).parent / "images"
@@ -160,16 +163,92 @@ def one_neuron() -> Figure:
     return figure
 
 
+EXAMPLE = np.array([-2.0, 0.5, 2.0]), np.array([0.5, 1.0, 0.3]), np.array([0.3, 0.5, 0.2])
+
+
+def one_distribution() -> Figure:
+    """Density with modes, distribution function with quantiles, and both log tails."""
+    loc, scale, weights = EXAMPLE
+    example = Mixture(loc, scale, weights, np.log(weights))
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13.0, 3.6), layout="constrained")
+    y = np.linspace(-4.5, 4.0, 800)
+    density = np.exp(mixture.log_prob(NUMPY, y, example))
+    for k in range(3):
+        part = weights[k] * stats.norm.pdf(y, loc[k], scale[k])
+        left.fill_between(y, part, color=component_colour(k), alpha=0.35, lw=0)
+    left.plot(y, density, color=INK, lw=2)
+    modes = summary.modes(NUMPY, example)
+    modes = modes[~np.isnan(modes)]
+    left.plot(modes, np.exp(mixture.log_prob(NUMPY, modes, example)), "v", color=COLOURS[3], ms=7, label="modes()")
+    left.set(xlabel="$y$", yticks=[], ylim=(0, None))
+    left.set_title("Density and its modes", loc="left")
+    left.legend(frameon=False)
+    middle.plot(y, neuron.cdf(NUMPY, y, loc, scale, weights), color=INK, lw=2)
+    for level, name in ((0.05, "5 %"), (0.5, "median"), (0.95, "95 %")):
+        at = float(pathwise.quantile(NUMPY, np.array(level), example))
+        middle.plot([y[0], at, at], [level, level, 0.0], color=COLOURS[0], lw=1.1, ls="--")
+        middle.plot([at], [level], "o", color=COLOURS[0], ms=4)
+        beside = (-26, 4) if level < 0.1 else (6, -11)
+        middle.annotate(name, (at, level), xytext=beside, textcoords="offset points", color=COLOURS[0])
+    middle.set(xlabel="$y$", ylim=(0, 1.02), xlim=(y[0], y[-1]))
+    middle.set_title("Distribution function and quantiles", loc="left")
+    far = np.linspace(-17.0, 17.0, 800)
+    right.plot(far, mixture.log_cdf(NUMPY, far, example), color=COLOURS[0], lw=2, label="log_cdf")
+    right.plot(far, mixture.log_survival(NUMPY, far, example), color=COLOURS[1], lw=2, label="log_survival")
+    right.axhline(np.log(np.finfo(np.float32).tiny), color=GREY, lw=1, ls=":")
+    right.text(-3.0, -96, "cdf underflows in float32", color=GREY, ha="center", va="top", fontsize=8.5)
+    right.set(xlabel="$y$", ylabel="nats", ylim=(-200, 8))
+    right.set_title("Both tails", loc="left")
+    right.legend(frameon=False, loc="lower center")
+    return figure
+
+
+def gradient_variances() -> Figure:
+    """Variance of one sample's gradient of E[(y - 1)^2], by three estimators, as two modes of scale one move apart."""
+    rng = np.random.default_rng(0)
+    gaps, scale, weights = np.linspace(0.5, 8.0, 31), np.ones(2), np.array([0.5, 0.5])
+    found = {"loc": [], "logits": []}
+    for gap in gaps:
+        loc = np.array([-0.5 * gap, 0.5 * gap])
+        noise = rng.normal(size=(200_000, 2))
+        k = rng.integers(0, 2, len(noise))
+        y = loc[k] + noise[:, 0]
+        _, r, _, by_weight = pathwise.derivatives(NUMPY, y, loc, scale, weights)
+        each = loc + noise  # one draw of every component
+        score = {"loc": r * (y[:, None] - loc), "logits": r - weights}
+        path = {"loc": r, "logits": weights * by_weight}
+        f = (each - 1.0) ** 2
+        strata = {"loc": weights * 2.0 * (each - 1.0), "logits": weights * (f - (weights * f).sum(-1, keepdims=True))}
+        for role, rows in found.items():
+            estimates = 2.0 * (y - 1.0)[:, None] * path[role], ((y - 1.0) ** 2)[:, None] * score[role], strata[role]
+            rows.append([np.var(a[:, 0]) for a in estimates])
+    figure, axes = plt.subplots(1, 2, figsize=(10.5, 3.6), layout="constrained")
+    for axis, (role, rows) in zip(axes, found.items(), strict=True):
+        for i, name in enumerate(("pathwise (rsample)", "score function", "stratified_sample")):
+            axis.semilogy(gaps, np.array(rows)[:, i], color=COLOURS[i], lw=1.8, label=name)
+        axis.set(xlabel="distance of the two modes, in scales")
+        axis.set_title(f"Gradient of $E[(y-1)^2]$, {role}", loc="left")
+    axes[0].set(ylabel="variance of one draw's gradient")
+    axes[0].legend(frameon=False)
+    return figure
+
+
 def main() -> None:
-    """Write both pictures."""
+    """Write all pictures, or those that are named on the command line."""
     plt.rcParams |= {
         "font.size": 9.5, "axes.titlesize": 10.5, "axes.titleweight": "bold",
         "axes.spines.top": False, "axes.spines.right": False,
         "axes.edgecolor": GREY, "axes.labelcolor": INK, "xtick.color": GREY, "ytick.color": GREY,
     }  # fmt: skip
     IMAGES.mkdir(exist_ok=True)
-    for name, make in (("neuron", one_neuron), ("overview", overview)):
-        figure = make()
+    every = {
+        "neuron": one_neuron,
+        "overview": overview,
+        "distribution": one_distribution,
+        "gradients": gradient_variances,
+    }
+    for name in sys.argv[1:] or every:
+        figure = every[name]()
         figure.savefig(IMAGES / f"{name}.png", dpi=130, facecolor="white")
         plt.close(figure)
         print(f"wrote {IMAGES / name}.png")

@@ -62,3 +62,17 @@ def backend64(backend_name):
 def rng():
     """Random numbers, the same in every run."""
     return np.random.default_rng(20250907)
+
+
+@pytest.fixture
+def quick_compiler():
+    """Less optimised code for JAX: these programs run for a moment, and compiling is what takes the time."""
+    if not INSTALLED["numpyro"]:
+        yield
+        return
+    import jax
+
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)

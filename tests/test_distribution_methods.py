@@ -9,6 +9,8 @@ from tolerances import EXACT64, GRADIENT64, PARITY, SAMPLING_P
 
 from ugmm_ppl.backend import load_backend
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 
 def keyed(backend, method, *arguments, seed=0):
     """Call a method that draws: with a key in NumPyro, with a seed in Pyro."""

@@ -52,20 +52,6 @@ def run_commands(code):
         assert result.exit_code == 0, f"{line}\n{result.output}\n{result.exception!r}"
 
 
-@pytest.fixture
-def quick_compiler():
-    """Less optimised code for JAX: these programs run for a moment, and compiling is what takes the time."""
-    if not INSTALLED["numpyro"]:
-        yield
-        return
-    import jax
-
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 @pytest.mark.usefixtures("quick_compiler")
 @pytest.mark.parametrize(
     "page", [p for p in PAGES if any(b[0] == "python" for b in blocks(p))], ids=lambda p: str(p.relative_to(ROOT))

@@ -22,12 +22,10 @@ def native(monkeypatch):
     monkeypatch.setenv("UGMM_PPL_KERNEL", "native")
 
 
-@pytest.mark.parametrize("shape", [((3,), [()] * 3), ((2,), [(2, 1)] * 3)])
-def test_checks_first_and_second_derivatives(rng, shape):
-    """Against finite differences, in both modes and their combinations."""
-
+def test_checks_first_and_second_derivatives(rng):
+    """Against finite differences, in both modes and their combinations; draws of the parameters, one batch."""
     with jax.enable_x64(True):
-        arguments = [jax.numpy.asarray(a) for a in draw(rng, *shape, 2, 3)]
+        arguments = [jax.numpy.asarray(a) for a in draw(rng, (2,), [(2, 1)] * 3, 2, 3)]
         check_grads(jax.jit(for_jax.activation), arguments, order=2, modes=("fwd", "rev"))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import backend_params
 from helpers import cumulative, density, draw_mixture
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mixture_oracle import (
     COMPONENTS,
@@ -27,6 +27,7 @@ from tolerances import EXACT64, PARITY, QUADRATURE, TAIL32, TAIL64
 
 from ugmm_ppl import mixture, neuron, pathwise, summary
 from ugmm_ppl.ops import NUMPY
+from ugmm_ppl.queries import TOLERANCE, MixtureQueries
 
 INF, NAN = np.inf, np.nan
 LIBRARIES = ["numpy", *backend_params()]
@@ -222,6 +223,66 @@ def entropy(loc, scale, weights):
     return sum(integrate.quad(surprise, a, b, epsabs=1e-12)[0] for a, b in itertools.pairwise(edges))
 
 
+@digits
+def entropy_bounds_mp(loc, scale, weights):
+    """Huber et al. 2008, theorems 2 and 3, at fifty digits."""
+    m, s, w = (
+        [mpmath.mpf(float(x)) for x, share in zip(a, weights, strict=True) if share > 0.0]
+        for a in (loc, scale, weights)
+    )
+    w = [share / mpmath.fsum(w) for share in w]
+    lower = -mpmath.fsum(
+        share
+        * mpmath.log(mpmath.fsum(b * mpmath.npdf(x, y, mpmath.hypot(t, u)) for b, y, u in zip(w, m, s, strict=True)))
+        for share, x, t in zip(w, m, s, strict=True)
+    )
+    constant = (mpmath.log(2 * mpmath.pi) + 1) / 2
+    apart = mpmath.fsum(share * (mpmath.log(t) - mpmath.log(share)) for share, t in zip(w, s, strict=True))
+    mean = mpmath.fsum(a * b for a, b in zip(w, m, strict=True))
+    variance = mpmath.fsum(a * ((b - mean) ** 2 + c**2) for a, b, c in zip(w, m, s, strict=True))
+    return float(lower), float(min(apart, mpmath.log(variance) / 2) + constant)
+
+
+@functools.cache
+def entropy_bounds(name):
+    """A function of NumPy arrays."""
+    with library(name) as (ops, compile_):
+        run = compile_(
+            lambda *parameters: ops.concat([a[..., None] for a in summary.entropy_bounds(ops, made(ops, *parameters))])
+        )
+
+    def evaluated(*arrays):
+        with library(name):
+            return np.asarray(run(*arrays))
+
+    return evaluated
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+@PROPERTIES
+@given(parameters=mixtures())
+def test_entropy_bounds_are_mpmath(name, parameters):
+    np.testing.assert_allclose(
+        entropy_bounds(name)(*parameters), entropy_bounds_mp(*parameters), rtol=PARITY, atol=PARITY
+    )
+
+
+@PROPERTIES
+@given(mixtures(), UNIT)
+def test_responsibilities_are_mpmath(parameters, place):
+    """At values among the components: shares of the density at fifty digits."""
+    y = np.asarray(30.0 * place)
+    loc, scale, weights = parameters
+    got = neuron.responsibilities(NUMPY, y, loc, scale, made(NUMPY, *parameters).log_weights)
+    with mpmath.workdps(50):
+        terms = [
+            mpmath.mpf(float(w)) * mpmath.npdf(mpmath.mpf(float(y)), mpmath.mpf(float(m)), mpmath.mpf(float(s)))
+            for m, s, w in zip(loc, scale, weights, strict=True)
+        ]
+        want = [float(term / mpmath.fsum(terms)) for term in terms]
+    np.testing.assert_allclose(got, want, rtol=PARITY, atol=EXACT64)
+
+
 @pytest.mark.parametrize("separation", [0.0, 1.0, 4.0, 1000.0])
 def test_entropy_lies_between_its_bounds(rng, separation):
     loc, scale, weights = draw_mixture(rng, 4)
@@ -348,6 +409,53 @@ def test_kl_is_quadrature(rng):
     one, other = made(NUMPY, *p), made(NUMPY, *q)
     np.testing.assert_allclose(summary.kl(NUMPY, one, other, 8), want, rtol=QUADRATURE)
     np.testing.assert_allclose(summary.kl(NUMPY, one, one, 1), 0.0, atol=EXACT64)
+
+
+class Queries(MixtureQueries):
+    """The methods of both backends' distributions, on NumPy arrays."""
+
+    ops = NUMPY
+
+    def __init__(self, parameters):
+        self.parameters = made(NUMPY, *parameters)
+
+    @property
+    def mixture(self):
+        return self.parameters
+
+
+def crossings(loc, scale, weights):
+    """Around places where two components have the same density: its logarithm all but has a kink there."""
+    for (m, s, w), (n, t, v) in itertools.combinations(zip(loc, scale, weights, strict=True), 2):
+        if w > 0.0 and v > 0.0:
+            same = [0.5 / t**2 - 0.5 / s**2, m / s**2 - n / t**2, 0.5 * (n / t) ** 2 - 0.5 * (m / s) ** 2]
+            same[2] += np.log(w / s) - np.log(v / t)
+            for y in (root.real for root in np.roots(same) if root.imag == 0.0):
+                change = abs((y - n) / t**2 - (y - m) / s**2)  # of slope; beyond 40 / change the kink is gone
+                yield from (y + distance / max(change, 1e-9) for distance in (-40.0, -10.0, 0.0, 10.0, 40.0))
+
+
+@digits
+def kl_mp(p, q):
+    """Gauss-Legendre quadrature at fifty digits, out to 12 scales of p, in panels of three scales of any component."""
+    places = [m + t * s for m, s, _ in (p, q) for t in np.linspace(-12.0, 12.0, 9)]
+    inside = p[2] > 0.0
+    low, high = (p[0] - 12.0 * p[1])[inside].min(), (p[0] + 12.0 * p[1])[inside].max()
+    edges = np.unique(np.clip(np.concatenate([*places, list(crossings(*p)), list(crossings(*q))]), low, high))
+
+    def integrand(y):
+        one = density_mp(y, *p)
+        return one * mpmath.log(one / density_mp(y, *q))
+
+    return float(mpmath.quad(integrand, [mpmath.mpf(float(a)) for a in edges], method="gauss-legendre", maxdegree=4))
+
+
+@settings(PROPERTIES, max_examples=6)
+@given(mixtures(), mixtures())
+def test_kl_to_is_mpmath(p, q):
+    """Within the tolerance that it states, 1e-6 nats or of the answer."""
+    want = kl_mp(p, q)
+    assert abs(float(Queries(p).kl_to(Queries(q))) - want) <= TOLERANCE * max(1.0, want)
 
 
 @pytest.mark.parametrize("name", LIBRARIES)

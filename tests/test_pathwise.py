@@ -14,7 +14,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 MIXTURES, COMPONENTS, BATCHES, SIZE = 50, 3, 100, 10_000  # a million samples of each mixture, in a hundred batches
 PARAMETERS = ("loc", "scale", "weights")
-CHUNK = 5  # batches at once
+CHUNK = 1  # batches at once
 
 
 def random_mixtures(rng):
@@ -151,6 +151,7 @@ def jacobians(backend, function, arrays):
     return [[np.asarray(a) for a in mode(*arrays)] for mode in modes]
 
 
+@pytest.mark.usefixtures("quick_compiler")
 def test_derivatives_of_quantiles_are_finite_differences(backend64):
     """Of every argument, in both modes, a weight of zero included; differences along one entry, F(y) = u kept."""
     arrays = [LOC, SCALE, WEIGHTS, LEVELS]
@@ -220,6 +221,7 @@ def test_density_and_tails_know_weights_of_zero(backend64):
         np.testing.assert_allclose(forward[0], want, rtol=PARITY, err_msg=name)
 
 
+@pytest.mark.usefixtures("quick_compiler")
 @pytest.mark.parametrize("method", ["log_prob", "log_cdf", "log_survival", "icdf"])
 def test_gradients_are_never_nan(backend, method):
     """In float32, at values and scales out to the ends, with weights of zero by logits and by probs."""
@@ -321,6 +323,7 @@ def test_transforms_of_torch():
     np.testing.assert_allclose(spread[0].numpy(), want.numpy(), atol=4.0 / np.sqrt(20_000))
 
 
+@pytest.mark.usefixtures("quick_compiler")
 def test_transforms_of_jax(rng):
     """vmap, jit and second derivatives: JAX differentiates the rule again."""
     jax = pytest.importorskip("jax")

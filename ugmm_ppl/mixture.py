@@ -120,7 +120,7 @@ def log_ndtr(ops: Ops, z: Array) -> Array:
     for n in (15.0, 13.0, 11.0, 9.0, 7.0, 5.0, 3.0, 1.0):
         series = 1.0 - n * inverse * series
     asymptotic = -0.5 * far * far - ops.log(-far) - HALF_LOG_2PI + ops.log(series)
-    tail = ops.ndtr(-abs(near))  # the smaller one of Phi(z) and 1 - Phi(z)
+    tail = 0.5 * ops.erfc(math.sqrt(0.5) * abs(near))  # the smaller one of Phi(z) and 1 - Phi(z)
     direct = ops.where(above, ops.log1p(-tail), ops.log(ops.where(above, 1.0, tail)))
     return ops.where(z < start, asymptotic, direct)
 

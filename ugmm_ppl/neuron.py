@@ -73,8 +73,8 @@ def responsibilities(ops: Ops, value: Array, loc: Array, scale: Array, log_weigh
 def cdf(ops: Ops, value: Array, loc: Array, scale: Array, weights: Array) -> Array:
     """Distribution function, sum_k weights_k Phi((value - loc_k) / scale_k): `(...)` and `(..., K)` to `(...)`."""
     finite_value = ops.where(abs(value) == math.inf, 0.0, value)
-    z = (finite_value[..., None] - loc) / scale  # (..., K)
-    inside = ops.sum(weights * ops.ndtr(z), -1)
+    doubled = ops.erfc((loc - finite_value[..., None]) / (math.sqrt(2.0) * scale))  # 2 Phi, `(..., K)`
+    inside = 0.5 * ops.dot(doubled, weights)
     return ops.where(value == math.inf, 1.0, ops.where(value == -math.inf, 0.0, inside))
 
 

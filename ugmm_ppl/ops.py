@@ -29,14 +29,14 @@ class Ops(Protocol):
     def sqrt(self, a: Array, /) -> Array:
         """Elementwise square root."""
 
-    def ndtr(self, a: Array, /) -> Array:
-        """Elementwise cumulative distribution function of the standard normal."""
+    def erfc(self, a: Array, /) -> Array:
+        """Elementwise complementary error function, accurate where it is small; at -z / sqrt 2 it is 2 Phi(z)."""
 
     def log1p(self, a: Array, /) -> Array:
         """Elementwise log(1 + a)."""
 
     def ndtri(self, a: Array, /) -> Array:
-        """Elementwise inverse of `ndtr`."""
+        """Elementwise quantile function of the standard normal."""
 
     def where(self, condition: Array, a: Array, b: Array, /) -> Array:
         """Elementwise choice; `a` and `b` may be plain numbers."""
@@ -58,6 +58,9 @@ class Ops(Protocol):
 
     def sum(self, a: Array, axis: int, /) -> Array:
         """Sum over one axis, which is removed."""
+
+    def dot(self, a: Array, b: Array, /) -> Array:
+        """Sum of products over the last axis; leading axes broadcast."""
 
     def mean(self, a: Array, axis: int, /) -> Array:
         """Mean over one axis, which is kept with size 1."""
@@ -122,11 +125,11 @@ class NumpyOps:
             return np.log(a)
 
     @staticmethod
-    def ndtr(a: Array) -> Array:
-        """Standard normal distribution function, by SciPy."""
-        from scipy.special import ndtr
+    def erfc(a: Array) -> Array:
+        """Complementary error function, by SciPy."""
+        from scipy.special import erfc
 
-        return ndtr(a)
+        return erfc(a)
 
     @staticmethod
     def ndtri(a: Array) -> Array:
@@ -149,6 +152,11 @@ class NumpyOps:
     def sum(a: Array, axis: int) -> Array:
         """Sum, axis removed."""
         return np.sum(a, axis=axis)
+
+    @staticmethod
+    def dot(a: Array, b: Array) -> Array:
+        """Sum of products."""
+        return np.sum(a * b, -1)
 
     @staticmethod
     def mean(a: Array, axis: int) -> Array:

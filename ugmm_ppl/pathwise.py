@@ -36,7 +36,7 @@ def follow(ops: Ops, value: Array, mixture: Mixture) -> Array:
     """A sample `(...)`, unchanged, with its pathwise derivatives with respect to loc, scale and weights."""
 
     def coefficients(value: Array, *parameters: Array) -> list[Array]:
-        return _derivatives(ops, value, *parameters)[1:]
+        return derivatives(ops, value, *parameters)[1:]
 
     return ops.attach(ops.stop(value), coefficients, *mixture.parameters)
 
@@ -56,7 +56,7 @@ def quantile(ops: Ops, u: Array, mixture: Mixture) -> Array:
 
     def coefficients(value: Array, u: Array, *parameters: Array) -> list[Array]:
         del u
-        return _derivatives(ops, value, *parameters)
+        return derivatives(ops, value, *parameters)
 
     return ops.attach(found, coefficients, u[..., None], *mixture.parameters)
 
@@ -103,7 +103,7 @@ def _solve(ops: Ops, u: Array, mixture: Mixture) -> Array:
     return ops.where(u == 0.0, -math.inf, ops.where(u == 1.0, math.inf, y))
 
 
-def _derivatives(ops: Ops, value: Array, loc: Array, scale: Array, weights: Array) -> list[Array]:
+def derivatives(ops: Ops, value: Array, loc: Array, scale: Array, weights: Array) -> list[Array]:
     """Of a value with respect to its level `(..., 1)`, loc, scale and weights `(..., K)`; zero at infinity.
 
     Phi_k - F is a difference of tails, lower ones below the median and upper ones above it.

@@ -22,7 +22,7 @@ class JaxOps:
     exp = staticmethod(jnp.exp)
     log = staticmethod(jnp.log)
     sqrt = staticmethod(jnp.sqrt)
-    ndtr = staticmethod(jax.scipy.special.ndtr)
+    erfc = staticmethod(jax.lax.erfc)
     isfinite = staticmethod(jnp.isfinite)
     log1p = staticmethod(jnp.log1p)
     ndtri = staticmethod(jax.scipy.special.ndtri)
@@ -57,6 +57,11 @@ class JaxOps:
     def sum(a: Array, axis: int) -> Array:
         """Sum, axis removed."""
         return jnp.sum(a, axis)
+
+    @staticmethod
+    def dot(a: Array, b: Array) -> Array:
+        """Sum of products."""
+        return jnp.sum(a * b, -1)
 
     @staticmethod
     def mean(a: Array, axis: int) -> Array:

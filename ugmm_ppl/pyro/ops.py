@@ -1,6 +1,5 @@
 """`Ops` for torch."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,17 +17,13 @@ class TorchOps:
     """The array operations of `ugmm_ppl.ops.Ops` for torch tensors."""
 
     exp = staticmethod(torch.exp)
+    erfc = staticmethod(torch.erfc)
     log = staticmethod(torch.log)
     sqrt = staticmethod(torch.sqrt)
     where = staticmethod(torch.where)
     isfinite = staticmethod(torch.isfinite)
     log1p = staticmethod(torch.log1p)
     ndtri = staticmethod(torch.special.ndtri)
-
-    @staticmethod
-    def ndtr(a: Tensor) -> Tensor:
-        """Standard normal distribution function; `torch.special.ndtr` loses the lower tail, 0 below -5.5 in float32."""
-        return 0.5 * torch.erfc(-math.sqrt(0.5) * a)
 
     @staticmethod
     def at_least(a: Tensor, floor: float) -> Tensor:
@@ -54,6 +49,11 @@ class TorchOps:
     def sum(a: Tensor, axis: int) -> Tensor:
         """Sum, axis removed."""
         return torch.sum(a, axis)
+
+    @staticmethod
+    def dot(a: Tensor, b: Tensor) -> Tensor:
+        """Sum of products; without a temporary where `b` is one vector."""
+        return a @ b if b.ndim == 1 and a.ndim > 0 else torch.sum(a * b, -1)
 
     @staticmethod
     def mean(a: Tensor, axis: int) -> Tensor:

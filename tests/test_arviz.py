@@ -8,6 +8,8 @@ from scipy import stats
 
 import ugmm_ppl as up
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 NAMES = ["height", "width", "depth"]
 
 

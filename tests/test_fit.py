@@ -14,6 +14,8 @@ import ugmm_ppl as up
 from ugmm_ppl.progress import Progress
 from ugmm_ppl.training import batches, learning_rates
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 QUICK = {"num_steps": 60, "progress": False}
 
 

@@ -7,6 +7,8 @@ from tolerances import EXACT64, PARITY, SAMPLING_P
 
 import ugmm_ppl as up
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 MODELS = {"classifier": up.Classifier(up.Network((3, 4)), 3), "regressor": up.Regressor(up.Network((3, 4)), 2)}
 
 

@@ -37,6 +37,15 @@ class Distribution:
         given = [repr(a) for a in self.args] + [f"{k}={v!r}" for k, v in self.kwargs.items()]
         return f"dist.{self.name}({', '.join(given)})"
 
+    def arrays(self) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+        """The arguments in float64 with at least one axis, of two entries where one number stands for a simplex."""
+
+        def array(a: Any) -> np.ndarray:
+            found = np.atleast_1d(np.asarray(a, dtype=np.float64))
+            return np.repeat(found, 2) if self.name in SIMPLEX and len(found) == 1 else found
+
+        return [array(a) for a in self.args], {key: array(a) for key, a in self.kwargs.items()}
+
 
 class _Distributions:
     """Makes a `Distribution` for each name that both PPLs have: `dist.Normal(0.0, 1.0)`."""

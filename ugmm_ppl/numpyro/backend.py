@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -91,6 +92,7 @@ class NumpyroBackend:
             args = [jnp.broadcast_to(a, (shape[-1],)) if a.ndim == 0 else a for a in args]
             kwargs = {k: jnp.broadcast_to(a, (shape[-1],)) if a.ndim == 0 else a for k, a in kwargs.items()}
         with checks.building(spec):
+            _validate(spec)
             distribution = getattr(numpyro.distributions, spec.name)(*args, **kwargs)
             return distribution.expand(shape[: len(shape) - distribution.event_dim]).to_event(
                 len(shape) - distribution.event_dim
@@ -158,6 +160,13 @@ def _devices(kind: str) -> list[Any]:
         return jax.devices(kind)
     except RuntimeError:  # JAX's way of saying that there is none
         return []
+
+
+@functools.lru_cache(maxsize=256)
+def _validate(spec: Distribution) -> None:
+    """Refuse wrong arguments, once, also where NumPyro's own checks are off."""
+    args, kwargs = spec.arrays()
+    getattr(numpyro.distributions, spec.name)(*args, **kwargs, validate_args=True)
 
 
 BACKEND = NumpyroBackend()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -96,6 +97,7 @@ class PyroBackend:
                 {k: a.expand(shape[-1]) if a.ndim == 0 else a for k, a in kwargs.items()},
             )
         with checks.building(spec):
+            _validate(spec)
             distribution = getattr(pyro.distributions, spec.name)(*args, **kwargs)
             return distribution.expand(shape[: len(shape) - distribution.event_dim]).to_event(
                 len(shape) - distribution.event_dim
@@ -164,6 +166,14 @@ def _is_deterministic(node: Mapping[str, Any]) -> bool:
 def _unexpanded(a: Tensor) -> Tensor:
     """The tensor without the copies that `expand` made: size 1 along axes of stride 0."""
     return a[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in a.stride())]
+
+
+@functools.lru_cache(maxsize=256)
+def _validate(spec: Distribution) -> None:
+    """Refuse wrong arguments, once, also where torch's own checks are off; `torch.compile` turns them off for good."""
+    args, kwargs = spec.arrays()
+    tensors = [torch.as_tensor(a) for a in args], {key: torch.as_tensor(a) for key, a in kwargs.items()}
+    getattr(pyro.distributions, spec.name)(*tensors[0], **tensors[1], validate_args=True)
 
 
 BACKEND = PyroBackend()

@@ -54,6 +54,11 @@ def log_prob(ops: Ops, value: Array, mixture: Mixture) -> Array:
     return _with_absent(ops, result, log_density_parts, value, mixture)
 
 
+def cdf(ops: Ops, value: Array, mixture: Mixture) -> Array:
+    """p(Y <= value), `(...)` to `(...)`."""
+    return neuron.cdf(ops, value, *mixture.parameters)
+
+
 def log_cdf(ops: Ops, value: Array, mixture: Mixture) -> Array:
     """log p(Y <= value), `(...)` to `(...)`: below the median a sum of lower tails, above it log(1 - upper tails)."""
     lower, upper = log_tails(ops, value, mixture)

@@ -72,10 +72,10 @@ def responsibilities(ops: Ops, value: Array, loc: Array, scale: Array, log_weigh
 
 def cdf(ops: Ops, value: Array, loc: Array, scale: Array, weights: Array) -> Array:
     """Distribution function, sum_k weights_k Phi((value - loc_k) / scale_k): `(...)` and `(..., K)` to `(...)`."""
-    finite_value = ops.where(abs(value) == math.inf, 0.0, value)
-    doubled = ops.erfc((loc - finite_value[..., None]) / (math.sqrt(2.0) * scale))  # 2 Phi, `(..., K)`
-    inside = 0.5 * ops.dot(doubled, weights)
-    return ops.where(value == math.inf, 1.0, ops.where(value == -math.inf, 0.0, inside))
+    largest = 1e307 if ops.eps(value) < 1e-10 else 1e37
+    finite = ops.at_least(ops.at_most(value, largest), -largest)  # infinity times a derivative of zero would be NaN
+    doubled = ops.erfc((loc - finite[..., None]) * (math.sqrt(0.5) / scale))  # 2 Phi, `(..., K)`
+    return ops.where(value == math.inf, 1.0, ops.dot(doubled, 0.5 * weights))
 
 
 def mean(ops: Ops, loc: Array, weights: Array) -> Array:

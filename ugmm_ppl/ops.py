@@ -97,6 +97,9 @@ class Ops(Protocol):
     def repeat(self, step: Step, state: tuple[Array, ...], most: int, /) -> tuple[Array, ...]:
         """Apply `step` to the state, whose last part says where it is done, until all is, or `most` times."""
 
+    def in_parts(self, function: Callable[..., Array], value: Array, mixture: Any, /) -> Array:
+        """`function(value, mixture)`, elementwise in the value, with bounded temporaries if the library makes any."""
+
     def matvec(self, matrix: Array, vector: Array, /) -> Array:
         """`(..., O, J)` times `(..., J)` to `(..., O)`; leading axes broadcast."""
 
@@ -210,6 +213,11 @@ class NumpyOps:
                     break
                 state = step(*state)
         return state
+
+    @staticmethod
+    def in_parts(function: Callable[..., Array], value: Array, mixture: Any) -> Array:
+        """All at once."""
+        return function(value, mixture)
 
     @staticmethod
     def matvec(matrix: Array, vector: Array) -> Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from ugmm_ppl import checks, mixture, neuron, pathwise, summary
@@ -36,13 +38,17 @@ class MixtureQueries:
         """Whether arguments are validated."""
         raise NotImplementedError
 
+    def _in_parts(self, function: Callable[..., Array], value: Array) -> Array:
+        """`function(ops, value, mixture)`, elementwise in the value."""
+        return self.ops.in_parts(functools.partial(function, self.ops), value, self.mixture)
+
     def log_cdf(self, value: Any) -> Array:
         """log p(Y <= value) in nats, accurate in both tails: `(...)` to `(...)`."""
-        return mixture.log_cdf(self.ops, self._array(value), self.mixture)
+        return self._in_parts(mixture.log_cdf, self._array(value))
 
     def log_survival(self, value: Any) -> Array:
         """log p(Y > value) in nats, accurate in both tails: `(...)` to `(...)`."""
-        return mixture.log_survival(self.ops, self._array(value), self.mixture)
+        return self._in_parts(mixture.log_survival, self._array(value))
 
     def icdf(self, u: Any) -> Array:
         """The value y with p(Y <= y) = u, by a bracketed Newton search; differentiable in u and in the parameters.
@@ -59,7 +65,7 @@ class MixtureQueries:
         u = self._array(u)
         if self._looks_at_values() and self.ops.known(u):
             checks.probabilities(u)
-        return pathwise.quantile(self.ops, u, self.mixture)
+        return self._in_parts(pathwise.quantile, u)
 
     def quantile(self, u: Any) -> Array:
         """Another name of `icdf`."""

@@ -118,7 +118,9 @@ void pack_row(const Problem& p, int64_t group, int64_t row, int64_t first, int64
   for (int64_t panel = 0; panel < panels; ++panel, packed += L) {
     const int64_t start = (first + panel) * L, count = std::min<int64_t>(L, p.inputs - start);
     Vec<T> value;
-    if (count == L && p.x.k == 1) {
+    if (p.x.k == 0) {
+      value = splat(*x);
+    } else if (count == L && p.x.k == 1) {
       value = load_unaligned(x + start);
     } else {
       alignas(64) T lanes[L] = {};
@@ -273,7 +275,8 @@ void forward(const Problem& p, Pool& pool) {
   });
   // Rows of a task: inputs of about 128 KiB, which stay in the second-level cache while all its neurons pass.
   const int64_t cached = std::max<int64_t>(1, 131072 / (panels * kVectorBytes * L)) * L;
-  const int64_t row_block = std::min({cached, int64_t{128}, ceil_div(p.rows, L) * L});
+  const int64_t enough = p.neurons < 8 ? 1024 : 128;
+  const int64_t row_block = std::min({cached, enough, ceil_div(p.rows, L) * L});
   const int64_t row_blocks = ceil_div(p.rows, row_block);
   const int64_t wanted = ceil_div(8 * pool.threads(), std::max<int64_t>(1, p.groups * row_blocks));
   const int64_t neuron_block = std::max(std::min<int64_t>(p.neurons, 8), ceil_div(p.neurons, wanted));
@@ -286,8 +289,15 @@ void forward(const Problem& p, Pool& pool) {
     T* x = scratch<T>((rows + 1) * panels * L);
     T *rest = x + by_rows * p.inputs, *row = x + rows * panels * L;
     for (int64_t i = 0; i < by_rows; ++i) {
-      pack_row<T>(p, group, row0 + i, 0, panels, row);
       T* turned = x + i / L * L * p.inputs + i % L;
+      if (p.x.k == 0) {  // one input for all components: kLanes rows at a time
+        pack_row<T>(p, group, row0 + i, 0, 1, row);
+        *turned = row[0];
+        if (i % L == L - 1)
+          for (int64_t k = 1; k < p.inputs; ++k) store<T>(turned - i % L + k * L, load<T>(turned - i % L));
+        continue;
+      }
+      pack_row<T>(p, group, row0 + i, 0, panels, row);
       for (int64_t k = 0; k < p.inputs; ++k) turned[k * L] = row[k];
     }
     for (int64_t i = by_rows; i < rows; ++i)

@@ -36,7 +36,10 @@ def activation(x: Array, loc: Array | float, scale: Array, log_weights: Array) -
 
 
 def _common(x: Array, loc: Array | float, scale: Array, log_weights: Array) -> tuple[Array, ...]:
-    """The arguments as arrays of one dtype and with as many leading axes, the parameters of one `(J, K)`."""
+    """The arguments as arrays of one dtype and with as many leading axes, the parameters of one `(J, K)`.
+
+    An x of one input, `(..., 1)`, which all components share, stays as it is.
+    """
     loc = jnp.full(jnp.shape(scale)[-2:], loc) if isinstance(loc, float) else loc
     checks.activation_shapes(*(jnp.shape(a) for a in (x, loc, scale, log_weights)))
     dtype = jnp.result_type(x, loc, scale, log_weights)
@@ -49,7 +52,7 @@ def _common(x: Array, loc: Array | float, scale: Array, log_weights: Array) -> t
         leading = a.shape[: a.ndim - len(tail)]
         return jnp.broadcast_to(a, (*leading, *tail)).reshape(*[1] * (depth - len(leading)), *leading, *tail)
 
-    return _equally_varying(shaped(x, own[1:]), *(shaped(p, own) for p in parameters))
+    return _equally_varying(shaped(x, x.shape[-1:]), *(shaped(p, own) for p in parameters))
 
 
 def _equally_varying(*arrays: Array) -> tuple[Array, ...]:
@@ -124,7 +127,9 @@ def _forward(x: Array, loc: Array, scale: Array, log_weights: Array) -> Array:
 @_native_on_cpu.defjvp
 def _(primals: Sequence[Array], tangents: Sequence[Array]) -> tuple[Array, Array]:
     out = _native_on_cpu(*primals)
-    return out, tangent_p.bind(*primals, out, *tangents)
+    inputs = primals[1].shape[-1]  # K, also of an x that all components share
+    x, x_tangent = (jnp.broadcast_to(a, (*a.shape[:-1], inputs)) for a in (primals[0], tangents[0]))
+    return out, tangent_p.bind(x, *primals[1:], out, x_tangent, *tangents[1:])
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))

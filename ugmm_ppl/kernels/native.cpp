@@ -249,10 +249,11 @@ class Call {
     if (array.data == nullptr) return false;
     return std::any_of(axes.begin(), axes.end(), [&](int64_t axis) { return array.strides[axis] == 0 && dims_[axis] > 1; });
   }
-  const int64_t* keep(const std::vector<int64_t>& axes, const Array& array) {
-    kept_.push_back(std::make_unique<std::vector<int64_t>>(
-        array.data == nullptr ? std::vector<int64_t>() : offsets(axes, dims_, array.strides)));
-    return kept_.back()->data();
+  ugmm::Offsets keep(const std::vector<int64_t>& axes, const Array& array) {
+    if (array.data == nullptr || axes.empty()) return {nullptr, 0};
+    if (axes.size() == 1) return {nullptr, array.strides[axes[0]]};
+    kept_.push_back(std::make_unique<std::vector<int64_t>>(offsets(axes, dims_, array.strides)));
+    return {kept_.back()->data(), 0};
   }
   ugmm::Rows rows(const Array& a) {
     return {a.data, keep(groups_, a), keep(rows_, a), a.data == nullptr ? 0 : a.strides[leading_], a.size};
@@ -341,7 +342,7 @@ class Buffers {
     int64_t size = 1;
     for (int64_t axis = buffer->rank - 1; axis >= 0; --axis) {
       const int64_t place = leading_ + own - buffer->rank + axis;
-      if (place >= 0) (*strides)[place] = buffer->dims[axis] == 1 && place < leading_ ? 0 : size;
+      if (place >= 0) (*strides)[place] = buffer->dims[axis] == 1 ? 0 : size;
       size *= buffer->dims[axis];
     }
     kept_.push_back(std::move(strides));
@@ -370,7 +371,11 @@ XLA_FFI_Error* handle(XLA_FFI_CallFrame* frame, bool is_backward) {
       buffers.widen(dims, argument(5), 1), buffers.widen(dims, argument(0), 1);
       for (int i = 1; i < 4; ++i) buffers.widen(dims, argument(i), 2);
     }
-    dims.push_back(argument(0)->dims[argument(0)->rank - 1]);
+    const int64_t inputs = argument(2)->dims[argument(2)->rank - 1];
+    const int64_t given = argument(0)->dims[argument(0)->rank - 1];  // 1 in a forward pass: shared by all components
+    if (given != inputs && (is_backward || given != 1))
+      return fail(frame, XLA_FFI_Error_Code_INVALID_ARGUMENT, "ugmm_ppl: x must have as many inputs as the parameters");
+    dims.push_back(inputs);
     const Array x = buffers.array(argument(0), 1), a = buffers.array(out, 1);
     const Array parameters[3] = {buffers.array(argument(1), 2), buffers.array(argument(2), 2),
                                  buffers.array(argument(3), 2)};

@@ -8,25 +8,29 @@ namespace ugmm {
 
 // The leading axes of a call are gone through as `groups` (axes along which a parameter varies) times `rows` (axes along
 // which only x varies). Offsets and strides count elements.
+struct Offsets {  // of all groups or rows: a table, or multiples of a step
+  const int64_t* table;
+  int64_t step;
+  int64_t operator[](int64_t i) const { return table == nullptr ? i * step : table[i]; }
+};
+
 struct Rows {  // x, or its gradient: (groups, rows, K)
   void* data;
-  const int64_t* group;
-  const int64_t* row;
+  Offsets group, row;
   int64_t k;
   int64_t size;  // elements of the whole array
 };
 
 struct Parameter {  // loc, scale or log_weights, or a gradient: (groups, J, K); data is null where there is none
   void* data;
-  const int64_t* group;
+  Offsets group;
   int64_t j, k;
   int64_t size;
 };
 
 struct Activations {  // a, or the gradient with respect to it: (groups, rows, J), stride 1 over J
   void* data;
-  const int64_t* group;
-  const int64_t* row;
+  Offsets group, row;
 };
 
 struct Problem {

@@ -1,6 +1,6 @@
 """`Ops` for JAX."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,8 +12,8 @@ from ugmm_ppl.ops import Coefficients, Ops, Step
 KERNEL_ELEMENTS = 2**15
 """Values times components from which the native kernel is worth its call."""
 
-KERNEL_ROWS = 2**14
-"""Values of one call, whose copies for every component stay in the cache."""
+KERNEL_ROWS = 2**16
+"""Values of one call: a gradient makes copies of them, one for every component."""
 
 
 class JaxOps:
@@ -119,6 +119,11 @@ class JaxOps:
         """A loop that XLA ends when all is done."""
         go_on = lambda counted: ~jnp.all(counted[1][-1]) & (counted[0] < most)  # noqa: E731
         return jax.lax.while_loop(go_on, lambda counted: (counted[0] + 1, step(*counted[1])), (0, state))[1]
+
+    @staticmethod
+    def in_parts(function: Callable[..., Array], value: Array, mixture: Any) -> Array:
+        """All at once: XLA fuses the temporaries away."""
+        return function(value, mixture)
 
     @staticmethod
     def matvec(matrix: Array, vector: Array) -> Array:

@@ -148,7 +148,7 @@ class UnivariateGaussianMixture(MixtureQueries, TorchDistribution):
 
     def cdf(self, value: Tensor | float) -> Tensor:
         """p(Y <= value), `(...)` to `(...)`."""
-        return neuron.cdf(OPS, self._checked(value), *self.mixture.parameters)
+        return self._in_parts(mixture.cdf, self._checked(value))
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Draw values of shape sample_shape + batch_shape; no gradient."""
@@ -156,7 +156,7 @@ class UnivariateGaussianMixture(MixtureQueries, TorchDistribution):
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """As `sample`, with pathwise gradients."""
-        return pathwise.follow(OPS, self.sample(sample_shape), self.mixture)
+        return self._in_parts(pathwise.follow, self.sample(sample_shape))
 
     def sample_with_component(self, sample_shape: Any = ()) -> tuple[Tensor, Tensor]:
         """Draw values, and the numbers 0..K-1 of the components they come from: two of sample_shape + batch_shape.

@@ -1,6 +1,7 @@
 """`Ops` for torch."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +12,9 @@ from ugmm_ppl.ops import Coefficients, Ops, Step
 
 KERNEL_ELEMENTS = 2**15
 """Values times components from which the native kernel is worth its call."""
+
+PART_ELEMENTS = 2**18
+"""Entries of a temporary `(..., K)` where values are taken in parts."""
 
 
 class TorchOps:
@@ -116,6 +120,22 @@ class TorchOps:
                     break
                 state = step(*state)
         return state
+
+    @staticmethod
+    def in_parts(function: Callable[..., Tensor], value: Tensor, mixture: Any) -> Tensor:
+        """Some values at a time, so that temporaries `(..., K)` stay in the cache."""
+        if value.ndim == 0 or not TorchOps.known():
+            return function(value, mixture)
+        along = value.ndim < mixture.loc.ndim  # the mixture has the first axis of the values too
+        if along and (mixture.loc.ndim > value.ndim + 1 or any(a.stride(0) != 0 for a in mixture[:4])):
+            return function(value, mixture)
+        if along:
+            mixture = mixture._replace(**{name: getattr(mixture, name)[:1] for name in mixture._fields[:4]})
+        row = math.prod(torch.broadcast_shapes(value.shape[1:], mixture.loc.shape[int(along) : -1]))
+        rows = max(1, PART_ELEMENTS // max(1, row * mixture.loc.shape[-1]))
+        if len(value) <= 2 * rows:
+            return function(value, mixture)
+        return torch.cat([function(part, mixture) for part in value.split(rows)])
 
     @staticmethod
     def matvec(matrix: Tensor, vector: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ from tolerances import EXACT64, PARITY, QUADRATURE
 
 import ugmm_ppl as up
 from ugmm_ppl.progress import Progress
-from ugmm_ppl.training import batches, learning_rates
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -367,22 +366,6 @@ def test_dropout_and_nuts_do_not_go_together(backend_name):
     model = up.Classifier(up.Network((4, 3), dropout=0.1), 3)
     with pytest.raises(ValueError, match=r"needs a network without dropout; got dropout=0\.1"):
         up.fit(model, np.eye(4), [0, 1, 2, 0], backend=backend_name, method="nuts", progress=False)
-
-
-def test_batches_use_every_row_equally_often():
-    stream = batches(10, 4, seed=0)
-    rows = np.concatenate([next(stream) for _ in range(25)])
-    np.testing.assert_array_equal(np.bincount(rows, minlength=10), 10)
-    assert {len(next(stream)) for _ in range(5)} == {4}
-
-
-def test_learning_rates_rise_and_fall():
-    rates = learning_rates(1000, 0.1)
-    assert len(rates) == 1000
-    np.testing.assert_allclose(rates.max(), 0.1)
-    np.testing.assert_allclose(rates[-1], 0.001)
-    assert rates[0] < rates[25] < rates[49]
-    assert len(learning_rates(1, 0.1)) == 1
 
 
 def test_derived_values_leave_out_what_a_callable_means(backend_name):

@@ -39,7 +39,9 @@ def problem(backend, prior, guide_kind, model_kind="classifier", rows=7):
 def loss(backend, model, guide, params, noise, x, y, **settings):
     """The negative ELBO with the defaults of Bayes' rule."""
     settings = {"data_size": len(x), "temperature": 1.0} | settings
-    return negative_elbo(backend, functools.partial(model, backend), guide, params, noise, x, y, **settings)
+    temperature = settings.pop("temperature")
+    bound = functools.partial(model, backend)
+    return negative_elbo(backend, bound, guide, params, noise, x, y, temperature, **settings)[0]
 
 
 def gradient(backend, function, params):
@@ -102,6 +104,10 @@ def test_kl_is_the_closed_form_of_two_gaussians(backend64, kind):
         + 2 * np.log(prior_sd).sum() - np.linalg.slogdet(covariance)[1]
     )  # fmt: skip
     at = {t: float(loss(backend64, model, guide, params, noise, x, y, temperature=t)) for t in (1.0, 3.0)}
+    bound = functools.partial(model, backend64)
+    total, parts = negative_elbo(backend64, bound, guide, params, noise, x, y, 3.0, data_size=len(x))
+    np.testing.assert_allclose(3.0 * float(parts[1]) - float(parts[0]), float(total), rtol=EXACT64)
+    np.testing.assert_allclose(at[3.0] - at[1.0], 2.0 * float(parts[1]), rtol=PARITY)
     np.testing.assert_allclose((at[3.0] - at[1.0]) / 2.0, kl, rtol=PARITY)
 
 

@@ -6,6 +6,7 @@ Importing this package imports neither torch nor JAX. The parts for a PPL's own 
 
 from importlib.metadata import version as _version
 
+from ugmm_ppl.checks import CheckpointError as CheckpointError
 from ugmm_ppl.checks import MissingExtraError as MissingExtraError
 from ugmm_ppl.checks import NonFiniteError as NonFiniteError
 from ugmm_ppl.data import Data as Data
@@ -20,6 +21,7 @@ from ugmm_ppl.storage import load as load
 
 __version__ = _version("ugmm-ppl")
 __all__ = [
+    "CheckpointError",
     "Classifier",
     "Data",
     "Fit",

@@ -70,7 +70,7 @@ def to_arviz(
         outputs = fit.outputs(x, num_draws=num_draws, seed=seed)
         pointwise = fit._pointwise(outputs, y)
         groups["posterior_predictive"] = {"y": fit._targets(outputs, seed)}
-        groups["log_likelihood"] = {"y": pointwise - fit._log_unit()}
+        groups["log_likelihood"] = {"y": pointwise - fit.log_unit()}
         if fit.method == "svi":
             groups["sample_stats"] = {"log_p": fit._log_prior(sites) + pointwise.sum(-1), "log_q": log_q}
         if num_prior_draws:

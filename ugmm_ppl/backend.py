@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ugmm_ppl import checks
+from ugmm_ppl import checks, training
 from ugmm_ppl.ops import Array, Ops
 from ugmm_ppl.prior import Distribution
-from ugmm_ppl.training import Minimum, NutsDraws
+from ugmm_ppl.training import NutsDraws
 
 if TYPE_CHECKING:
     from ugmm_ppl.guide import Guide
@@ -52,6 +52,10 @@ class Backend(Protocol):
     @property
     def inference(self) -> Inference:
         """The backend's `inference.py`."""
+
+    @property
+    def trainer(self) -> Callable[..., training.Trainer]:
+        """The class of the backend's `training.py`, which takes the steps of a training."""
 
     def sample(self, name: str, distribution: Any, obs: Array | None = None) -> Array:
         """Sample statement."""
@@ -106,34 +110,6 @@ class Inference(Protocol):
 
     def seeded(self, seed: int, /) -> AbstractContextManager[Any]:
         """Context in which models draw their random numbers from `seed`."""
-
-    def minimise(
-        self,
-        objective: Callable[..., Array],
-        initial: Mapping[str, np.ndarray],
-        noise_shapes: Mapping[str, tuple[int, ...]],
-        data: tuple[np.ndarray, np.ndarray],
-        batches: Iterator[np.ndarray],
-        learning_rates: np.ndarray,
-        *,
-        seed: int,
-        progress: Progress,
-    ) -> Minimum:
-        """Minimise a stochastic objective by Adam.
-
-        Args:
-            objective: `objective(params, noise, x, y)`, a scalar.
-            initial: Start parameters.
-            noise_shapes: Shapes of the standard normal numbers of one step.
-            data: All inputs `(N, K)` and targets `(N,)`.
-            batches: Row numbers of every step, `(B,)`.
-            learning_rates: One per step.
-            seed: Seed of the noise.
-            progress: Told the losses of every block of steps.
-
-        Returns:
-            The parameters after the last good step, the losses, and what stopped it.
-        """
 
     def nuts(
         self,

@@ -32,10 +32,10 @@ def negative_elbo(
     noise: Mapping[str, Array],
     x: Array,
     y: Array,
+    kl_weight: Array | float,
     *,
     data_size: int,
-    temperature: float,
-) -> Array:
+) -> tuple[Array, tuple[Array, Array]]:
     """The loss of one step, the equation at the head of this file.
 
     Args:
@@ -46,11 +46,11 @@ def negative_elbo(
         noise: Standard normal numbers of `guide.noise_shapes()`.
         x: Inputs of the batch `(B, K)`.
         y: Targets of the batch `(B,)`.
+        kl_weight: Factor T of the KL term; 1 is the ELBO.
         data_size: Rows N of the whole data set.
-        temperature: Factor T of the KL term; 1 is the ELBO.
 
     Returns:
-        The loss in nats, a scalar.
+        The loss, and its parts: log likelihood and KL, scalars in nats of the whole data set.
     """
     values, log_dets = constrain(guide.sites, guide.draw(params, noise))
     moments = guide.moments(params)
@@ -70,4 +70,4 @@ def negative_elbo(
             kl = kl - expected.sum()
         else:
             kl = kl - site.distribution.log_prob(site.value).sum() - (0.0 if is_point else log_dets[name])
-    return temperature * kl - log_likelihood
+    return kl_weight * kl - log_likelihood, (log_likelihood, kl)

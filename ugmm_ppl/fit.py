@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ugmm_ppl import checks
+from ugmm_ppl import checks, storage
 from ugmm_ppl.backend import load_backend
+from ugmm_ppl.checkpoint import Checkpoint, digest
 from ugmm_ppl.data import Standardizer, names_of, no_variance
 from ugmm_ppl.elbo import negative_elbo
 from ugmm_ppl.guide import GUIDES, latent_sites
 from ugmm_ppl.model.base import NetworkModel
 from ugmm_ppl.posterior import Fit
 from ugmm_ppl.progress import Progress
-from ugmm_ppl.training import batches, learning_rates
+from ugmm_ppl.training import OPTIMIZERS, Batches, Moment, Plan, kl_weights, learning_rates, train
 
 METHODS = ("svi", "map", "nuts")
+STARTS = ("data", "map")
+
+EVALUATION_DRAWS = 16
+"""Draws of the guide in a held-out score."""
 
 
 def fit(
@@ -32,7 +41,18 @@ def fit(
     batch_size: int | None = None,
     learning_rate: float = 0.01,
     num_restarts: int = 1,
+    start: str | Fit = "data",
+    optimizer: Any = "adam",
+    schedule: str | Callable[[float], float] = "one-cycle",
+    clip_norm: float | None = None,
+    num_particles: int = 1,
     temperature: float = 1.0,
+    kl_warmup: float = 0.0,
+    validation: float | tuple[Any, Any] | None = None,
+    patience: int | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    every: int = 500,
+    callbacks: Sequence[Callable[[Moment], Any]] = (),
     init_scale: float = 0.05,
     rank: int = 10,
     num_chains: int = 4,
@@ -60,11 +80,28 @@ def fit(
         backend: "pyro" or "numpyro".
         method: "svi", "map" or "nuts".
         guide: Family of "svi": "normal" (mean field), "lowrank", or "delta" (the same as method="map").
-        num_steps: Steps of Adam for "svi" and "map".
+        num_steps: Steps of "svi" and "map".
         batch_size: Rows of a mini-batch; None for all. "nuts" always takes all.
-        learning_rate: Peak of the one-cycle learning rate.
-        num_restarts: Independent runs of "svi" or "map"; their draws become chains.
+        learning_rate: Peak of the learning rate.
+        num_restarts: Independent runs of "svi" or "map", side by side; their draws become chains.
+        start: Where every run or chain begins: "data" (values drawn to fit the inputs), "map" (a MAP from there, by the
+            same training settings), or a `Fit` of the same model by "svi" or "map", whose restarts are gone through.
+        optimizer: "adam", "sgd" (momentum 0.9), for "pyro" also a function of parameters that makes a
+            `torch.optim.Optimizer`, for "numpyro" also an `optax.GradientTransformation` made with learning rate 1.
+        schedule: "one-cycle" (a rise over 5 % of the steps, then a cosine to 1 %), "cosine", "constant", or a function
+            of the fraction done that gives the factor of the learning rate.
+        clip_norm: Largest norm of the gradient over all parameters; None for no limit.
+        num_particles: Draws of the guide that a step averages over.
         temperature: Factor of the KL term (a cold posterior below 1); 1 is Bayes' rule.
+        kl_warmup: Share of the steps over which the factor of the KL term rises from 0 to the temperature, in [0, 1).
+        validation: Held-out data whose log predictive density is watched: a share of the rows, drawn by the seed, or
+            (x, y). The parameters of the best of some 50 evaluations are kept. A share is not trained on.
+        patience: Evaluations without a better one, of every restart, after which training ends; needs `validation`.
+        checkpoint: An `.npz` file for all that a training needs to go on. If it is there, the fit goes on from it, and
+            ends with the same bits as one that was never stopped.
+        every: Steps between two checkpoints.
+        callbacks: Functions that are called with a `ugmm_ppl.training.Moment` after every block of steps. One that
+            returns True ends the training.
         init_scale: Start scale of the guide, in unconstrained units.
         rank: Rank of the "lowrank" guide.
         num_chains: Chains of "nuts".
@@ -85,7 +122,9 @@ def fit(
 
     Raises:
         ValueError, TypeError: Bad data or settings; the message says what is needed.
-        NonFiniteError: A loss or gradient was not finite; its attribute `fit` holds the last good state.
+        NonFiniteError: A loss or gradient was not finite, and not with a tenth of the learning rate either; its
+            attribute `fit` holds the last good state.
+        CheckpointError: A checkpoint could not be written; its attribute `fit` holds what was reached.
     """
     if not isinstance(model, NetworkModel):
         raise TypeError(f"model must be an up.Classifier or up.Regressor; got {model!r}.")
@@ -96,11 +135,18 @@ def fit(
     counts = {"num_steps": num_steps, "num_restarts": num_restarts, "rank": rank, "num_chains": num_chains}
     counts |= {"num_warmup": num_warmup, "num_draws": num_draws, "max_tree_depth": max_tree_depth}
     counts |= {} if batch_size is None else {"batch_size": batch_size}
+    counts |= {"num_particles": num_particles, "every": every} | ({} if patience is None else {"patience": patience})
     for name, count in counts.items():
         checks.count(name, count)
-    for name, number in {"learning_rate": learning_rate, "temperature": temperature, "init_scale": init_scale}.items():
+    numbers = {"learning_rate": learning_rate, "temperature": temperature, "init_scale": init_scale}
+    for name, number in (numbers | ({} if clip_norm is None else {"clip_norm": clip_norm})).items():
         checks.number(name, number, 0.0)
+    checks.number("kl_warmup", kl_warmup, 0.0, 1.0, closed_low=True)
     checks.count("seed", seed, least=0)
+    checks.optimizer(optimizer, backend, OPTIMIZERS)
+    checks.training(method, validation, patience, checkpoint, callbacks)
+    if not isinstance(start, Fit):
+        checks.choice("start", start, STARTS)
     checks.sampler(method, model.network)
     primitives = load_backend(backend)
     with primitives.settings(dtype=dtype, device=device):
@@ -109,26 +155,82 @@ def fit(
         features = names_of(feature_names, x.shape[1], "x", "feature_names")
         classes = None if model.real_target else names_of(class_names, model.num_outputs, "", "class_names")
         x_units, y_units = _units(standardize, x, y if model.real_target else None, features)
+        x, y, held_out = _split(validation, model, x, y, seed)
         result = Fit(
             model=model, backend=backend, method=method, guide="delta" if method == "map" else guide, dtype=dtype,
             device=device, seed=seed, temperature=temperature, init_scale=init_scale, rank=rank, x_units=x_units,
             y_units=y_units, feature_names=features, class_names=classes, train_x=x, train_y=y,
         )  # fmt: skip
+        training = _Training(
+            num_restarts=num_chains if method == "nuts" else num_restarts, num_steps=num_steps,
+            batch_size=min(batch_size or len(x), len(x)), learning_rate=learning_rate, schedule=schedule,
+            optimizer=optimizer, clip_norm=clip_norm, num_particles=num_particles, kl_warmup=kl_warmup,
+            held_out=held_out, patience=patience, start=start,
+            checkpoint=None if checkpoint is None else Path(checkpoint), every=every, callbacks=callbacks,
+            progress=progress,
+        )  # fmt: skip
         if method == "nuts":
-            _sample(
-                result, num_chains, progress, num_warmup=num_warmup, num_draws=num_draws, max_tree_depth=max_tree_depth
-            )
+            _sample(result, training, num_warmup=num_warmup, num_draws=num_draws, max_tree_depth=max_tree_depth)
         else:
-            rates = learning_rates(num_steps, learning_rate)
-            _train(result, num_restarts, progress, rates, batch_size=min(batch_size or len(x), len(x)))
+            _train(result, training)
     return result
 
 
-def _sample(fit: Fit, num_chains: int, progress: bool, **settings: int) -> None:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Training:
+    """The checked settings of "svi" and "map"."""
+
+    num_restarts: int
+    num_steps: int
+    batch_size: int
+    learning_rate: float
+    schedule: str | Callable[[float], float]
+    optimizer: Any
+    clip_norm: float | None
+    num_particles: int
+    kl_warmup: float
+    held_out: tuple[np.ndarray, np.ndarray] | None
+    patience: int | None
+    start: str | Fit
+    checkpoint: Path | None
+    every: int
+    callbacks: Sequence[Callable[[Moment], Any]]
+    progress: bool
+
+    def described(self) -> dict[str, Any]:
+        """What makes the steps what they are, as JSON values; objects by their names, data by a digest."""
+        plain = ("num_restarts", "num_steps", "batch_size", "learning_rate", "clip_norm", "num_particles", "kl_warmup")
+        described: dict[str, Any] = {name: getattr(self, name) for name in plain}
+        for name in ("schedule", "optimizer"):
+            given = getattr(self, name)
+            described[name] = given if isinstance(given, str) else getattr(given, "__name__", type(given).__name__)
+        described["held_out"] = None if self.held_out is None else digest(*self.held_out)
+        described["patience"] = self.patience
+        described["start"] = self.start if isinstance(self.start, str) else digest(*self.start.state[0].values())
+        return described
+
+
+def _split(
+    validation: Any, model: NetworkModel, x: np.ndarray, y: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
+    """(x, y, held-out x and y or None)."""
+    if validation is None:
+        return x, y, None
+    if isinstance(validation, tuple):
+        held_x = checks.inputs(validation[0], x.shape[1], what="validation[0]")
+        return x, y, (held_x, model.check_target(validation[1], len(held_x)))
+    count = checks.held_out_rows(validation, len(x))
+    order = np.random.default_rng([seed, len(x)]).permutation(len(x))
+    held, kept = np.sort(order[:count]), np.sort(order[count:])
+    return x[kept], y[kept], (x[held], y[held])
+
+
+def _sample(fit: Fit, training: _Training, **settings: int) -> None:
     """Run NUTS, one chain per start."""
     backend, (x, y) = load_backend(fit.backend), fit.network_data()
-    starts = [_start(fit, x, fit.seed + chain) for chain in range(num_chains)]
-    with Progress(settings["num_warmup"] + settings["num_draws"], f"nuts, {num_chains} chains", show=progress) as bar:
+    starts = _starts(fit, training)
+    label = f"nuts, {len(starts)} chains"
+    with Progress(settings["num_warmup"] + settings["num_draws"], label, show=training.progress) as bar:
         drawn = backend.inference.nuts(
             functools.partial(fit.model, backend), (x, y), starts, data_size=len(x) / fit.temperature, seed=fit.seed,
             progress=bar, **settings,
@@ -136,28 +238,88 @@ def _sample(fit: Fit, num_chains: int, progress: bool, **settings: int) -> None:
     fit.state, fit.stats, fit.interrupted = [drawn.values], drawn.stats, drawn.interrupted
 
 
-def _train(fit: Fit, num_restarts: int, progress: bool, rates: np.ndarray, *, batch_size: int) -> None:
-    """Run "svi" or "map" from several starts."""
+def _train(fit: Fit, training: _Training) -> None:
+    """Run "svi" or "map" from several starts side by side."""
     backend, (x, y) = load_backend(fit.backend), fit.network_data()
+    fit.training = training.described()
     objective = functools.partial(
-        negative_elbo, backend, functools.partial(fit.model, backend), fit.family, data_size=len(x),
-        temperature=fit.temperature,
+        negative_elbo, backend, functools.partial(fit.model, backend), fit.family, data_size=len(x)
+    )
+    starts, seeds = _starts(fit, training), [fit.seed + restart for restart in range(training.num_restarts)]
+    trainer = backend.trainer(
+        objective, fit.family.noise_shapes(), (x, y), seeds, optimizer=training.optimizer,
+        clip_norm=training.clip_norm, num_particles=training.num_particles,
     )  # fmt: skip
-    for restart in range(num_restarts):
-        seed = fit.seed + restart
-        label = f"{fit.method} {restart + 1}/{num_restarts}" if num_restarts > 1 else fit.method
-        with Progress(len(rates), label, show=progress) as bar:
-            minimum = backend.inference.minimise(
-                objective, fit.family.initial(_start(fit, x, seed)), fit.family.noise_shapes(), (x, y),
-                batches(len(x), batch_size, seed), rates, seed=seed, progress=bar,
+    orders = [Batches(len(x), training.batch_size, seed) for seed in seeds]
+    plan = Plan(
+        learning_rates(training.num_steps, training.learning_rate, training.schedule),
+        kl_weights(training.num_steps, fit.temperature, training.kl_warmup),
+        lambda restart, step: orders[restart](step),
+        training.patience,
+    )
+    label = fit.method if len(seeds) == 1 else f"{fit.method}, {len(seeds)} restarts"
+    with Progress(training.num_steps, label, show=training.progress) as bar:
+        try:
+            run = train(
+                trainer, [fit.family.initial(start) for start in starts], plan, callbacks=training.callbacks,
+                held_out=_scorer(fit, training.held_out), checkpoint=_checkpoint(fit, training), progress=bar,
             )  # fmt: skip
-        fit.add_restart(minimum.params, minimum.losses, len(rates))
-        if minimum.failed:
-            step, gradients = minimum.failed
-            raise checks.NonFiniteError(step, fit.family.culprits(gradients), fit)
-        if minimum.interrupted:
-            fit.interrupted = True
-            return
+        except checks.CheckpointError as error:
+            fit.keep(error.reached)
+            error.fit = fit
+            raise
+    fit.keep(run)
+    if run.failed:
+        _, step, gradient = run.failed
+        raise checks.NonFiniteError(step, fit.family.culprits(gradient), fit)
+
+
+def _scorer(fit: Fit, held_out: tuple[np.ndarray, np.ndarray] | None) -> Callable[..., np.ndarray] | None:
+    """Log predictive density of held-out data per row, in nats and the units of y, for parameters of every restart."""
+    if held_out is None:
+        return None
+    backend, model = load_backend(fit.backend), fit.model
+    x, y = fit.to_network(held_out[0]), fit.to_network_target(held_out[1])
+    draws = range(1 if fit.method == "map" else EVALUATION_DRAWS)
+
+    def score(params: dict[str, np.ndarray]) -> float:
+        values, _ = backend.inference.guide_draws(fit.family, params, draws, fit.seed)
+        outputs = backend.inference.outputs(model, values, x, model.rows_at_once).astype(np.float64)
+        log_density = np.logaddexp.reduce(model.log_likelihood(outputs, y), axis=0) - np.log(len(draws))
+        mean = float(log_density.mean()) - fit.log_unit()
+        return -np.inf if np.isnan(mean) else mean
+
+    return lambda params: np.array([score(each) for each in params])
+
+
+def _checkpoint(fit: Fit, training: _Training) -> Checkpoint | None:
+    """Where the training is stored, with what it must have been begun with."""
+    if training.checkpoint is None:
+        return None
+    names = ("backend", "method", "guide", "dtype", "device", "seed", "temperature", "init_scale", "rank")
+    settings = {name: getattr(fit, name) for name in names} | training.described()
+    settings |= {"model": storage.describe_model(fit.model), "data": digest(*fit.network_data())}
+    return Checkpoint(training.checkpoint, training.every, settings)
+
+
+def _starts(fit: Fit, training: _Training) -> list[dict[str, np.ndarray]]:
+    """Unconstrained start values of every restart or chain."""
+    if training.start == "map":
+        first = dataclasses.replace(fit, method="map", guide="delta")
+        path = training.checkpoint
+        _train(
+            first,
+            dataclasses.replace(
+                training, start="data", checkpoint=None if path is None else path.with_suffix(f".map{path.suffix}")
+            ),
+        )
+        return first.points()
+    if isinstance(training.start, Fit):
+        points = training.start.points()
+        checks.start_sites(points[0], fit.family.sites)
+        return [points[restart % len(points)] for restart in range(training.num_restarts)]
+    x, _ = fit.network_data()
+    return [_start(fit, x, fit.seed + restart) for restart in range(training.num_restarts)]
 
 
 def _units(

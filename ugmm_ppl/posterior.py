@@ -15,6 +15,7 @@ from ugmm_ppl.backend import Backend, load_backend
 from ugmm_ppl.data import Standardizer
 from ugmm_ppl.guide import Guide, latent_sites, make_guide, natural_values
 from ugmm_ppl.model.base import NetworkModel
+from ugmm_ppl.training import Run
 
 NUM_DRAWS = 500
 """Draws per chain from a guide where none are asked for."""
@@ -30,7 +31,12 @@ class Fit:
         method: "svi", "map" or "nuts".
         guide: "normal", "lowrank" or "delta".
         losses: Negative ELBO (or log joint) in nats by restart and step, `(restarts, steps)`; NaN after a run that
-            ended early.
+            ended early. It is minus `log_likelihoods` plus `kls` times the factor of the KL term.
+        log_likelihoods: Log likelihood of each step's batch, multiplied by N / B, of the same shape.
+        kls: KL(q || p) of each step, or minus the log prior density, of the same shape.
+        scores: With `validation`, held-out log predictive density per row in nats, `(restarts, evaluations)`.
+        score_steps: Steps taken at each evaluation.
+        training: The settings of the training, as they were given.
         interrupted: Training was stopped from the keyboard.
         feature_names: Names of the K inputs.
         class_names: Names of the classes, or None.
@@ -58,6 +64,11 @@ class Fit:
     state: list[dict[str, np.ndarray]] = dataclasses.field(default_factory=list)
     stats: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     losses: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 0)))
+    log_likelihoods: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 0)))
+    kls: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 0)))
+    scores: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 0)))
+    score_steps: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, int))
+    training: dict[str, Any] = dataclasses.field(default_factory=dict)
     interrupted: bool = False
 
     def __repr__(self) -> str:
@@ -69,12 +80,22 @@ class Fit:
         """Number of chains C: restarts, or chains of NUTS."""
         return len(next(iter(self.state[0].values()))) if self.method == "nuts" else len(self.state)
 
-    def add_restart(self, params: dict[str, np.ndarray], losses: np.ndarray, num_steps: int) -> None:
-        """Append one run of training."""
-        self.state.append(params)
-        row = np.full((1, num_steps), np.nan)
-        row[0, : len(losses)] = losses
-        self.losses = row if len(self.losses) == 0 else np.concatenate([self.losses, row])
+    def keep(self, run: Run) -> None:
+        """Take over what a training has reached."""
+        self.state, self.interrupted = run.params, run.interrupted
+        self.losses, self.log_likelihoods, self.kls = run.losses, run.log_likelihoods, run.kls
+        self.scores, self.score_steps = run.scores, run.score_steps
+
+    def points(self) -> list[dict[str, np.ndarray]]:
+        """The centre of each restart's guide, unconstrained values by site; of "svi" and "map"."""
+        if self.method == "nuts":
+            raise ValueError("start must be a fit by 'svi' or 'map', whose restarts have a centre; got one by 'nuts'.")
+        found = []
+        with self._settings():
+            for params in self.state:
+                moments = self.family.moments({name: self._backend.array(value) for name, value in params.items()})
+                found.append({name: np.asarray(mean, dtype=np.float64) for name, (mean, _) in moments.items()})
+        return found
 
     def to_network(self, x: np.ndarray) -> np.ndarray:
         """Inputs as the network sees them."""
@@ -206,7 +227,7 @@ class Fit:
         """
         x, y = self._checked_data(x, y)
         outputs = self.outputs(x, num_draws=num_draws, chunk_size=chunk_size, seed=seed)
-        return self._pointwise(outputs, y) - self._log_unit()
+        return self._pointwise(outputs, y) - self.log_unit()
 
     def sample_predictive(self, x: Any, *, num_draws: int | None = None, seed: int | None = None) -> np.ndarray:
         """One y per posterior draw and row of x, `(C, S, B)`, in the units of the data."""
@@ -253,7 +274,7 @@ class Fit:
         target = self.to_network_target(y)
         return np.stack([self.model.log_likelihood(chain.astype(np.float64), target) for chain in outputs])
 
-    def _log_unit(self) -> float:
+    def log_unit(self) -> float:
         """What a density loses on its way from the units of the likelihood to those of y."""
         return 0.0 if self.y_units is None else float(np.log(self.y_units.scale))
 

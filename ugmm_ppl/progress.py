@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 
@@ -20,16 +19,8 @@ class Progress:
 
         self._bar: Any = tqdm(total=total, desc=label, unit="step", disable=not show, dynamic_ncols=True)
 
-    def blocks(self, total: int) -> Iterator[int]:
-        """Sizes of some dozens of blocks that make up `total` steps, all equal but the last where it must differ."""
-        least = max(1, min(500, total // 100))
-        size = next((n for n in range(least, 3 * least + 1) if total % n == 0), least)
-        yield from [size] * (total // size)
-        if total % size:
-            yield total % size
-
     def update(self, steps: int, **watched: float) -> None:
-        """Tell that steps were done, and what to show beside the bar: `loss=` in nats, `diverging=` draws."""
+        """Tell that steps were done, and what to show: `loss=` and `held_out=` in nats, `diverging=` draws."""
         self._bar.set_postfix({name: f"{value:.4g}" for name, value in watched.items()}, refresh=False)
         self._bar.update(steps)
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,29 +34,42 @@ SETTINGS = (
     "rank",
     "feature_names",
     "class_names",
+    "training",
 )
+HISTORIES = ("losses", "log_likelihoods", "kls", "scores", "score_steps")
 
 
 def save(fit: Fit, path: str | os.PathLike[str]) -> None:
     """Write a fit; an existing file is replaced only when the new one is complete."""
     description = {
         "format": FORMAT,
-        "model": _describe_model(fit.model),
+        "model": describe_model(fit.model),
         "settings": {name: getattr(fit, name) for name in SETTINGS},
         "interrupted": fit.interrupted,
     }
-    arrays: dict[str, np.ndarray] = {"description": np.array(json.dumps(description)), "losses": fit.losses}
+    arrays: dict[str, np.ndarray] = {"description": np.array(json.dumps(description))}
+    arrays |= {name: getattr(fit, name) for name in HISTORIES}
     for name, units in (("x_units", fit.x_units), ("y_units", fit.y_units)):
         if units is not None:
             arrays |= {f"{name}/mean": np.asarray(units.mean), f"{name}/scale": np.asarray(units.scale)}
     for i, state in enumerate(fit.state):
         arrays |= {f"state/{i}/{name}": value for name, value in state.items()}
     arrays |= {f"stats/{name}": value for name, value in fit.stats.items()}
-    target = Path(path)
-    partial = target.with_name(target.name + ".partial")
-    with partial.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-    partial.replace(target)
+    write_arrays(Path(path), arrays)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write an `.npz` file; an existing one is replaced only when the new one is complete and on the disk."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def load(path: str | os.PathLike[str], *, model: NetworkModel | None = None, device: str | None = None) -> Fit:
@@ -88,7 +102,9 @@ def load(path: str | os.PathLike[str], *, model: NetworkModel | None = None, dev
         for name in ("x_units", "y_units")
     }
     fit = Fit(model=model or _build_model(description["model"], path), **units, **settings)
-    fit.losses, fit.interrupted = arrays["losses"], description["interrupted"]
+    fit.interrupted = description["interrupted"]
+    for name in HISTORIES:
+        setattr(fit, name, arrays[name])
     runs = 1 + max(int(name.split("/")[1]) for name in arrays if name.startswith("state/"))
     for i in range(runs):
         prefix = f"state/{i}/"
@@ -99,7 +115,8 @@ def load(path: str | os.PathLike[str], *, model: NetworkModel | None = None, dev
     return fit
 
 
-def _describe_model(model: Any) -> dict[str, Any]:
+def describe_model(model: Any) -> dict[str, Any]:
+    """A model as JSON values."""
     fields = {f.name: getattr(model, f.name) for f in dataclasses.fields(model) if f.name not in ("network", "prior")}
     return {
         "kind": type(model).__name__,

@@ -22,6 +22,7 @@ from ugmm_ppl.backend import Bijector, Site
 from ugmm_ppl.numpyro import inference
 from ugmm_ppl.numpyro.distribution import UnivariateGaussianMixture
 from ugmm_ppl.numpyro.ops import OPS
+from ugmm_ppl.numpyro.training import Trainer
 from ugmm_ppl.prior import SIMPLEX, Distribution
 
 
@@ -48,6 +49,11 @@ class NumpyroBackend:
     ops = OPS
     dist = SimpleNamespace(**vars(numpyro.distributions), UnivariateGaussianMixture=UnivariateGaussianMixture)
     inference = inference
+
+    @property
+    def trainer(self) -> type[Trainer]:
+        """The class that takes the steps of a training."""
+        return Trainer
 
     def sample(self, name: str, distribution: Any, obs: Array | None = None) -> Array:
         """`numpyro.sample`."""

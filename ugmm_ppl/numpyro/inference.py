@@ -1,96 +1,30 @@
-"""Training, sampling and evaluation on JAX; mirrors `ugmm_ppl.pyro.inference`. Arrays in and out are NumPy."""
+"""Sampling and evaluation on JAX; mirrors `ugmm_ppl.pyro.inference`. Arrays in and out are NumPy."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
-import optax
 from jax import Array
 from numpyro import handlers
 from numpyro.infer import NUTS
 
+from ugmm_ppl.numpyro.arrays import normals
 from ugmm_ppl.progress import Progress
-from ugmm_ppl.training import Minimum, NutsDraws
+from ugmm_ppl.training import NutsDraws, blocks
 
 if TYPE_CHECKING:
     from ugmm_ppl.guide import Guide
     from ugmm_ppl.model.base import NetworkModel
 
-OPTIMISER = optax.scale_by_adam()
-
 
 def seeded(seed: int) -> Any:
     """Context in which models draw their random numbers from `seed`."""
     return handlers.seed(rng_seed=seed)
-
-
-def minimise(
-    objective: Callable[..., Array],
-    initial: Mapping[str, np.ndarray],
-    noise_shapes: Mapping[str, tuple[int, ...]],
-    data: tuple[np.ndarray, np.ndarray],
-    batches: Iterator[np.ndarray],
-    learning_rates: np.ndarray,
-    *,
-    seed: int,
-    progress: Progress,
-) -> Minimum:
-    """Minimise a stochastic objective by Adam, in compiled blocks; arguments as in `ugmm_ppl.backend.Inference`."""
-    x, y = (jnp.asarray(a) for a in data)
-    gradient, block = _compiled_training(objective, tuple(noise_shapes.items()), jax.config.jax_enable_x64)
-    params = {name: jnp.asarray(value) for name, value in initial.items()}
-    state = OPTIMISER.init(params)
-    rates = jnp.asarray(learning_rates, x.dtype)
-    base = jax.random.key(seed)
-    losses = [np.empty(0)]
-    done = 0
-    try:
-        for size in progress.blocks(len(learning_rates)):
-            keys = jax.vmap(functools.partial(jax.random.fold_in, base))(jnp.arange(done, done + size))
-            rows = jnp.asarray(np.stack([next(batches) for _ in range(size)]))
-            (params, state, good), found = block(params, state, keys, rows, rates[done : done + size], x, y)
-            if not good.all():  # from the first bad step on the parameters stood still
-                bad = int(np.argmin(good))
-                grads = _numpy(gradient(params, keys[bad], x[rows[bad]], y[rows[bad]])[1])
-                return Minimum(_numpy(params), np.concatenate([*losses, found[:bad]]), failed=(done + bad, grads))
-            losses.append(np.asarray(found))
-            done += size
-            progress.update(size, loss=float(found.mean()))
-    except KeyboardInterrupt:
-        return Minimum(_numpy(params), np.concatenate(losses), interrupted=True)
-    return Minimum(_numpy(params), np.concatenate(losses))
-
-
-@functools.lru_cache(maxsize=8)
-def _compiled_training(objective: Callable[..., Array], noise_shapes: Any, x64: bool) -> tuple[Any, Any]:  # noqa: ARG001
-    """(loss and gradient of one step, a block of steps); restarts of one fit share them."""
-
-    def gradient(params: Any, key: Array, x: Array, y: Array) -> Any:
-        key_noise, key_model = jax.random.split(key)
-        noise = _normals(key_noise, dict(noise_shapes))
-        with handlers.seed(rng_seed=key_model), numpyro.validation_enabled(False):
-            return jax.value_and_grad(objective)(params, noise, x, y)
-
-    def block(params: Any, state: Any, keys: Array, rows: Array, rates: Array, x: Array, y: Array) -> Any:
-        def step(carry: Any, now: Any) -> Any:
-            (params, state, good), (key, row, rate) = carry, now
-            loss, grads = gradient(params, key, x[row], y[row])
-            good &= jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
-            update, new_state = OPTIMISER.update(grads, state)
-            new = (jax.tree.map(lambda p, u: p - rate * u, params, update), new_state)
-            params, state = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, (params, state))
-            return (params, state, good), (loss, good)
-
-        (params, state, _), (losses, goods) = jax.lax.scan(step, (params, state, jnp.array(True)), (keys, rows, rates))
-        return (params, state, goods), losses
-
-    return gradient, jax.jit(block)
 
 
 def guide_draws(
@@ -109,7 +43,7 @@ def _compiled_draw(guide: Guide, x64: bool) -> Callable[..., Any]:  # noqa: ARG0
     from ugmm_ppl.guide import constrain
 
     def draw(params: Mapping[str, Array], key: Array, index: int) -> Any:
-        unconstrained = guide.draw(params, _normals(jax.random.fold_in(key, index), guide.noise_shapes()))
+        unconstrained = guide.draw(params, normals(jax.random.fold_in(key, index), guide.noise_shapes()))
         values, log_dets = constrain(guide.sites, unconstrained)
         return values, guide.log_prob(params, unconstrained) - sum(log_dets.values())
 
@@ -187,9 +121,9 @@ def nuts(
     keys = jax.random.split(jax.random.key(seed), len(starts))
     init = {name: jnp.asarray(np.stack([start[name] for start in starts])) for name in starts[0]}
     state = kernel.init(keys, num_warmup, init, model_args=(x, y))
-    warmup, drawing = list(progress.blocks(num_warmup)), list(progress.blocks(num_draws))
+    warmup, drawing = list(blocks(num_warmup)), list(blocks(num_draws))
     block = _compiled_nuts(kernel, max(warmup + drawing))
-    blocks: list[tuple[dict[str, np.ndarray], np.ndarray]] = []
+    drawn: list[tuple[dict[str, np.ndarray], np.ndarray]] = []
     interrupted = False
     try:
         for size in warmup:
@@ -198,17 +132,17 @@ def nuts(
             progress.update(size)
         for size in drawing:
             state, (values, diverging) = block(state, size, x, y)
-            blocks.append(
+            drawn.append(
                 ({name: np.asarray(z)[:, :size] for name, z in values.items()}, np.asarray(diverging)[:, :size])
             )
-            progress.update(size, diverging=sum(bad.sum() for _, bad in blocks))
+            progress.update(size, diverging=sum(bad.sum() for _, bad in drawn))
     except KeyboardInterrupt:
-        if not blocks:
+        if not drawn:
             raise
         interrupted = True
     return NutsDraws(
-        {name: np.concatenate([values[name] for values, _ in blocks], 1) for name in starts[0]},
-        {"diverging": np.concatenate([bad for _, bad in blocks], 1)},
+        {name: np.concatenate([values[name] for values, _ in drawn], 1) for name in starts[0]},
+        {"diverging": np.concatenate([bad for _, bad in drawn], 1)},
         interrupted,
     )
 
@@ -232,11 +166,6 @@ def _compiled_nuts(kernel: NUTS, room: int) -> Callable[..., Any]:
         return state, (jax.vmap(constrain, 1, 1)(z), diverging)
 
     return block
-
-
-def _normals(key: Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
-    keys = jax.random.split(key, max(1, len(shapes)))
-    return {name: jax.random.normal(k, shape) for k, (name, shape) in zip(keys, shapes.items(), strict=False)}
 
 
 def _stack(draws: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

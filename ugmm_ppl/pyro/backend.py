@@ -21,6 +21,7 @@ from ugmm_ppl.prior import SIMPLEX, Distribution
 from ugmm_ppl.pyro import inference
 from ugmm_ppl.pyro.distribution import UnivariateGaussianMixture
 from ugmm_ppl.pyro.ops import OPS
+from ugmm_ppl.pyro.training import Trainer
 
 
 class TorchBijector:
@@ -46,6 +47,11 @@ class PyroBackend:
     ops = OPS
     dist = SimpleNamespace(**vars(pyro.distributions), UnivariateGaussianMixture=UnivariateGaussianMixture)
     inference = inference
+
+    @property
+    def trainer(self) -> type[Trainer]:
+        """The class that takes the steps of a training."""
+        return Trainer
 
     def sample(self, name: str, distribution: Any, obs: Tensor | None = None) -> Tensor:
         """`pyro.sample`."""

@@ -1,9 +1,8 @@
-"""Training, sampling and evaluation on torch; mirrors `ugmm_ppl.numpyro.inference`. Arrays in and out are NumPy."""
+"""Sampling and evaluation on torch; mirrors `ugmm_ppl.numpyro.inference`. Arrays in and out are NumPy."""
 
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,8 @@ from pyro.infer import NUTS
 from torch import Tensor
 
 from ugmm_ppl.progress import Progress
-from ugmm_ppl.training import Minimum, NutsDraws
+from ugmm_ppl.pyro.arrays import normals, to_numpy, to_tensor
+from ugmm_ppl.training import NutsDraws
 
 if TYPE_CHECKING:
     from ugmm_ppl.guide import Guide
@@ -30,56 +30,20 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def minimise(
-    objective: Callable[..., Tensor],
-    initial: Mapping[str, np.ndarray],
-    noise_shapes: Mapping[str, tuple[int, ...]],
-    data: tuple[np.ndarray, np.ndarray],
-    batches: Iterator[np.ndarray],
-    learning_rates: np.ndarray,
-    *,
-    seed: int,
-    progress: Progress,
-) -> Minimum:
-    """Minimise a stochastic objective by Adam; arguments as in `ugmm_ppl.backend.Inference`."""
-    x, y = (_tensor(a) for a in data)
-    params = {name: _tensor(value).clone().requires_grad_() for name, value in initial.items()}
-    optimiser = torch.optim.Adam(params.values(), lr=1.0, fused=True)
-    losses: list[float] = []
-    with seeded(seed), pyro.validation_enabled(False):
-        try:
-            for size in progress.blocks(len(learning_rates)):
-                for _ in range(size):
-                    rows = torch.as_tensor(next(batches), device=x.device)
-                    optimiser.zero_grad()
-                    loss = _loss(objective, params, _normals(noise_shapes), x[rows], y[rows])
-                    loss.backward()
-                    if not _all_finite(loss.detach(), [p.grad for p in params.values()]):
-                        bad = {name: _numpy(p.grad) for name, p in params.items()}
-                        return Minimum(_values(params), np.array(losses), failed=(len(losses), bad))
-                    optimiser.param_groups[0]["lr"] = float(learning_rates[len(losses)])
-                    optimiser.step()
-                    losses.append(loss.item())
-                progress.update(size, loss=float(np.mean(losses[-size:])))
-        except KeyboardInterrupt:
-            return Minimum(_values(params), np.array(losses), interrupted=True)
-    return Minimum(_values(params), np.array(losses))
-
-
 def guide_draws(
     guide: Guide, params: Mapping[str, np.ndarray], indices: range, seed: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Draws `indices` of a guide, `(S, ...)` by site, and their log q `(S,)`; a draw depends on its number alone."""
     from ugmm_ppl.guide import constrain
 
-    tensors = {name: _tensor(value) for name, value in params.items()}
+    tensors = {name: to_tensor(value) for name, value in params.items()}
     drawn, log_q = [], []
     with torch.no_grad():
         for index in indices:
             with seeded(int(np.random.SeedSequence([seed, index]).generate_state(1)[0])):
-                unconstrained = guide.draw(tensors, _normals(guide.noise_shapes()))
+                unconstrained = guide.draw(tensors, normals(guide.noise_shapes()))
             values, log_dets = constrain(guide.sites, unconstrained)
-            drawn.append({name: _numpy(value) for name, value in values.items()})
+            drawn.append({name: to_numpy(value) for name, value in values.items()})
             log_q.append(float(guide.log_prob(tensors, unconstrained) - sum(log_dets.values())))
     return _stack(drawn), np.array(log_q)
 
@@ -89,13 +53,13 @@ def outputs(model: NetworkModel, draws: Mapping[str, np.ndarray], x: np.ndarray,
     from ugmm_ppl.pyro.backend import BACKEND
 
     size = len(next(iter(draws.values())))
-    result = np.empty((size, len(x), model.num_outputs), dtype=_numpy(torch.empty(0)).dtype)
+    result = np.empty((size, len(x), model.num_outputs), dtype=to_numpy(torch.empty(0)).dtype)
     with torch.no_grad(), pyro.validation_enabled(False):
         for s in range(size):
-            run = poutine.condition(model.outputs, data={name: _tensor(value[s]) for name, value in draws.items()})
+            run = poutine.condition(model.outputs, data={name: to_tensor(value[s]) for name, value in draws.items()})
             for start in range(0, len(x), chunk_size):
                 rows = slice(start, start + chunk_size)
-                result[s, rows] = _numpy(run(BACKEND, _tensor(x[rows])))
+                result[s, rows] = to_numpy(run(BACKEND, to_tensor(x[rows])))
     return result
 
 
@@ -106,7 +70,7 @@ def log_prior(model: NetworkModel, draws: Mapping[str, np.ndarray]) -> np.ndarra
     result = np.empty(len(next(iter(draws.values()))))
     with torch.no_grad(), pyro.validation_enabled(False):
         for s in range(len(result)):
-            values = {name: _tensor(value[s]) for name, value in draws.items()}
+            values = {name: to_tensor(value[s]) for name, value in draws.items()}
             sites = BACKEND.trace(model.parameters, values, BACKEND, torch.zeros(()))
             result[s] = sum(float(site.distribution.log_prob(site.value).sum()) for site in sites.values())
     return result
@@ -118,7 +82,7 @@ def prior_draws(model: NetworkModel, num_draws: int, seed: int) -> dict[str, np.
 
     with torch.no_grad(), seeded(seed):
         traces = [BACKEND.trace(model.parameters, {}, BACKEND, torch.zeros(())) for _ in range(num_draws)]
-    return _stack([{name: _numpy(site.value) for name, site in trace.items()} for trace in traces])
+    return _stack([{name: to_numpy(site.value) for name, site in trace.items()} for trace in traces])
 
 
 def nuts(
@@ -134,14 +98,14 @@ def nuts(
     progress: Progress,
 ) -> NutsDraws:
     """Draw by NUTS, a draw of every chain in turn; arguments as in `ugmm_ppl.backend.Inference`."""
-    x, y = (_tensor(a) for a in data)
+    x, y = (to_tensor(a) for a in data)
     chains = []
     draws: list[dict[str, Tensor]] = []  # of all chains, (C, ...) by site
     interrupted = False
     with seeded(seed), pyro.validation_enabled(False):
         for start in starts:
             kernel = NUTS(lambda x, y: model(x, y, data_size=data_size), max_tree_depth=max_tree_depth)
-            kernel.initial_params = {name: _tensor(value) for name, value in start.items()}
+            kernel.initial_params = {name: to_tensor(value) for name, value in start.items()}
             kernel.setup(num_warmup, x, y)
             chains.append(kernel)
         try:
@@ -163,42 +127,11 @@ def nuts(
     for chain, kernel in zip(diverging, chains, strict=True):
         chain[kernel.diagnostics()["divergences"]] = True
     return NutsDraws(
-        {name: _numpy(transforms[name].inv(z) if name in transforms else z) for name, z in values.items()},
+        {name: to_numpy(transforms[name].inv(z) if name in transforms else z) for name, z in values.items()},
         {"diverging": diverging[:, : len(draws)]},
         interrupted,
     )
 
 
-def _normals(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    return {name: torch.randn(shape) for name, shape in shapes.items()}
-
-
-def _loss(objective: Callable[..., Tensor], params: Mapping[str, Tensor], *args: Any) -> Tensor:
-    """The objective; NaN where torch refuses to factorise a matrix that has lost its meaning, as JAX has it."""
-    try:
-        return objective(params, *args)
-    except torch.linalg.LinAlgError:
-        return sum(p.sum() for p in params.values()) * math.nan
-
-
-def _all_finite(loss: Tensor, gradients: list[Tensor]) -> bool:
-    """Whether a loss and its gradients are finite; their 2-norm is fast and settles it, unless it overflows."""
-    norm = torch.nn.utils.get_total_norm
-    return bool((loss + norm(gradients)).isfinite() or (loss + norm(gradients, math.inf)).isfinite())
-
-
 def _stack(draws: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.stack([draw[name] for draw in draws]) for name in draws[0]}
-
-
-def _tensor(a: np.ndarray) -> Tensor:
-    kind = torch.get_default_dtype() if a.dtype.kind == "f" else None
-    return torch.as_tensor(np.array(a), dtype=kind, device=torch.get_default_device())
-
-
-def _numpy(a: Tensor) -> np.ndarray:
-    return a.detach().cpu().numpy()
-
-
-def _values(params: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    return {name: _numpy(value).copy() for name, value in params.items()}

@@ -1,0 +1,150 @@
+"""Steps of stochastic optimisation on JAX; mirrors `ugmm_ppl.pyro.training`. Arrays in and out are NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import optax
+from jax import Array
+from numpyro import handlers
+
+from ugmm_ppl.numpyro.arrays import normals
+from ugmm_ppl.training import Steps
+
+BUILT = {"adam": lambda: optax.adam(1.0), "sgd": lambda: optax.sgd(1.0, momentum=0.9)}
+
+
+class Trainer:
+    """`ugmm_ppl.training.Trainer` for JAX: blocks of steps are compiled, restarts vectorised.
+
+    Args:
+        objective: `objective(params, noise, x, y, kl_weight)` -> (loss, (log likelihood, KL)), scalars.
+        noise_shapes: Shapes of the standard normal numbers of one particle.
+        data: All inputs `(N, K)` and targets `(N,)`.
+        seeds: One per restart.
+        optimizer: "adam", "sgd", or an `optax.GradientTransformation` made with learning rate 1.
+        clip_norm: Largest norm of a gradient, over all parameters.
+        num_particles: Draws that a step averages over.
+    """
+
+    def __init__(
+        self,
+        objective: Callable[..., Any],
+        noise_shapes: Mapping[str, tuple[int, ...]],
+        data: tuple[np.ndarray, np.ndarray],
+        seeds: Sequence[int],
+        *,
+        optimizer: Any,
+        clip_norm: float | None,
+        num_particles: int,
+    ) -> None:
+        self._objective, self._shapes = objective, dict(noise_shapes)
+        self._x, self._y = (jnp.asarray(a) for a in data)
+        self._clip_norm, self._particles = clip_norm, num_particles
+        self._optimizer = BUILT[optimizer]() if isinstance(optimizer, str) else optimizer
+        self._keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
+        self._block = jax.jit(self._steps)
+        self._gradient = jax.jit(self._differentiate)
+
+    def start(self, initial: Sequence[dict[str, np.ndarray]]) -> Any:
+        """The state at start parameters: trees with a leading axis of restarts."""
+        params = {name: jnp.asarray(np.stack([each[name] for each in initial])) for name in initial[0]}
+        return params, jax.vmap(self._optimizer.init)(params)
+
+    def advance(
+        self, state: Any, first: int, rows: np.ndarray, rates: np.ndarray, kl_weights: np.ndarray
+    ) -> tuple[Any, Steps]:
+        """Take n steps of every restart."""
+        steps = jnp.arange(first, first + len(rows))
+        kind = self._x.dtype
+        per_step = (steps, jnp.asarray(rows), jnp.asarray(rates, kind), jnp.asarray(kl_weights, kind))
+        new, found = self._block(state, per_step, self._x, self._y)
+        return new, Steps(*(np.asarray(a).T for a in found))
+
+    def params(self, state: Any) -> list[dict[str, np.ndarray]]:
+        """Parameters of every restart."""
+        arrays = {name: np.asarray(value) for name, value in state[0].items()}
+        return [{name: a[r] for name, a in arrays.items()} for r in range(len(self._keys))]
+
+    def gradient(
+        self, state: Any, restart: int, step: int, rows: np.ndarray, kl_weight: float
+    ) -> dict[str, np.ndarray]:
+        """The gradient of one step of one restart."""
+        params = {name: value[restart] for name, value in state[0].items()}
+        at = jnp.asarray(rows)
+        key = jax.random.fold_in(self._keys[restart], step)
+        _, gradients = self._gradient(params, key, self._x[at], self._y[at], jnp.asarray(kl_weight, self._x.dtype))
+        return {name: np.asarray(value) for name, value in gradients.items()}
+
+    def arrays(self, state: Any) -> dict[str, np.ndarray]:
+        """The leaves of the state, by number."""
+        return {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
+
+    def restore(self, arrays: dict[str, np.ndarray], initial: Sequence[dict[str, np.ndarray]]) -> Any:
+        """The state from its `arrays`."""
+        like = self.start(initial)
+        leaves = [jnp.asarray(arrays[str(i)], leaf.dtype) for i, leaf in enumerate(jax.tree.leaves(like))]
+        return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+    def _steps(self, state: Any, per_step: Any, x: Array, y: Array) -> Any:
+        """A block of steps of all restarts, each frozen from its first bad step on."""
+
+        def one(params: Any, optimizer: Any, good: Array, key: Array, row: Array, rate: Array, now: Any) -> Any:
+            step, kl_weight = now
+            (loss, parts), gradients = self._differentiate(
+                params, jax.random.fold_in(key, step), x[row], y[row], kl_weight
+            )
+            norm = optax.tree.norm(gradients)
+            good &= jnp.isfinite(loss) & jnp.isfinite(norm)
+            if self._clip_norm is not None:
+                factor = jnp.minimum(1.0, self._clip_norm / norm)
+                gradients = jax.tree.map(lambda g: factor * g, gradients)
+            update, new = self._optimizer.update(gradients, optimizer, params)
+            moved = (jax.tree.map(lambda p, u: p + rate * u, params, update), new)
+            params, optimizer = jax.tree.map(lambda a, b: jnp.where(good, a, b), moved, (params, optimizer))
+            return params, optimizer, good, (loss, *parts)
+
+        def step(carry: Any, now: Any) -> Any:
+            number, rows, rates, kl_weight = now
+            *carry, found = _over_restarts(one)(*carry, self._keys, rows, rates, (number, kl_weight))
+            return tuple(carry), (*found, carry[2])
+
+        good = jnp.ones(len(self._keys), dtype=bool)
+        (params, optimizer, _), found = jax.lax.scan(step, (*state, good), per_step)
+        return (params, optimizer), found
+
+    def _differentiate(self, params: Any, key: Array, x: Array, y: Array, kl_weight: Array) -> Any:
+        """((loss, (log likelihood, KL)), gradients), means over the particles."""
+
+        def particle(params: Any, key: Array) -> Any:
+            key_noise, key_model = jax.random.split(key)
+            noise = normals(key_noise, self._shapes)
+            with handlers.seed(rng_seed=key_model), numpyro.validation_enabled(False):
+                loss, parts = self._objective(params, noise, x, y, kl_weight)
+            return loss, tuple(jnp.asarray(part, loss.dtype) for part in parts)
+
+        def mean(params: Any) -> Any:
+            if self._particles == 1:
+                return particle(params, key)
+            found = jax.vmap(particle, in_axes=(None, 0))(params, jax.random.split(key, self._particles))
+            return jax.tree.map(lambda a: a.mean(0), found)
+
+        return jax.value_and_grad(mean, has_aux=True)(params)
+
+
+def _over_restarts(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`jax.vmap` over all arguments but the last; a single restart is spared the extra axis."""
+
+    def mapped(*arguments: Any) -> Any:
+        *each, shared = arguments
+        if len(each[-1]) > 1:
+            return jax.vmap(function, in_axes=(*[0] * len(each), None))(*each, shared)
+        found = function(*jax.tree.map(lambda a: a[0], each), shared)
+        return jax.tree.map(lambda a: a[None], found)
+
+    return mapped

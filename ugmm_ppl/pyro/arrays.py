@@ -1,0 +1,25 @@
+"""NumPy arrays to torch tensors of the default dtype and device, and back; random tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def to_tensor(a: np.ndarray) -> Tensor:
+    """A tensor of its own; floats take the default dtype."""
+    kind = torch.get_default_dtype() if a.dtype.kind == "f" else None
+    return torch.as_tensor(np.array(a), dtype=kind, device=torch.get_default_device())
+
+
+def to_numpy(a: Tensor) -> np.ndarray:
+    """A view where that is possible."""
+    return a.detach().cpu().numpy()
+
+
+def normals(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Standard normal numbers of the given shapes."""
+    return {name: torch.randn(shape) for name, shape in shapes.items()}

@@ -1,0 +1,190 @@
+"""Steps of stochastic optimisation on torch; mirrors `ugmm_ppl.numpyro.training`. Arrays in and out are NumPy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from torch import Tensor
+
+from ugmm_ppl import checks
+from ugmm_ppl.pyro.arrays import normals, to_numpy, to_tensor
+from ugmm_ppl.training import Steps
+
+BUILT = {
+    "adam": lambda params: torch.optim.Adam(params, lr=1.0, fused=True),
+    "sgd": lambda params: torch.optim.SGD(params, lr=1.0, momentum=0.9),
+}
+
+
+class Trainer:
+    """`ugmm_ppl.training.Trainer` for torch: restarts one after the other.
+
+    Args:
+        objective: `objective(params, noise, x, y, kl_weight)` -> (loss, (log likelihood, KL)), scalars.
+        noise_shapes: Shapes of the standard normal numbers of one particle.
+        data: All inputs `(N, K)` and targets `(N,)`.
+        seeds: One per restart.
+        optimizer: "adam", "sgd", or a function of an iterable of parameters that makes a `torch.optim.Optimizer`.
+        clip_norm: Largest norm of a gradient, over all parameters.
+        num_particles: Draws that a step averages over.
+    """
+
+    def __init__(
+        self,
+        objective: Callable[..., Any],
+        noise_shapes: Mapping[str, tuple[int, ...]],
+        data: tuple[np.ndarray, np.ndarray],
+        seeds: Sequence[int],
+        *,
+        optimizer: Any,
+        clip_norm: float | None,
+        num_particles: int,
+    ) -> None:
+        self._objective, self._shapes, self._seeds = objective, dict(noise_shapes), seeds
+        self._x, self._y = (to_tensor(a) for a in data)
+        self._clip_norm, self._particles = clip_norm, num_particles
+        self._make: Any = BUILT[optimizer] if isinstance(optimizer, str) else optimizer
+
+    def start(self, initial: Sequence[dict[str, np.ndarray]]) -> list[_Restart]:
+        """The state at start parameters."""
+        return [_Restart(self._make, {name: to_tensor(a) for name, a in params.items()}) for params in initial]
+
+    def advance(
+        self, state: list[_Restart], first: int, rows: np.ndarray, rates: np.ndarray, kl_weights: np.ndarray
+    ) -> tuple[list[_Restart], Steps]:
+        """Take n steps of every restart."""
+        shape = (len(state), len(rows))
+        found = [np.full(shape, np.nan) for _ in range(3)]
+        good = np.zeros(shape, dtype=bool)
+        new = [restart.copy(self._make) for restart in state]
+        with torch.random.fork_rng(), pyro.validation_enabled(False):
+            for r, restart in enumerate(new):
+                for n in range(len(rows)):
+                    parts = self._differentiate(restart.params, r, first + n, rows[n, r], float(kl_weights[n]))
+                    if parts is None:
+                        break
+                    restart.step(float(rates[n, r]))
+                    good[r, n] = True
+                    for history, value in zip(found, parts, strict=True):
+                        history[r, n] = value
+        return new, Steps(found[0], found[1], found[2], good)
+
+    def params(self, state: list[_Restart]) -> list[dict[str, np.ndarray]]:
+        """Parameters of every restart."""
+        return [{name: to_numpy(p).copy() for name, p in restart.params.items()} for restart in state]
+
+    def gradient(
+        self, state: list[_Restart], restart: int, step: int, rows: np.ndarray, kl_weight: float
+    ) -> dict[str, np.ndarray]:
+        """The gradient of one step of one restart."""
+        params = state[restart].params
+        with torch.random.fork_rng(), pyro.validation_enabled(False):
+            self._differentiate(params, restart, step, rows, kl_weight)
+        return {name: to_numpy(p.grad) for name, p in params.items()}
+
+    def arrays(self, state: list[_Restart]) -> dict[str, np.ndarray]:
+        """Parameters and the optimiser's tensors."""
+        found: dict[str, np.ndarray] = {}
+        for r, restart in enumerate(state):
+            found |= {f"{r}/params/{name}": to_numpy(p) for name, p in restart.params.items()}
+            for number, own in restart.optimizer.state_dict()["state"].items():
+                found |= {f"{r}/optimizer/{number}/{key}": _plain(value) for key, value in own.items()}
+        return found
+
+    def restore(self, arrays: dict[str, np.ndarray], initial: Sequence[dict[str, np.ndarray]]) -> list[_Restart]:
+        """The state from its `arrays`."""
+        return [
+            _Restart(
+                self._make,
+                {name: to_tensor(arrays[f"{r}/params/{name}"]) for name in params},
+                {key: value for key, value in arrays.items() if key.startswith(f"{r}/optimizer/")},
+            )
+            for r, params in enumerate(initial)
+        ]
+
+    def _differentiate(
+        self, params: dict[str, Tensor], restart: int, step: int, rows: np.ndarray, kl_weight: float
+    ) -> tuple[float, float, float] | None:
+        """Loss, log likelihood and KL, with gradients in the parameters; None where they are not finite."""
+        torch.manual_seed(int(np.random.SeedSequence([self._seeds[restart], step]).generate_state(1)[0]))
+        at = torch.as_tensor(rows, device=self._x.device)
+        x, y = self._x[at], self._y[at]
+        for p in params.values():
+            p.grad = None
+        totals = torch.zeros(3)
+        for _ in range(self._particles):
+            loss, parts = self._evaluate(params, normals(self._shapes), x, y, kl_weight)
+            (loss / self._particles).backward()
+            totals = totals + torch.stack([torch.as_tensor(a).detach() for a in (loss, *parts)]) / self._particles
+        gradients = [p.grad for p in params.values()]
+        if not _all_finite(totals[0], gradients):
+            return None
+        if self._clip_norm is not None:
+            norm = torch.nn.utils.get_total_norm(gradients)
+            torch._foreach_mul_(gradients, torch.clamp(self._clip_norm / norm, max=1.0))
+        loss, log_likelihood, kl = totals.tolist()
+        return loss, log_likelihood, kl
+
+    def _evaluate(self, params: Mapping[str, Tensor], *args: Any) -> tuple[Tensor, tuple[Any, Any]]:
+        """The objective; NaN where torch refuses to factorise a matrix that has lost its meaning, as JAX has it."""
+        try:
+            return self._objective(params, *args)
+        except torch.linalg.LinAlgError:
+            return sum(p.sum() for p in params.values()) * math.nan, (math.nan, math.nan)
+
+
+class _Restart:
+    """Parameters and optimiser of one restart."""
+
+    def __init__(
+        self,
+        make: Callable[..., torch.optim.Optimizer],
+        params: dict[str, Tensor],
+        stored: dict[str, Any] | None = None,
+    ) -> None:
+        self.params = {name: p.detach().clone().requires_grad_() for name, p in params.items()}
+        self.optimizer = make(list(self.params.values()))
+        checks.torch_optimizer(self.optimizer, torch.optim.Optimizer)
+        if stored:
+            self._load(stored)
+
+    def copy(self, make: Callable[..., torch.optim.Optimizer]) -> _Restart:
+        """The same, with tensors of its own."""
+        new = _Restart(make, self.params)
+        if self.optimizer.state:
+            new.optimizer.load_state_dict(_cloned(self.optimizer.state_dict()))
+        return new
+
+    def step(self, rate: float) -> None:
+        """Update the parameters."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+
+    def _load(self, stored: dict[str, np.ndarray]) -> None:
+        state: dict[int, dict[str, Any]] = {}
+        for key, value in stored.items():
+            number, name = key.split("/")[-2:]
+            state.setdefault(int(number), {})[name] = torch.as_tensor(value)
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+
+
+def _plain(value: Any) -> np.ndarray:
+    return to_numpy(value) if isinstance(value, Tensor) else np.asarray(value)
+
+
+def _cloned(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _cloned(value) for key, value in tree.items()}
+    return tree.clone() if isinstance(tree, Tensor) else tree
+
+
+def _all_finite(loss: Tensor, gradients: list[Any]) -> bool:
+    """Whether a loss and its gradients are finite; their 2-norm is fast and settles it, unless it overflows."""
+    norm = torch.nn.utils.get_total_norm
+    return bool((loss + norm(gradients)).isfinite() or (loss + norm(gradients, math.inf)).isfinite())

@@ -20,16 +20,15 @@ pytestmark = pytest.mark.usefixtures("quick_compiler")
 X, Y = load_iris(return_X_y=True)
 MODEL = up.Classifier(up.Network((4, 5), dropout=0.2), 3)
 SETTINGS = {
-    "num_steps": 400, "batch_size": 32, "num_restarts": 2, "validation": 0.2, "every": 40, "progress": False, "seed": 3,
-    "num_particles": 2,
+    "num_steps": 120, "batch_size": 32, "num_restarts": 2, "validation": 0.2, "every": 20, "progress": False, "seed": 3,
 }  # fmt: skip
 
 CHILD = """
-import sys
+import sys, time
 sys.path.insert(0, {tests!r})
 from test_checkpoint import MODEL, SETTINGS, X, Y
 import ugmm_ppl as up
-up.fit(MODEL, X, Y, backend={backend!r}, checkpoint={path!r}, **SETTINGS)
+up.fit(MODEL, X, Y, backend={backend!r}, checkpoint={path!r}, callbacks=[lambda _: time.sleep(0.1)], **SETTINGS)
 """
 
 
@@ -58,7 +57,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(backend_name, tmp_path):
     steps = []
     settings = {"backend": backend_name, "callbacks": [lambda moment: steps.append(moment.step)]} | SETTINGS
     resumed = up.fit(MODEL, X, Y, checkpoint=path, **settings)
-    assert min(steps) > 40
+    assert min(steps) > 20
     same(resumed, up.fit(MODEL, X, Y, **settings))
 
 
@@ -68,16 +67,16 @@ def test_an_interrupted_training_goes_on_in_the_same_process(backend_name, tmp_p
     path = tmp_path / "run.npz"
 
     def stop(moment):
-        if moment.step >= 100:
+        if moment.step >= 60:
             raise KeyboardInterrupt
 
     interrupted = up.fit(MODEL, X, Y, backend=backend_name, checkpoint=path, callbacks=[stop], **SETTINGS)
     assert interrupted.interrupted
-    assert np.isfinite(interrupted.losses).sum() == 200
+    assert np.isfinite(interrupted.losses).sum() == 120
     steps = []
     settings = {"backend": backend_name, "checkpoint": path, "callbacks": [lambda m: steps.append(m.step)]} | SETTINGS
     on = up.fit(MODEL, X, Y, **settings)
-    assert min(steps) > 100
+    assert min(steps) > 60
     same(on, plain)
     steps.clear()
     same(up.fit(MODEL, X, Y, **settings), plain)
@@ -120,10 +119,10 @@ def test_a_full_disk_keeps_the_old_file_and_what_was_reached(backend_name, tmp_p
     with pytest.raises(up.CheckpointError, match=r"run\.npz needed to be written; got .*No space left") as caught:
         up.fit(MODEL, X, Y, backend=backend_name, checkpoint=path, **SETTINGS)
     with np.load(path) as file:
-        assert int(file["step"]) == 40
+        assert int(file["step"]) == 20
     assert [p.name for p in tmp_path.iterdir()] == ["run.npz"]
     reached = caught.value.fit
-    assert np.isfinite(reached.losses[0]).sum() == 80
+    assert np.isfinite(reached.losses[0]).sum() == 40
     assert np.isfinite(reached.predict(X[:3]).probs).all()
     with pytest.raises(up.CheckpointError, match="needed to be written"):
         up.fit(MODEL, X, Y, backend=backend_name, checkpoint=tmp_path / "no folder" / "run.npz", **SETTINGS)

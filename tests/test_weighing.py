@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from conftest import backend_params
 from scipy import optimize, special
 from tolerances import EXACT64
 
@@ -62,18 +61,6 @@ def test_elbo_weights_are_a_softmax_of_the_last_tenth():
     assert weighing.elbo_weights(losses)[0] == 0.0
 
 
-@pytest.fixture(scope="module", params=backend_params())
-def fits(request):
-    """Three restarts of a classifier and of a regressor, cut short so that they differ, and held-out rows."""
-    rng = np.random.default_rng(3)
-    x = rng.normal(5.0, 2.0, (40, 2))
-    y = 300.0 * np.sin(x[:, 0]) + 10.0 * rng.normal(size=40)
-    settings = {"backend": request.param, "num_steps": 20, "num_restarts": 3, "learning_rate": 0.05, "progress": False}
-    classifier = up.fit(up.Classifier(up.Network((2, 4)), 2), x[:25], (y > 0)[:25].astype(int), **settings)
-    regressor = up.fit(up.Regressor(up.Network((2, 4)), 2), x[:25], y[:25], **settings)
-    return classifier, regressor, x[25:], y[25:]
-
-
 def weighed(fit):
     """The fit with given weights, through the public fields."""
     other = fit.weigh("equal")
@@ -81,8 +68,8 @@ def weighed(fit):
     return other
 
 
-def test_equal_weights_are_the_default_and_change_nothing(fits):
-    _, regressor, x, _ = fits
+def test_equal_weights_are_the_default_and_change_nothing(small_fits):
+    regressor, (x, _) = small_fits.regressor, small_fits.held_out
     np.testing.assert_array_equal(regressor.weights, np.full(3, 1.0 / 3.0))
     again = regressor.weigh("elbo").weigh("equal")
     assert again.weighting == "equal"
@@ -93,9 +80,9 @@ def test_equal_weights_are_the_default_and_change_nothing(fits):
     np.testing.assert_allclose(explicit.predict(x, num_draws=3).quantile(0.3), plain.quantile(0.3), rtol=1e-9)
 
 
-def test_a_weighed_prediction_is_the_mixture_of_the_predictions_of_its_chains(fits):
+def test_a_weighed_prediction_is_the_mixture_of_the_predictions_of_its_chains(small_fits):
     """Every quantity from those of each chain alone, by the rules of mixtures."""
-    classifier, regressor, x, y = fits
+    classifier, regressor, (x, y) = small_fits.classifier, small_fits.regressor, small_fits.held_out
     labels = (y > 0).astype(int)
     for fit, target in ((classifier, labels), (regressor, y)):
         prediction = weighed(fit).predict(x, num_draws=4)
@@ -116,16 +103,16 @@ def test_a_weighed_prediction_is_the_mixture_of_the_predictions_of_its_chains(fi
     np.testing.assert_allclose((samples < one.quantile(0.2)).mean(0), 0.2, atol=0.02)
 
 
-def test_a_weight_of_one_leaves_that_chain_alone(fits):
-    _, regressor, x, y = fits
+def test_a_weight_of_one_leaves_that_chain_alone(small_fits):
+    regressor, (x, y) = small_fits.regressor, small_fits.held_out
     other = weighed(regressor)
     other.unequal_weights = np.array([0.0, 1.0, 0.0])
     alone = np.log(np.exp(regressor.log_likelihood(x, y, 3)[1]).mean(0))
     np.testing.assert_allclose(other.predict(x, num_draws=3).log_density(y), alone, rtol=1e-5)
 
 
-def test_stacking_of_a_fit_raises_its_held_out_score_and_is_kept_in_a_file(fits, tmp_path):
-    classifier, regressor, x, y = fits
+def test_stacking_of_a_fit_raises_its_held_out_score_and_is_kept_in_a_file(small_fits, tmp_path):
+    classifier, regressor, (x, y) = small_fits.classifier, small_fits.regressor, small_fits.held_out
     for fit, target in ((classifier, (y > 0).astype(int)), (regressor, y)):
         stacked = fit.weigh("stacking", x, target, num_draws=4)
         before, after = (f.predict(x, num_draws=4).log_density(target).mean() for f in (fit, stacked))
@@ -140,24 +127,26 @@ def test_stacking_of_a_fit_raises_its_held_out_score_and_is_kept_in_a_file(fits,
         )
 
 
-def test_elbo_weights_of_a_fit_are_those_of_its_losses(fits):
-    np.testing.assert_array_equal(fits[1].weigh("elbo").weights, weighing.elbo_weights(fits[1].losses))
+def test_elbo_weights_of_a_fit_are_those_of_its_losses(small_fits):
+    np.testing.assert_array_equal(
+        small_fits.regressor.weigh("elbo").weights, weighing.elbo_weights(small_fits.regressor.losses)
+    )
 
 
-def test_weights_are_a_coordinate_of_the_arviz_tree(fits):
-    fit = weighed(fits[1])
+def test_weights_are_a_coordinate_of_the_arviz_tree(small_fits):
+    fit = weighed(small_fits.regressor)
     tree = fit.to_arviz(num_draws=3, num_prior_draws=2)
     np.testing.assert_array_equal(tree["posterior"]["chain_weight"].values, WEIGHTS)
     assert tree["posterior"]["chain_weight"].dims == ("chain",)
     assert "chain_weight" not in tree["prior"].coords
     bias = tree["posterior"]["readout.bias"]
-    np.testing.assert_array_equal(bias.values, fits[1].posterior(3)["readout.bias"])
+    np.testing.assert_array_equal(bias.values, small_fits.regressor.posterior(3)["readout.bias"])
     mean = bias.weighted(bias["chain_weight"]).mean(("chain", "draw"))
     np.testing.assert_allclose(mean.values, np.average(bias.values.mean(1), 0, WEIGHTS), rtol=1e-6)
 
 
-def test_ways_that_do_not_apply_are_refused_with_the_reason(fits):
-    _, regressor, x, y = fits
+def test_ways_that_do_not_apply_are_refused_with_the_reason(small_fits):
+    regressor, (x, y) = small_fits.regressor, small_fits.held_out
     with pytest.raises(ValueError, match=r"how must be one of .*; got 'stack'\. Did you mean 'stacking'\?"):
         regressor.weigh("stack")
     with pytest.raises(ValueError, match=r"need x and y of held-out rows; got none"):

@@ -157,7 +157,7 @@ def targets(y: Any, rows: int) -> np.ndarray:
 
 def streamable(x: Any) -> None:
     """Refuse what is neither an array nor a stream of arrays."""
-    if isinstance(x, str | bytes) or not isinstance(x, Iterable):
+    if isinstance(x, str | bytes) or not (hasattr(x, "shape") or isinstance(x, Iterable)):
         raise TypeError(
             f"x must be a 2-D array or an iterable of 2-D arrays; got {x!r} of type {type(x).__name__}. "
             "Open a file first, e.g. numpy.load(path, mmap_mode='r')."

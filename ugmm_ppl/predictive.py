@@ -49,13 +49,19 @@ class Predictive(abc.ABC):
     ) -> Any:
         """Posterior predictive distribution of y for each row of x.
 
-        Memory: MEMORY_FORMULA
+        Memory, besides x and the prediction itself, is at most
+
+            4 (16 R W + 4 D + 4 S R O) bytes in float32, twice that in float64; by default this is at most 512 MiB.
+
+        R is `chunk_size`. W is the widest layer, inputs included, with the native kernel, and J K of the largest layer
+        with the others. D is the number of parameters in all C S draws, but not more than 2^23 or one draw. The
+        prediction takes 8 bytes for each of C S B classes, or 20 for each of C S B components of a `Regressor`, and
+        twice that while it is made; where this is too much, use `predict_iter`.
 
         Args:
             x: Inputs `(B, K)`, in the units of the training data; a memory map is read a chunk at a time.
             num_draws: Draws per chain; None is 500, one for "map", and all that were kept for "nuts".
-            chunk_size: Rows at a time, which bounds the memory; None keeps 20 chunk_size W near 80 MiB and
-                C S chunk_size O below 8 million.
+            chunk_size: Rows at a time; None takes as many as keep R W below 2^22 and C S R O below 2^23.
             seed: Seed of the draws.
 
         Returns:
@@ -84,6 +90,8 @@ class Predictive(abc.ABC):
 
     def sample_functions(self, num_draws: int | None = None, *, seed: int | None = None) -> Functions:
         """Functions drawn from the posterior, C x S networks that stay the same from call to call.
+
+        `functions(x)` is what each of them says of y: its mean, or the class probabilities.
 
         Args:
             num_draws: As in `predict`.

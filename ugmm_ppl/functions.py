@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 ENTRIES = 2**23
 """Parameters that are held together (draws x parameters), and outputs of a chunk of rows (C x S x rows x O)."""
 
+VECTOR = 16
+"""Rows that a kernel takes together."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Functions:
@@ -105,7 +108,7 @@ class Functions:
                 for start in range(0, len(x), chunk_size):
                     rows = slice(start, start + chunk_size)
                     inputs = fit.to_network(checks.floats(x[rows]))
-                    padded = _pad(inputs)
+                    padded = _pad(inputs) if chunk_size >= VECTOR else inputs
                     outputs = fit._backend.inference.outputs(fit.model, draws, padded, len(padded))
                     result[chain, block, rows] = function(outputs[:, : len(inputs)], rows)
         return result
@@ -115,7 +118,8 @@ class Functions:
         if given is not None:
             return checks.count("chunk_size", given)
         model = self.fit.model
-        return max(1, min(model.rows_at_once, ENTRIES // (self.fit.num_chains * self.num_draws * model.num_outputs)))
+        rows = min(model.rows_at_once, ENTRIES // (self.fit.num_chains * self.num_draws * model.num_outputs))
+        return rows - rows % VECTOR if rows >= VECTOR else max(1, rows)
 
     @cached_property
     def _held(self) -> dict[str, np.ndarray] | None:
@@ -144,9 +148,9 @@ def _cut(x: Any, chunk_size: int) -> Iterator[Any]:
 
 
 def _pad(x: np.ndarray) -> np.ndarray:
-    """Rows of zeros added to make a round number of them, an eighth more at most beyond sixteen.
+    """Rows of zeros added to make a multiple of 16 of them, or of an eighth of their number.
 
     Kernels treat the last few rows differently from whole vectors of them, and programs are compiled for each number.
     """
-    step = max(16, 2 ** (len(x).bit_length() - 4))
+    step = max(VECTOR, 2 ** (len(x).bit_length() - 4))
     return np.pad(x, ((0, -len(x) % step), (0, 0)))

@@ -53,10 +53,10 @@ class Predictive(abc.ABC):
 
             4 (16 R W + 4 D + 4 S R O) bytes in float32, twice that in float64; by default this is at most 512 MiB.
 
-        R is `chunk_size`. W is the widest layer, inputs included, with the native kernel, and J K of the largest layer
-        with the others. D is the number of parameters in all C S draws, but not more than 2^23 or one draw. The
-        prediction takes 8 bytes for each of C S B classes, or 20 for each of C S B components of a `Regressor`, and
-        twice that while it is made; where this is too much, use `predict_iter`.
+        R is `chunk_size`, rounded up a little from 16 on. W is the widest layer, inputs included, with the native
+        kernel, and J K of the largest layer with the others. D is the number of parameters in all C S draws, but not
+        more than 2^23 or one draw. The prediction takes 8 bytes for each of C S B classes, or 20 for each of C S B
+        components of a `Regressor`, and twice that while it is made; where this is too much, use `predict_iter`.
 
         Args:
             x: Inputs `(B, K)`, in the units of the training data; a memory map is read a chunk at a time.

@@ -1,8 +1,10 @@
 """One body of tests for both backends; the session is stricter than use (warnings are errors, float64, fixed seeds)."""
 
+import contextlib
 import importlib.util
 import os
 import sys
+from types import SimpleNamespace
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -10,6 +12,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import numpy as np
 import pytest
 
+import ugmm_ppl as up
 from ugmm_ppl.backend import BACKENDS, load_backend
 
 INSTALLED = {
@@ -64,8 +67,8 @@ def rng():
     return np.random.default_rng(20250907)
 
 
-@pytest.fixture
-def quick_compiler():
+@contextlib.contextmanager
+def compiling_quickly():
     """Less optimised code for JAX: these programs run for a moment, and compiling is what takes the time."""
     if not INSTALLED["numpyro"]:
         yield
@@ -76,3 +79,23 @@ def quick_compiler():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture
+def quick_compiler():
+    """`compiling_quickly` for one test; what a fixture of a wider scope compiles, it compiles before."""
+    with compiling_quickly():
+        yield
+
+
+@pytest.fixture(scope="session", params=backend_params())
+def small_fits(request):
+    """A classifier and a regressor of three short restarts each, 25 rows they were fitted to, and 45 others."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(5.0, 2.0, (70, 3))
+    y = 300.0 * np.sin(x[:, 0]) + 10.0 * rng.normal(size=70)
+    settings = {"backend": request.param, "num_steps": 20, "num_restarts": 3, "learning_rate": 0.05, "progress": False}
+    with compiling_quickly():
+        classifier = up.fit(up.Classifier(up.Network((3, 4)), 2), x[:25], (y > 0)[:25].astype(int), **settings)
+        regressor = up.fit(up.Regressor(up.Network((3, 4)), 2), x[:25], y[:25], **settings)
+    return SimpleNamespace(classifier=classifier, regressor=regressor, x=x, held_out=(x[25:], y[25:]))

@@ -35,7 +35,8 @@ def to_arviz(
 
     Groups: posterior, posterior_predictive, log_likelihood, sample_stats (SVI: log_p, log_q; NUTS: diverging), prior,
     prior_predictive, observed_data, constant_data. Layer l has the dims `neuron_l` and `input_l`; outputs have `class`
-    or `output`; data have `row`. Log values are in nats, y and its densities in the user's units.
+    or `output`; data have `row`. Log values are in nats, y and its densities in the user's units. The weights of the
+    chains are the coordinate `chain_weight`; the draws themselves are not weighted.
 
     Args:
         fit: The fit.
@@ -77,12 +78,13 @@ def to_arviz(
             prior = fit.prior_draws(x, checks.count("num_prior_draws", num_prior_draws), derived=derived, seed=seed)
             groups["prior_predictive"] = {"y": prior.pop("y")}
             groups["prior"] = {n: v for n, v in prior.items() if n in keep}
-        groups["observed_data"], groups["constant_data"] = {"y": y}, {"x": x}
+        groups["observed_data"], groups["constant_data"] = {"y": y}, {"x": checks.floats(x)}
     if fit.method == "nuts":
         groups["sample_stats"] = {n: v[:, : next(iter(draws.values())).shape[1]] for n, v in fit.stats.items()}
     attrs = {
         "inference": fit.method, "backend": fit.backend, "guide": "none" if fit.method == "nuts" else fit.guide,
-        "model": type(fit.model).__name__, "temperature": fit.temperature, "library": "ugmm_ppl",
+        "model": type(fit.model).__name__, "temperature": fit.temperature,
+        "weighting": fit.weighting, "library": "ugmm_ppl",
     }  # fmt: skip
     if fit.method == "svi":
         attrs["note"] = SVI_NOTE
@@ -96,7 +98,7 @@ def to_arviz(
         "observed_data",
         "constant_data",
     )
-    return _tree(az, {name: groups[name] for name in order if name in groups}, dims, coords, attrs)
+    return _tree(az, {name: groups[name] for name in order if name in groups}, dims, coords, fit.weights, attrs)
 
 
 def plot_forest(tree: Any, var_names: list[str], coords: Mapping[str, Any], path: Path) -> None:
@@ -123,6 +125,7 @@ def _tree(
     groups: dict[str, dict[str, np.ndarray]],
     dims: dict[str, list[str]],
     coords: dict[str, Any],
+    weights: np.ndarray,
     attrs: dict[str, Any],
 ) -> Any:
     import xarray
@@ -140,6 +143,8 @@ def _tree(
         if sample:
             chains, draws = next(iter(variables.values())).shape[:2]
             index = {"chain": np.arange(chains), "draw": np.arange(draws)} | index
+            if not group.startswith("prior"):
+                index["chain_weight"] = ("chain", weights)
         datasets[group] = xarray.Dataset(arrays, coords=index, attrs=attrs)
     if _is_old(az):
         return az.InferenceData(attrs=attrs, **datasets)

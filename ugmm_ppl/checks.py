@@ -13,6 +13,14 @@ from ugmm_ppl.ops import Array
 
 Shape: TypeAlias = Sequence[int]
 
+BLOCK_ENTRIES = 2**20
+"""Entries of an array that are looked at together."""
+
+MISSING_INPUT = (
+    "Drop such rows or impute the column first: a model of y given x has no exact answer to a missing x, as it says "
+    "nothing about x."
+)
+
 
 class MissingExtraError(ImportError):
     """A library that an optional part needs is not installed."""
@@ -173,20 +181,26 @@ def number(what: str, got: Any, low: float, high: float = math.inf, *, closed_lo
     return float(got)
 
 
-def inputs(x: Any, features: int, *, what: str = "x", where: str = "layer 0") -> np.ndarray:
+def inputs(
+    x: Any, features: int, *, what: str = "x", where: str = "layer 0", convert: bool = True, first_row: int = 0
+) -> np.ndarray:
     """Return x as a float `(B, features)` NumPy array, or say what is wrong with it.
+
+    Floats are not copied, nor are memory maps, which are read a block at a time.
 
     Args:
         x: What the user gave: anything that becomes an array.
         features: Number of inputs of the network.
         what: Name of the argument, for the message.
         where: Who needs that many features, for the message.
+        convert: Make floats of whole numbers, which copies them; False leaves that to `floats`.
+        first_row: Number of the first row of x, for the message, where x is a part of something longer.
 
     Raises:
         TypeError: The values are not numbers.
         ValueError: Not 2-D, empty, a wrong number of columns, NaN or infinite values.
     """
-    a = _numeric(x, what)
+    a = _numeric(x, what, convert=convert)
     if a.ndim != 2:
         raise ValueError(
             f"{what} must be 2-D, (examples, {features} features); got shape {a.shape}."
@@ -201,8 +215,13 @@ def inputs(x: Any, features: int, *, what: str = "x", where: str = "layer 0") ->
             f"{what} must have {features} columns, the number of inputs of {where}; got shape {a.shape}. "
             f"Give {what} the network's columns, or the network sizes=({a.shape[1]}, ...)."
         )
-    _finite(a, what, "Drop or impute such rows first: this model has no answer to missing inputs.")
+    _finite(a, what, MISSING_INPUT, first_row)
     return a
+
+
+def floats(a: np.ndarray) -> np.ndarray:
+    """Floating-point numbers as they are, whole numbers as float64."""
+    return a.astype(np.float64) if a.dtype.kind in "iub" else a
 
 
 def labels(y: Any, rows: int, classes: int) -> np.ndarray:
@@ -235,6 +254,41 @@ def targets(y: Any, rows: int) -> np.ndarray:
     a = _same_length(_numeric(y, "y"), rows)
     _finite(a, "y", "Drop such rows first.")
     return a
+
+
+def streamable(x: Any) -> None:
+    """Refuse what is neither an array nor a stream of arrays."""
+    if isinstance(x, str | bytes) or not (hasattr(x, "shape") or isinstance(x, Iterable)):
+        raise TypeError(
+            f"x must be a 2-D array or an iterable of 2-D arrays; got {x!r} of type {type(x).__name__}. "
+            "Open a file first, e.g. numpy.load(path, mmap_mode='r')."
+        )
+
+
+def held_out(x: np.ndarray, y: np.ndarray, train_x: np.ndarray | None, train_y: np.ndarray | None) -> None:
+    """Refuse rows `(B, K)` and `(B,)` that are all among the training data, if these are known."""
+    if train_x is None or train_y is None:
+        return
+    known = {hash((row.tobytes(), value.tobytes())) for row, value in zip(train_x, train_y, strict=True)}
+    x, y = x.astype(train_x.dtype, copy=False), y.astype(train_y.dtype, copy=False)
+    if all(hash((row.tobytes(), value.tobytes())) in known for row, value in zip(x, y, strict=True)):
+        raise ValueError(
+            "stacking needs held-out rows; got rows that the fit was trained on, where a restart that overfits "
+            "predicts best and would get the weight. Split the data before fit, and give the rows left out."
+        )
+
+
+def weighing(how: str, method: str, temperature: float, given: bool) -> None:
+    """Refuse ways to weigh restarts that do not apply to a fit, or lack their data."""
+    if how == "elbo" and (method != "svi" or temperature != 1.0):
+        raise ValueError(
+            "weights by 'elbo' need method='svi' and temperature=1.0, whose loss is a bound of the evidence; got "
+            f"method={method!r}, temperature={temperature}. Use 'stacking' on held-out rows."
+        )
+    if how == "stacking" and not given:
+        raise ValueError("weights by 'stacking' need x and y of held-out rows; got none. Give rows kept out of fit.")
+    if how != "stacking" and given:
+        raise ValueError(f"weights by {how!r} use no data; got x or y. Leave them out, or use 'stacking'.")
 
 
 def constant_columns(constant: np.ndarray, feature_names: list[str]) -> None:
@@ -372,23 +426,28 @@ def _numpy(a: Array) -> np.ndarray:
     return a.detach().cpu().numpy() if hasattr(a, "detach") else np.asarray(a)
 
 
-def _numeric(a: Any, what: str) -> np.ndarray:
+def _numeric(a: Any, what: str, *, convert: bool = True) -> np.ndarray:
     array = np.asarray(_numpy(a) if hasattr(a, "detach") else a)
-    if array.dtype.kind in "iub":
-        return array.astype(np.float64)
-    if array.dtype.kind != "f":
+    if array.dtype.kind not in "iubf":
         raise TypeError(
             f"{what} must hold real numbers; got dtype {array.dtype}. Encode text and categories as numbers first."
         )
-    return array
+    return floats(array) if convert else array
 
 
-def _finite(a: np.ndarray, what: str, do: str) -> None:
-    bad = np.argwhere(~np.isfinite(a))
-    if len(bad):
-        where = f"row {bad[0][0]}" + (f", column {bad[0][1]}" if a.ndim == 2 else "")
-        value = a[tuple(bad[0])]
-        raise ValueError(f"{what} must be finite; got {value} in {where} ({len(bad)} such values). {do}")
+def _finite(a: np.ndarray, what: str, do: str, first_row: int = 0) -> None:
+    if a.dtype.kind != "f":
+        return
+    step = max(1, BLOCK_ENTRIES * len(a) // max(1, a.size))
+    first, total = None, 0
+    for start in range(0, len(a), step):
+        bad = ~np.isfinite(a[start : start + step])
+        if bad.any():
+            total += int(bad.sum())
+            first = first or (start + int(np.argwhere(bad)[0][0]), *np.argwhere(bad)[0][1:].tolist())
+    if first:
+        where = f"row {first_row + first[0]}" + "".join(f", column {k}" for k in first[1:])
+        raise ValueError(f"{what} must be finite; got {a[first]} in {where} ({total} such values). {do}")
 
 
 def _same_length(y: np.ndarray, rows: int) -> np.ndarray:

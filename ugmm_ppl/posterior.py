@@ -1,4 +1,4 @@
-"""`Fit`: a fitted model; draws, predictions, log likelihood, ArviZ, save and load. All arrays out are NumPy."""
+"""`Fit`: a fitted model; draws of its parameters, ArviZ, save and load. All arrays out are NumPy."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ugmm_ppl.backend import Backend, load_backend
 from ugmm_ppl.data import Standardizer
 from ugmm_ppl.guide import Guide, latent_sites, make_guide, natural_values
 from ugmm_ppl.model.base import NetworkModel
+from ugmm_ppl.predictive import Predictive
 from ugmm_ppl.training import Run
 
 NUM_DRAWS = 500
@@ -22,8 +23,8 @@ NUM_DRAWS = 500
 
 
 @dataclasses.dataclass(eq=False, kw_only=True, repr=False)
-class Fit:
-    """A fitted model. Made by `ugmm_ppl.fit` and `ugmm_ppl.load`.
+class Fit(Predictive):
+    """A fitted model. Made by `ugmm_ppl.fit` and `ugmm_ppl.load`; its predictions are in `ugmm_ppl.predictive`.
 
     Attributes:
         model: The model.
@@ -42,6 +43,8 @@ class Fit:
         class_names: Names of the classes, or None.
         state: Guide parameters of each restart; for "nuts" one dict of draws `(C, S, ...)`.
         stats: For "nuts", statistics per draw `(C, S)`.
+        weighting: How the chains were weighed: "equal", "elbo" or "stacking".
+        unequal_weights: Their weights `(C,)`, or None if they are equal.
         train_x, train_y: The data it was fitted to; None after `load`.
     """
 
@@ -70,6 +73,8 @@ class Fit:
     score_steps: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, int))
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
     interrupted: bool = False
+    weighting: str = "equal"
+    unequal_weights: np.ndarray | None = None
 
     def __repr__(self) -> str:
         """One line: what was fitted, and how."""
@@ -96,14 +101,6 @@ class Fit:
                 moments = self.family.moments({name: self._backend.array(value) for name, value in params.items()})
                 found.append({name: np.asarray(mean, dtype=np.float64) for name, (mean, _) in moments.items()})
         return found
-
-    def to_network(self, x: np.ndarray) -> np.ndarray:
-        """Inputs as the network sees them."""
-        return x if self.x_units is None else self.x_units.standardize(x)
-
-    def to_network_target(self, y: np.ndarray) -> np.ndarray:
-        """Targets as the likelihood sees them."""
-        return y if self.y_units is None else self.y_units.standardize(y)
 
     def network_data(self) -> tuple[np.ndarray, np.ndarray]:
         """The training data as the network and the likelihood see them."""
@@ -165,74 +162,6 @@ class Fit:
         outputs = self.outputs(x, num_draws=num_draws, seed=seed)
         return self._log_prior(draws) + self._pointwise(outputs, y).sum(-1)
 
-    def predict(
-        self, x: Any, *, num_draws: int | None = None, chunk_size: int | None = None, seed: int | None = None
-    ) -> Any:
-        """Posterior predictive distribution of y for each row of x.
-
-        Args:
-            x: Inputs `(B, K)`, in the units of the training data.
-            num_draws: Draws per chain; None is 500, one for "map", and all that were kept for "nuts".
-            chunk_size: Rows at a time, which bounds the memory; None keeps the largest temporary near 16 MiB.
-            seed: Seed of the draws.
-
-        Returns:
-            `ClassPrediction` or `RegressionPrediction`.
-        """
-        return self.model.prediction(
-            self.outputs(x, num_draws=num_draws, chunk_size=chunk_size, seed=seed),
-            self.y_units,
-            self._backend,
-        )
-
-    def outputs(
-        self, x: Any, *, num_draws: int | None = None, chunk_size: int | None = None, seed: int | None = None
-    ) -> np.ndarray:
-        """Network outputs for every posterior draw, `(C, S, B, O)`; arguments as in `predict`."""
-        x = self.to_network(checks.inputs(x, self.model.network.sizes[0]))
-        total = self._count_draws(num_draws)
-        chunk_size = self.model.rows_at_once if chunk_size is None else checks.count("chunk_size", chunk_size)
-        draws_at_once = max(1, 2**24 // self.num_parameters)  # 64 MiB of float32 parameters
-        result = np.empty((self.num_chains, total, len(x), self.model.num_outputs), dtype=self.dtype)
-        for first in range(0, total, draws_at_once):
-            block = range(first, min(total, first + draws_at_once))
-            draws, _ = self._draws(block, seed)
-            with self._settings():
-                for c in range(self.num_chains):
-                    result[c, block.start : block.stop] = self._backend.inference.outputs(
-                        self.model, _chain(draws, c), x, chunk_size
-                    )
-        return result
-
-    def log_likelihood(
-        self,
-        x: Any = None,
-        y: Any = None,
-        num_draws: int | None = None,
-        *,
-        chunk_size: int | None = None,
-        seed: int | None = None,
-    ) -> np.ndarray:
-        """Pointwise log likelihood log p(y_b | x_b, theta_s), `(C, S, B)` in nats.
-
-        Args:
-            x: Inputs `(B, K)`; None for the training data.
-            y: Targets `(B,)`; None for the training data.
-            num_draws: As in `predict`.
-            chunk_size: As in `predict`.
-            seed: As in `predict`.
-
-        Returns:
-            Log probabilities, or log densities per unit of y as it was given.
-        """
-        x, y = self._checked_data(x, y)
-        outputs = self.outputs(x, num_draws=num_draws, chunk_size=chunk_size, seed=seed)
-        return self._pointwise(outputs, y) - self.log_unit()
-
-    def sample_predictive(self, x: Any, *, num_draws: int | None = None, seed: int | None = None) -> np.ndarray:
-        """One y per posterior draw and row of x, `(C, S, B)`, in the units of the data."""
-        return self._targets(self.outputs(x, num_draws=num_draws, seed=seed), seed)
-
     def prior_draws(
         self, x: Any, num_draws: int, *, derived: bool = False, seed: int | None = None
     ) -> dict[str, np.ndarray]:
@@ -269,31 +198,11 @@ class Fit:
         plain = self.model.plain_sites()
         return natural_values({name: value for name, value in draws.items() if name in plain})
 
-    def _pointwise(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Log likelihood in the units of the likelihood, `(C, S, B)`, chain by chain in float64."""
-        target = self.to_network_target(y)
-        return np.stack([self.model.log_likelihood(chain.astype(np.float64), target) for chain in outputs])
-
-    def log_unit(self) -> float:
-        """What a density loses on its way from the units of the likelihood to those of y."""
-        return 0.0 if self.y_units is None else float(np.log(self.y_units.scale))
-
-    def _targets(self, outputs: np.ndarray, seed: int | None) -> np.ndarray:
-        """One y per output row, in the units of the data."""
-        drawn = self.model.sample_target(outputs, np.random.default_rng(self.seed if seed is None else seed))
-        return drawn if self.y_units is None else self.y_units.restore(drawn)
-
     def _log_prior(self, draws: dict[str, np.ndarray]) -> np.ndarray:
         """Log prior density of draws `(C, S, ...)`: `(C, S)`."""
         with self._settings():
             log_prior = self._backend.inference.log_prior
             return np.stack([log_prior(self.model, _chain(draws, c)) for c in range(self.num_chains)])
-
-    def _checked_data(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-        """The given data, or the training data, as arrays."""
-        x, y = self._training_data(x, y)
-        x = checks.inputs(x, self.model.network.sizes[0])
-        return x, self.model.check_target(y, len(x))
 
     def _count_draws(self, num_draws: int | None) -> int:
         if num_draws is not None:
@@ -311,28 +220,20 @@ class Fit:
 
     def _draws(self, indices: range, seed: int | None) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Draws of the given numbers, `(C, S, ...)` by site, and their log q `(C, S)`."""
-        if self.method == "nuts":
-            return {name: value[:, indices.start : indices.stop] for name, value in self.state[0].items()}, np.empty(
-                (0, 0)
-            )
         base = self.seed if seed is None else checks.count("seed", seed, least=0)
-        with self._settings():
-            chains = [
-                self._backend.inference.guide_draws(self.family, params, indices, base + 1_000_003 * (c + 1))
-                for c, params in enumerate(self.state)
-            ]
-        return {name: np.stack([values[name] for values, _ in chains]) for name in chains[0][0]}, np.stack(
-            [q for _, q in chains]
-        )
+        chains = [self._chain_draws(c, indices, base) for c in range(self.num_chains)]
+        values = {name: np.stack([chain[name] for chain, _ in chains]) for name in chains[0][0]}
+        return values, np.stack([log_q for _, log_q in chains])
 
-    def _training_data(self, x: Any, y: Any) -> tuple[Any, Any]:
-        if x is None and y is None and self.train_x is not None:
-            return self.train_x, self.train_y
-        if x is None or y is None:
-            raise ValueError(
-                "x and y are needed: this fit was loaded from a file, which holds no training data. Give both."
+    def _chain_draws(self, chain: int, indices: range, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """The same of one chain, `(S, ...)` and `(S,)`; "nuts" has no log q."""
+        if self.method == "nuts":
+            kept = slice(indices.start, indices.stop)
+            return {name: value[chain, kept] for name, value in self.state[0].items()}, np.empty(0)
+        with self._settings():
+            return self._backend.inference.guide_draws(
+                self.family, self.state[chain], indices, seed + 1_000_003 * (chain + 1)
             )
-        return x, y
 
 
 def _chain(draws: dict[str, np.ndarray], chain: int) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ugmm_ppl import checks, neuron, pathwise
 from ugmm_ppl.mixture import Mixture
+from ugmm_ppl.neuron import safe_log
 from ugmm_ppl.ops import NUMPY
 
 if TYPE_CHECKING:
@@ -22,14 +23,18 @@ class ClassPrediction:
 
     Attributes:
         draws: p(class | x, theta) for every posterior draw, `(C, S, B, classes)`.
+        weights: What each chain counts for, `(C,)`; None if all count alike.
     """
 
     draws: np.ndarray
+    weights: np.ndarray | None = None
 
     @cached_property
     def probs(self) -> np.ndarray:
-        """Posterior predictive class probabilities, the mean over draws, `(B, classes)`."""
-        return self.draws.mean((0, 1), dtype=np.float64)
+        """Posterior predictive class probabilities, the mean over draws, weighted by chain, `(B, classes)`."""
+        if self.weights is None:
+            return self.draws.mean((0, 1), dtype=np.float64)
+        return np.tensordot(self.weights, self.draws.mean(1, dtype=np.float64), 1)
 
     @property
     def label(self) -> np.ndarray:
@@ -50,20 +55,25 @@ class RegressionPrediction:
         scale: Scales in the units of y, `(C, S, B, M)`.
         log_weights: Log weights within a draw, `(C, S, B, M)`.
         backend: Whose normal distribution function the quantiles use.
+        weights: What each chain counts for, `(C,)`; None if all count alike.
     """
 
     loc: np.ndarray
     scale: np.ndarray
     log_weights: np.ndarray
     backend: Backend = dataclasses.field(repr=False)
+    weights: np.ndarray | None = None
 
     @cached_property
     def _mixture(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(loc, scale, log_weights), `(B, C S M)` each: every draw weighs the same."""
+        """(loc, scale, log_weights), `(B, C S M)` each: every draw of a chain weighs the same."""
         chains, draws, rows, m = self.loc.shape
+        log_weights = self.log_weights
+        if self.weights is not None:
+            log_weights = log_weights + safe_log(NUMPY, self.weights)[:, None, None, None]
         loc, scale, log_weights = (
             np.moveaxis(a.astype(np.float64), 2, 0).reshape(rows, chains * draws * m)
-            for a in (self.loc, self.scale, self.log_weights)
+            for a in (self.loc, self.scale, log_weights)
         )
         return loc, scale, neuron.log_normalize(NUMPY, log_weights)
 

@@ -35,6 +35,7 @@ SETTINGS = (
     "feature_names",
     "class_names",
     "training",
+    "weighting",
 )
 HISTORIES = ("losses", "log_likelihoods", "kls", "scores", "score_steps")
 
@@ -52,6 +53,8 @@ def save(fit: Fit, path: str | os.PathLike[str]) -> None:
     for name, units in (("x_units", fit.x_units), ("y_units", fit.y_units)):
         if units is not None:
             arrays |= {f"{name}/mean": np.asarray(units.mean), f"{name}/scale": np.asarray(units.scale)}
+    if fit.unequal_weights is not None:
+        arrays["weights"] = fit.unequal_weights
     for i, state in enumerate(fit.state):
         arrays |= {f"state/{i}/{name}": value for name, value in state.items()}
     arrays |= {f"stats/{name}": value for name, value in fit.stats.items()}
@@ -105,6 +108,7 @@ def load(path: str | os.PathLike[str], *, model: NetworkModel | None = None, dev
     fit.interrupted = description["interrupted"]
     for name in HISTORIES:
         setattr(fit, name, arrays[name])
+    fit.unequal_weights = arrays.get("weights")
     runs = 1 + max(int(name.split("/")[1]) for name in arrays if name.startswith("state/"))
     for i in range(runs):
         prefix = f"state/{i}/"

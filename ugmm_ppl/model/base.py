@@ -60,8 +60,10 @@ class NetworkModel(abc.ABC):
         """One y per output row in NumPy, `(..., B, O)` to `(..., B)`; y as the network sees it."""
 
     @abc.abstractmethod
-    def prediction(self, outputs: np.ndarray, units: Standardizer | None, backend: Backend) -> Any:
-        """The prediction object for outputs `(C, S, B, O)`, in the units of the data."""
+    def prediction(
+        self, outputs: np.ndarray, units: Standardizer | None, backend: Backend, weights: np.ndarray | None = None
+    ) -> Any:
+        """The prediction object for outputs `(C, S, B, O)` and weights `(C,)` of chains, in the units of the data."""
 
     @abc.abstractmethod
     def output_names(self, class_names: list[str] | None) -> list[str]:

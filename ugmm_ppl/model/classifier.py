@@ -67,9 +67,14 @@ class Classifier(NetworkModel):
         """Class codes by the Gumbel-max trick."""
         return np.argmax(outputs + rng.gumbel(size=outputs.shape), axis=-1)
 
-    def prediction(self, outputs: np.ndarray, units: Standardizer | None, backend: Backend) -> ClassPrediction:
+    def prediction(
+        self, outputs: np.ndarray, units: Standardizer | None, backend: Backend, weights: np.ndarray | None = None
+    ) -> ClassPrediction:
         """Class probabilities."""
-        return ClassPrediction(np.exp(log_normalize(NUMPY, outputs.astype(np.float64))))
+        draws = np.empty(outputs.shape)
+        for index in np.ndindex(outputs.shape[:2]):  # a draw at a time: no temporaries of the size of all
+            draws[index] = np.exp(log_normalize(NUMPY, outputs[index].astype(np.float64)))
+        return ClassPrediction(draws, weights)
 
     def output_names(self, class_names: list[str] | None) -> list[str]:
         """The classes."""

@@ -77,12 +77,14 @@ class Regressor(NetworkModel):
         loc, scale = np.take_along_axis(loc, k, -1)[..., 0], np.take_along_axis(scale, k, -1)[..., 0]
         return loc + scale * rng.normal(size=loc.shape)
 
-    def prediction(self, outputs: np.ndarray, units: Standardizer | None, backend: Backend) -> RegressionPrediction:
+    def prediction(
+        self, outputs: np.ndarray, units: Standardizer | None, backend: Backend, weights: np.ndarray | None = None
+    ) -> RegressionPrediction:
         """The posterior predictive density, a mixture over draws and components, in the units of the data."""
         loc, scale, logits = self.mixture(NUMPY, outputs)
         if units is not None:
             loc, scale = units.restore(loc), scale * units.scale
-        return RegressionPrediction(loc, scale, neuron.log_normalize(NUMPY, logits), backend)
+        return RegressionPrediction(loc, scale, neuron.log_normalize(NUMPY, logits), backend, weights)
 
     def output_names(self, class_names: list[str] | None) -> list[str]:
         """The roles of the outputs, by component."""

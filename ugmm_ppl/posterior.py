@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from ugmm_ppl import checks, storage
 from ugmm_ppl.backend import Backend, load_backend
 from ugmm_ppl.data import Standardizer
-from ugmm_ppl.guide import Guide, latent_sites, make_guide, natural_values
+from ugmm_ppl.guide import Guide, inferred_sites, latent_sites, make_guide, natural_values
 from ugmm_ppl.model.base import NetworkModel
 
 NUM_DRAWS = 500
@@ -27,14 +28,16 @@ class Fit:
     Attributes:
         model: The model.
         backend: "pyro" or "numpyro".
-        method: "svi", "map" or "nuts".
-        guide: "normal", "lowrank" or "delta".
+        method: "svi", "map", "laplace" or "nuts".
+        guide: A family, or families by pattern of site names.
+        bayesian: What is inferred: "all", "readout", or site names and patterns.
         losses: Negative ELBO (or log joint) in nats by restart and step, `(restarts, steps)`; NaN after a run that
             ended early.
         interrupted: Training was stopped from the keyboard.
         feature_names: Names of the K inputs.
         class_names: Names of the classes, or None.
         state: Guide parameters of each restart; for "nuts" one dict of draws `(C, S, ...)`.
+        held: For "nuts", values of the sites that are not inferred.
         stats: For "nuts", statistics per draw `(C, S)`.
         train_x, train_y: The data it was fitted to; None after `load`.
     """
@@ -42,7 +45,7 @@ class Fit:
     model: NetworkModel
     backend: str
     method: str
-    guide: str
+    guide: str | Mapping[str, str]
     dtype: str
     device: str
     seed: int
@@ -53,9 +56,11 @@ class Fit:
     y_units: Standardizer | None
     feature_names: list[str]
     class_names: list[str] | None
+    bayesian: str | Sequence[str] = "all"
     train_x: np.ndarray | None = None
     train_y: np.ndarray | None = None
     state: list[dict[str, np.ndarray]] = dataclasses.field(default_factory=list)
+    held: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     stats: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     losses: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 0)))
     interrupted: bool = False
@@ -96,17 +101,25 @@ class Fit:
             sites, _ = latent_sites(
                 self._backend, self.model, self.model.network.zeros(self.model.num_outputs), self.seed
             )
-            return make_guide(self.guide, self._backend, sites, init_scale=self.init_scale, rank=self.rank)
+            inferred = inferred_sites(self.bayesian, sites, self.model.network.readout_sites)
+            return make_guide(
+                self.guide, self._backend, sites, init_scale=self.init_scale, rank=self.rank, inferred=inferred
+            )
+
+    @property
+    def is_gaussian(self) -> bool:
+        """Whether draws come from a Gaussian guide, whose density is known."""
+        return self.method in ("svi", "laplace")
 
     @property
     def num_parameters(self) -> int:
-        """Entries of all latent sites."""
+        """Entries of all latent sites, those held at a point among them."""
         return sum(math.prod(site.shape) for site in self.family.sites.values())
 
     def posterior(
         self, num_draws: int | None = None, *, derived: bool = False, seed: int | None = None
     ) -> dict[str, np.ndarray]:
-        """Posterior draws of all latent sites.
+        """Posterior draws of all latent sites; a site held at a point has the same value in every draw of a chain.
 
         Args:
             num_draws: Draws S per chain; None is 500, one for "map", and all that were kept for "nuts".
@@ -123,9 +136,14 @@ class Fit:
         return draws
 
     def log_q(self, num_draws: int | None = None, *, seed: int | None = None) -> np.ndarray:
-        """Log density of the guide at the draws of `posterior` of the same arguments, `(C, S)` in nats; "svi" only."""
-        if self.method != "svi":
-            raise ValueError(f"log_q needs method='svi'; this fit is by {self.method!r}, which has no guide density.")
+        """Log density of the guide at the draws of `posterior` of the same arguments, `(C, S)` in nats.
+
+        For "svi" and "laplace" only. It counts the inferred sites; a site held at a point has no density.
+        """
+        if not self.is_gaussian:
+            raise ValueError(
+                f"log_q needs method='svi' or 'laplace'; this fit is by {self.method!r}, which has no guide density."
+            )
         return self._draws(range(self._count_draws(num_draws)), seed)[1]
 
     def log_p(
@@ -291,9 +309,10 @@ class Fit:
     def _draws(self, indices: range, seed: int | None) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Draws of the given numbers, `(C, S, ...)` by site, and their log q `(C, S)`."""
         if self.method == "nuts":
-            return {name: value[:, indices.start : indices.stop] for name, value in self.state[0].items()}, np.empty(
-                (0, 0)
-            )
+            drawn = {name: value[:, indices.start : indices.stop] for name, value in self.state[0].items()}
+            leading = (self.num_chains, len(indices))
+            held = {name: np.broadcast_to(value, (*leading, *value.shape)) for name, value in self.held.items()}
+            return drawn | held, np.empty((0, 0))
         base = self.seed if seed is None else checks.count("seed", seed, least=0)
         with self._settings():
             chains = [

@@ -25,6 +25,7 @@ SETTINGS = (
     "backend",
     "method",
     "guide",
+    "bayesian",
     "dtype",
     "device",
     "seed",
@@ -50,7 +51,8 @@ def save(fit: Fit, path: str | os.PathLike[str]) -> None:
             arrays |= {f"{name}/mean": np.asarray(units.mean), f"{name}/scale": np.asarray(units.scale)}
     for i, state in enumerate(fit.state):
         arrays |= {f"state/{i}/{name}": value for name, value in state.items()}
-    arrays |= {f"stats/{name}": value for name, value in fit.stats.items()}
+    for part in ("held", "stats"):
+        arrays |= {f"{part}/{name}": value for name, value in getattr(fit, part).items()}
     target = Path(path)
     partial = target.with_name(target.name + ".partial")
     with partial.open("wb") as file:
@@ -95,7 +97,9 @@ def load(path: str | os.PathLike[str], *, model: NetworkModel | None = None, dev
         fit.state.append(
             {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
         )
-    fit.stats = {name.removeprefix("stats/"): value for name, value in arrays.items() if name.startswith("stats/")}
+    for part in ("held", "stats"):
+        prefix = f"{part}/"
+        setattr(fit, part, {n.removeprefix(prefix): value for n, value in arrays.items() if n.startswith(prefix)})
     return fit
 
 

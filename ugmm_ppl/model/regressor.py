@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from ugmm_ppl.data import Standardizer
 
 
+QUADRATURE_NODES = 32
+"""Nodes for the expectation over one component of the likelihood."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Regressor(NetworkModel):
     """p(y | x) = sum_m weights_m(x) N(y; loc_m(x), scale_m(x)^2), an exact density of y given x.
@@ -69,6 +73,20 @@ class Regressor(NetworkModel):
         """Log density of the mixture at the observed y."""
         loc, scale, logits = self.mixture(NUMPY, outputs)
         return neuron.log_prob(NUMPY, y, loc, scale, neuron.log_normalize(NUMPY, logits))
+
+    def information(self, outputs: np.ndarray) -> np.ndarray:
+        """Gauss-Hermite quadrature of s s^T over each component, with r the responsibilities and z = (y - loc) / scale.
+
+        s = (r - weights, r z / scale, r (z^2 - 1)) with respect to logits, locations and log scales.
+        """
+        loc, scale, logits = (a[:, None, None, :] for a in self.mixture(NUMPY, outputs))  # (B, 1, 1, M)
+        log_weights = neuron.log_normalize(NUMPY, logits)
+        nodes, masses = np.polynomial.hermite_e.hermegauss(QUADRATURE_NODES)
+        y = loc[:, 0, 0, :, None] + scale[:, 0, 0, :, None] * nodes  # (B, M, Q), nodes of every component
+        r, z = neuron.responsibilities(NUMPY, y, loc, scale, log_weights), (y[..., None] - loc) / scale
+        score = np.concatenate([r - np.exp(log_weights), r * z / scale, r * (z * z - 1.0)], axis=-1)  # (B, M, Q, 3 M)
+        mass = np.exp(log_weights[:, 0, 0, :, None]) * masses / masses.sum()  # (B, M, Q)
+        return np.einsum("bmqi,bmqj->bij", score * mass[..., None], score, optimize=True)
 
     def sample_target(self, outputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A component by the Gumbel-max trick, then a value from it."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from ugmm_ppl import checks
 from ugmm_ppl.backend import Bijector, Site
 from ugmm_ppl.prior import SIMPLEX, Distribution
-from ugmm_ppl.pyro import inference
+from ugmm_ppl.pyro import derivatives, inference
 from ugmm_ppl.pyro.distribution import UnivariateGaussianMixture
 from ugmm_ppl.pyro.ops import OPS
 
@@ -46,6 +46,7 @@ class PyroBackend:
     ops = OPS
     dist = SimpleNamespace(**vars(pyro.distributions), UnivariateGaussianMixture=UnivariateGaussianMixture)
     inference = inference
+    derivatives = derivatives
 
     def sample(self, name: str, distribution: Any, obs: Tensor | None = None) -> Tensor:
         """`pyro.sample`."""
@@ -82,6 +83,10 @@ class PyroBackend:
     def concatenate(self, parts: Sequence[Tensor]) -> Tensor:
         """Join 1-D tensors."""
         return torch.cat(list(parts))
+
+    def below_diagonal(self, matrix: Tensor) -> Tensor:
+        """`torch.tril` without the diagonal."""
+        return torch.tril(matrix, -1)
 
     def build(self, spec: Distribution, shape: tuple[int, ...], like: Tensor | None = None) -> Any:
         """The Pyro distribution of a description, expanded to `shape`, all of it one event."""
@@ -123,6 +128,10 @@ class PyroBackend:
     def in_support(self, distribution: Any, value: Tensor) -> bool:
         """Whether all of a value lies in the support."""
         return bool(distribution.support.check(value).all())
+
+    def condition(self, model: Callable[..., Any], values: Mapping[str, Tensor]) -> Callable[..., Any]:
+        """`poutine.condition`."""
+        return poutine.condition(model, data=values)
 
     def trace(
         self, model: Callable[..., Any], values: Mapping[str, Tensor], *args: Any, **kwargs: Any

@@ -36,4 +36,4 @@ def hessian_products(function: Callable[[Array], Array]) -> Callable[..., np.nda
 
 
 def _numpy(a: Array) -> np.ndarray:
-    return np.asarray(a, dtype=np.float64)
+    return np.array(a, dtype=np.float64)  # a copy, which may be written to

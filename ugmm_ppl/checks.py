@@ -160,9 +160,9 @@ def guide(families: Any, valid: Sequence[str]) -> dict[str, str]:
     return {pattern: choice(f"guide[{pattern!r}]", family, valid) for pattern, family in families.items()}
 
 
-def guide_patterns(patterns: Iterable[str], chosen: Mapping[str, str | None]) -> None:
-    """Refuse sites that no pattern matches, and patterns that are the first to match no site."""
-    left = [site for site, pattern in chosen.items() if pattern is None]
+def guide_patterns(patterns: Iterable[str], chosen: Mapping[str, str | None], inferred: Iterable[str]) -> None:
+    """Refuse inferred sites that no pattern matches, and patterns that are the first to match no site at all."""
+    left = [site for site in inferred if chosen[site] is None]
     if left:
         raise ValueError(
             f"guide needs a pattern for every inferred site; got none that matches {_listed(left)}. "
@@ -171,7 +171,7 @@ def guide_patterns(patterns: Iterable[str], chosen: Mapping[str, str | None]) ->
     for pattern in patterns:
         if pattern not in chosen.values():
             raise ValueError(
-                f"every pattern of guide must be the first to match some inferred site; got {pattern!r}, which is it "
+                f"every pattern of guide must be the first to match some site; got {pattern!r}, which is it "
                 f"for none of {_listed(chosen)}. Correct it, take it out, or put it before a wider one."
             )
 

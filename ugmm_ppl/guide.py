@@ -130,15 +130,16 @@ def make_guide(
         TypeError, ValueError: Unknown families, patterns without sites, sites without a pattern, too large a block.
     """
     families = checks.guide(families, FAMILIES)
-    own = [name for name in sites if inferred is None or name in inferred]
-    chosen = {name: next((p for p in families if fnmatch.fnmatchcase(name, p)), None) for name in own}
-    checks.guide_patterns(families, chosen)
-    groups = {pattern: {name: sites[name] for name in own if chosen[name] == pattern} for pattern in families}
+    chosen = {name: next((p for p in families if fnmatch.fnmatchcase(name, p)), None) for name in sites}
+    own = sites if inferred is None else {name: site for name, site in sites.items() if name in inferred}
+    checks.guide_patterns(families, chosen, own)
+    groups = {p: {name: site for name, site in own.items() if chosen[name] == p} for p in families}
     blocks = [
         make_block(families[pattern], backend, group, pattern, init_scale=init_scale, rank=rank)
         for pattern, group in groups.items()
+        if group
     ]
-    held = {name: site for name, site in sites.items() if name not in chosen}
+    held = {name: site for name, site in sites.items() if name not in own}
     return Guide(sites, (*blocks, DeltaBlock(held)) if held else tuple(blocks))
 
 

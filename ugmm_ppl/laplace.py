@@ -154,7 +154,7 @@ def _root_rows(posterior: _Posterior, centre: Array, x: np.ndarray, temperature:
     backend = posterior.backend
     jacobians = backend.derivatives.row_jacobians(posterior.outputs)
     size, count = len(posterior.coupled), posterior.model.num_outputs
-    step = max(1, CHUNK_ELEMENTS // (max(size, 256) * count))
+    step = max(1, CHUNK_ELEMENTS // (max(size, 64 * count) * count))  # a model may need that much too
     for first in range(0, len(x), step):
         outputs, jacobian = jacobians(centre, backend.array(x[first : first + step]))  # (R, O), (R, O, n)
         values, vectors = np.linalg.eigh(posterior.model.information(outputs))  # (R, O), (R, O, O)

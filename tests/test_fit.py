@@ -343,7 +343,7 @@ def test_bad_input_is_refused_with_what_is_needed_what_came_and_where(backend_na
         "y": [0, 1],
         "backend": backend_name,
     }
-    arguments |= {"num_steps": 1, "progress": False} | change
+    arguments |= {"num_steps": 1, "progress": False, "standardize": False} | change
     with pytest.raises((ValueError, TypeError), match=message):
         up.fit(arguments.pop("model"), arguments.pop("x"), arguments.pop("y"), **arguments)
 

@@ -103,7 +103,8 @@ def test_full_svi_is_exact(problem, backend_name):
 
 def full_moments(state, prefix=""):
     """Mean and covariance of a full block."""
-    factor = np.eye(len(state[f"{prefix}loc"])) + np.tril(state[f"{prefix}factor"], -1)
+    size = len(state[f"{prefix}loc"])
+    factor = np.eye(size) + np.tril(state[f"{prefix}factor"], -1) / np.sqrt(size)
     factor *= np.exp(state[f"{prefix}log_scale"])[:, None]
     return state[f"{prefix}loc"], factor @ factor.T
 

@@ -196,9 +196,10 @@ class LowRankBlock(_JointBlock):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FullBlock(_JointBlock):
-    """q(u) = N(u; loc, L L^T) over all entries at once, L = diag(exp(log_scale)) (1 + F).
+    """q(u) = N(u; loc, L L^T) over all entries at once, L = diag(exp(log_scale)) (1 + F / sqrt(n)).
 
-    F `(n, n)` counts below its diagonal only; its entries have no unit, so that one learning rate suits all of them.
+    F `(n, n)` counts below its diagonal only. Its entries have no unit, and a step of Adam in all n of a row changes
+    its variance by the square of the step, whatever n, so that one learning rate suits all parameters.
     """
 
     def initial(self, start: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -213,7 +214,7 @@ class FullBlock(_JointBlock):
         factor = np.tril(np.linalg.inv(backwards[::-1, ::-1]).T)  # precision = U U^T, so U^-T is the factor we want
         scale = np.diag(factor)
         own = {"loc": join(self.sites, start), "log_scale": np.log(scale)}
-        return self._named(own | {"factor": np.tril(factor / scale[:, None], -1)})
+        return self._named(own | {"factor": math.sqrt(len(scale)) * np.tril(factor / scale[:, None], -1)})
 
     def noise_shapes(self) -> dict[str, tuple[int, ...]]:
         """One number per entry."""
@@ -222,15 +223,13 @@ class FullBlock(_JointBlock):
     def draw(self, params: Mapping[str, Array], noise: Mapping[str, Array]) -> dict[str, Array]:
         """loc + L noise."""
         own, own_noise = self._own(params), noise[f"{self.prefix}entries"]
-        mixed = own_noise + self.backend.below_diagonal(own["factor"]) @ own_noise
+        mixed = own_noise + self._below(own) @ own_noise
         return split(self.sites, own["loc"] + self.backend.ops.exp(own["log_scale"]) * mixed)
 
     def moments(self, params: Mapping[str, Array]) -> dict[str, tuple[Array, Array]]:
-        """Marginal moments, (loc, scale^2 (1 + sum F^2))."""
+        """Marginal moments, (loc, scale^2 (1 + sum F^2 / n))."""
         own, exp = self._own(params), self.backend.ops.exp
-        return self._marginals(
-            own["loc"], exp(2.0 * own["log_scale"]) * (1.0 + (self.backend.below_diagonal(own["factor"]) ** 2).sum(-1))
-        )
+        return self._marginals(own["loc"], exp(2.0 * own["log_scale"]) * (1.0 + (self._below(own) ** 2).sum(-1)))
 
     def entropy(self, params: Mapping[str, Array]) -> Array:
         """sum log_scale + (1 + log 2 pi) / 2."""
@@ -238,10 +237,11 @@ class FullBlock(_JointBlock):
 
     def _distribution(self, own: Mapping[str, Array]) -> Any:
         one = self.backend.array(np.eye(entries(self.sites)))
-        scale_tril = self.backend.ops.exp(own["log_scale"])[:, None] * (
-            one + self.backend.below_diagonal(own["factor"])
-        )
+        scale_tril = self.backend.ops.exp(own["log_scale"])[:, None] * (one + self._below(own))
         return self.backend.dist.MultivariateNormal(own["loc"], scale_tril=scale_tril)
+
+    def _below(self, own: Mapping[str, Array]) -> Array:
+        return self.backend.below_diagonal(own["factor"]) / math.sqrt(entries(self.sites))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -25,8 +25,9 @@ import numpy as np
 
 import ugmm_ppl as up
 from ugmm_ppl.backend import Backend, load_backend
+from ugmm_ppl.blocks import normal_log_prob
 from ugmm_ppl.elbo import negative_elbo
-from ugmm_ppl.guide import Guide, latent_sites, make_guide, normal_log_prob
+from ugmm_ppl.guide import Guide, latent_sites, make_guide
 from ugmm_ppl.network import layer_norm, layer_values, neuron_parameters
 from ugmm_ppl.training import batches
 

@@ -8,7 +8,7 @@ S = (I + H' H / noise^2)^-1.
 import numpy as np
 import pytest
 from scipy import stats
-from tolerances import STOCHASTIC_KL
+from tolerances import QUADRATURE, STOCHASTIC_KL
 
 import ugmm_ppl as up
 from ugmm_ppl.ops import NUMPY
@@ -91,6 +91,43 @@ def test_full_rank_svi_is_exact(problem, backend_name):
     np.testing.assert_allclose(np.cov(draws.T), factor @ factor.T + np.diag(diagonal), rtol=0.15)
 
 
+def test_full_svi_is_exact(problem, backend_name):
+    """The Cholesky factor of the fitted Gaussian is that of the posterior."""
+    model, x, y, mean, covariance, evidence = problem
+    fit = up.fit(
+        model, x, y, backend=backend_name, guide="full", num_steps=2000, learning_rate=0.02, init_scale=0.1, **SETTINGS
+    )
+    assert gaussian_kl(*full_moments(fit.state[0]), mean, covariance) < STOCHASTIC_KL
+    assert abs(-fit.losses[0, -1000:].mean() - evidence) < 3 * STOCHASTIC_KL
+
+
+def full_moments(state, prefix=""):
+    """Mean and covariance of a full block."""
+    size = len(state[f"{prefix}loc"])
+    factor = np.eye(size) + np.tril(state[f"{prefix}factor"], -1) / np.sqrt(size)
+    factor *= np.exp(state[f"{prefix}log_scale"])[:, None]
+    return state[f"{prefix}loc"], factor @ factor.T
+
+
+@pytest.mark.usefixtures("quick_compiler")
+def test_laplace_is_exact(problem, backend_name):
+    """Full, it is the posterior of a likelihood to the power 1 / T; diagonal, it has variances 1 / precision_ii."""
+    model, x, y, mean, covariance, _ = problem
+    temperature = 0.25
+    prior, precision = np.eye(WIDTH), np.linalg.inv(covariance)
+    mean = np.linalg.solve(prior + (precision - prior) / temperature, precision @ mean / temperature)
+    precision = prior + (precision - prior) / temperature
+    for guide in ("full", "normal"):
+        fit = up.fit(
+            model, x, y, backend=backend_name, method="laplace", guide=guide, temperature=temperature, num_steps=500,
+            learning_rate=0.02, **SETTINGS,
+        )  # fmt: skip
+        loc, found = full_moments(fit.state[0]) if guide == "full" else moments(fit)
+        want = np.linalg.inv(precision) if guide == "full" else np.diag(1.0 / np.diag(precision))
+        np.testing.assert_allclose(found, want, rtol=QUADRATURE, atol=QUADRATURE)
+        assert np.abs((loc - mean) / np.sqrt(np.diag(want))).max() < 1e-2  # Adam has come to rest
+
+
 def test_mean_field_svi_is_the_best_factorised_gaussian(problem, backend_name):
     """Its means are exact, its variances those of the conditionals, 1 / precision_ii (Bishop 2006, section 10.1.2)."""
     model, x, y, mean, covariance, evidence = problem
@@ -150,3 +187,61 @@ def test_nuts_draws_from_the_posterior(problem, backend_name):
     assert np.abs((draws.mean((0, 1)) - mean) / sd).max() < 0.25  # four standard errors at an ESS of 250
     np.testing.assert_allclose(draws.std((0, 1)), sd, rtol=0.25)
     assert not fit.stats["diverging"].all()
+
+
+@pytest.fixture(scope="module")
+def free():
+    """(model, x, y, values of the sites that are held by priors) as above, but with hidden locations that can move."""
+    model, x, y, _ = linear_regression()
+    start = model.network.initial_values(x, 3, seed=1) | {"readout.bias": np.array([0.0, 0.0, np.log(NOISE)])}
+    hold = fixed(start)
+    prior = up.Prior(log_scale=hold, logits=hold, readout=weights_of_loc, readout_bias=hold)
+    return up.Regressor(model.network, 1, prior), x, y, start
+
+
+def given_hidden(model, x, y, hidden):
+    """Exact (mean, covariance) of the readout given the values of the hidden layers."""
+    identity = {"readout.weight": np.eye(WIDTH), "readout.bias": np.zeros(WIDTH)}
+    features = model.network.forward(NUMPY, hidden | identity, x)
+    covariance = np.linalg.inv(np.eye(WIDTH) + features.T @ features / NOISE**2)
+    return covariance @ features.T @ y / NOISE**2, covariance
+
+
+@pytest.mark.usefixtures("quick_compiler")
+@pytest.mark.parametrize(("method", "num_steps"), [("svi", 1200), ("laplace", 600)])
+def test_bayesian_readout_is_exact_given_the_point_of_the_other_sites(free, backend_name, method, num_steps):
+    model, x, y, start = free
+    fit = up.fit(
+        model, x, y, backend=backend_name, method=method, guide="full", bayesian="readout", num_steps=num_steps,
+        learning_rate=0.02, init_scale=0.1, **SETTINGS,
+    )  # fmt: skip
+    hidden = fit.state[0]["layers.0.loc:loc"]
+    assert not np.allclose(hidden, model.initial_values(x, 0)["layers.0.loc"])  # optimised, too
+    mean, covariance = given_hidden(model, x, y, start | {"layers.0.loc": hidden})
+    loc, found = full_moments(fit.state[0])
+    if method == "laplace":
+        np.testing.assert_allclose(found, covariance, rtol=QUADRATURE)
+        assert np.abs((loc - mean) / np.sqrt(np.diag(covariance))).max() < 0.1  # a mode with the other sites
+    assert gaussian_kl(loc, found, mean, covariance) < STOCHASTIC_KL
+    draws = fit.posterior(3)
+    assert draws[SITE].std() > 0.0
+    assert (draws["layers.0.loc"] == hidden).all()
+
+
+@pytest.mark.usefixtures("quick_compiler")
+def test_nuts_of_the_readout_is_exact_given_the_start_of_the_other_sites(free, backend_name, tmp_path):
+    model, x, y, start = free
+    fit = up.fit(
+        model, x, y, backend=backend_name, method="nuts", bayesian="readout", num_chains=2, num_warmup=100,
+        num_draws=150, max_tree_depth=4, seed=4, standardize=False, progress=False,
+    )  # fmt: skip
+    assert set(fit.state[0]) == {SITE}
+    hidden = model.initial_values(x, 4)["layers.0.loc"]
+    mean, covariance = given_hidden(model, x, y, start | {"layers.0.loc": hidden})
+    draws, sd = fit.posterior()[SITE], np.sqrt(np.diag(covariance))
+    assert np.abs((draws.mean((0, 1)) - mean) / sd).max() < 0.4  # four standard errors at an ESS of 100
+    np.testing.assert_allclose(draws.std((0, 1)), sd, rtol=0.35)
+    np.testing.assert_array_equal(fit.posterior(5)["layers.0.loc"], np.broadcast_to(hidden, (2, 5, 2, 2)))
+    fit.save(tmp_path / "fit.npz")
+    loaded = up.load(tmp_path / "fit.npz", model=model)
+    np.testing.assert_allclose(loaded.log_p(x, y, 5), fit.log_p(num_draws=5))

@@ -14,8 +14,8 @@ from ugmm_ppl.backend import require
 if TYPE_CHECKING:
     from ugmm_ppl.posterior import Fit
 
-SVI_NOTE = (
-    "Draws are independent draws from a variational guide: R-hat and ESS say nothing about its quality, and az.loo "
+GUIDE_NOTE = (
+    "Draws are independent draws from a Gaussian guide: R-hat and ESS say nothing about its quality, and az.loo "
     "takes them for posterior draws. The correction for that needs log_p and log_q in sample_stats; it is not applied."
 )
 
@@ -33,10 +33,10 @@ def to_arviz(
 ) -> Any:
     """Put a fit into one tree, the same for both backends: dims chain and draw everywhere, named coordinates.
 
-    Groups: posterior, posterior_predictive, log_likelihood, sample_stats (SVI: log_p, log_q; NUTS: diverging), prior,
-    prior_predictive, observed_data, constant_data. Layer l has the dims `neuron_l` and `input_l`; outputs have `class`
-    or `output`; data have `row`. Log values are in nats, y and its densities in the user's units. The weights of the
-    chains are the coordinate `chain_weight`; the draws themselves are not weighted.
+    Groups: posterior, posterior_predictive, log_likelihood, sample_stats (SVI, Laplace: log_p, log_q; NUTS: diverging),
+    prior, prior_predictive, observed_data, constant_data. Layer l has the dims `neuron_l` and `input_l`; outputs have
+    `class` or `output`; data have `row`. Log values are in nats, y and its densities in the user's units. The weights
+    of the chains are the coordinate `chain_weight`; the draws themselves are not weighted.
 
     Args:
         fit: The fit.
@@ -72,7 +72,7 @@ def to_arviz(
         pointwise = fit._pointwise(outputs, y)
         groups["posterior_predictive"] = {"y": fit._targets(outputs, seed)}
         groups["log_likelihood"] = {"y": pointwise - fit.log_unit()}
-        if fit.method == "svi":
+        if fit.is_gaussian:
             groups["sample_stats"] = {"log_p": fit._log_prior(sites) + pointwise.sum(-1), "log_q": log_q}
         if num_prior_draws:
             prior = fit.prior_draws(x, checks.count("num_prior_draws", num_prior_draws), derived=derived, seed=seed)
@@ -82,12 +82,12 @@ def to_arviz(
     if fit.method == "nuts":
         groups["sample_stats"] = {n: v[:, : next(iter(draws.values())).shape[1]] for n, v in fit.stats.items()}
     attrs = {
-        "inference": fit.method, "backend": fit.backend, "guide": "none" if fit.method == "nuts" else fit.guide,
-        "model": type(fit.model).__name__, "temperature": fit.temperature,
+        "inference": fit.method, "backend": fit.backend, "guide": "none" if fit.method == "nuts" else _said(fit.guide),
+        "bayesian": _said(fit.bayesian), "model": type(fit.model).__name__, "temperature": fit.temperature,
         "weighting": fit.weighting, "library": "ugmm_ppl",
     }  # fmt: skip
-    if fit.method == "svi":
-        attrs["note"] = SVI_NOTE
+    if fit.is_gaussian:
+        attrs["note"] = GUIDE_NOTE
     order = (
         "posterior",
         "posterior_predictive",
@@ -114,6 +114,13 @@ def plot_forest(tree: Any, var_names: list[str], coords: Mapping[str, Any], path
         plot = az.plot_forest(tree, var_names=var_names, coords=dict(coords), combined=True, backend="matplotlib")
         plot.savefig(str(path), dpi=110, bbox_inches="tight")
         plt.close("all")
+
+
+def _said(choice: Any) -> str:
+    """A setting as text: files have no attributes that are mappings or lists."""
+    if isinstance(choice, Mapping):
+        return ", ".join(f"{pattern}: {family}" for pattern, family in choice.items())
+    return choice if isinstance(choice, str) else ", ".join(choice)
 
 
 def _is_old(az: Any) -> bool:

@@ -57,6 +57,10 @@ class Backend(Protocol):
     def trainer(self) -> Callable[..., training.Trainer]:
         """The class of the backend's `training.py`, which takes the steps of a training."""
 
+    @property
+    def derivatives(self) -> Derivatives:
+        """The backend's `derivatives.py`."""
+
     def sample(self, name: str, distribution: Any, obs: Array | None = None) -> Array:
         """Sample statement."""
 
@@ -81,6 +85,9 @@ class Backend(Protocol):
     def concatenate(self, parts: Sequence[Array]) -> Array:
         """Join 1-D arrays."""
 
+    def below_diagonal(self, matrix: Array) -> Array:
+        """A square matrix with zeros on and above its diagonal."""
+
     def build(self, spec: Distribution, shape: tuple[int, ...], like: Array | None = None) -> Any:
         """The PPL's distribution for values of the given shape, all of it one event."""
 
@@ -92,6 +99,9 @@ class Backend(Protocol):
 
     def in_support(self, distribution: Any, value: Array) -> bool:
         """Whether all of a value lies in the support."""
+
+    def condition(self, model: Callable[..., Any], values: Mapping[str, Array]) -> Callable[..., Any]:
+        """The model with the given values at its sites, which are data from then on."""
 
     def trace(
         self, model: Callable[..., Any], values: Mapping[str, Array], *args: Any, **kwargs: Any
@@ -159,6 +169,35 @@ class Inference(Protocol):
 
     def prior_draws(self, model: NetworkModel, num_draws: int, seed: int, /) -> dict[str, np.ndarray]:
         """Draws from the prior, `(S, ...)` by site."""
+
+
+class Derivatives(Protocol):
+    """What `ugmm_ppl.laplace` differentiates with on a backend: the functions of its `derivatives.py`.
+
+    Arguments of the made functions are arrays of the backend, and their results are NumPy in float64.
+    """
+
+    def row_jacobians(
+        self, function: Callable[[Array, Array], Array], /
+    ) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+        """Values and Jacobians of a function for every row.
+
+        Args:
+            function: (point `(n,)`, row `(K,)`) -> `(O,)`.
+
+        Returns:
+            Function (point, rows `(R, K)`) -> (values `(R, O)`, Jacobians with respect to the point `(R, O, n)`).
+        """
+
+    def hessian_products(self, function: Callable[[Array], Array], /) -> Callable[..., np.ndarray]:
+        """Products of the Hessian of a function with vectors.
+
+        Args:
+            function: point `(n,)` -> `()`.
+
+        Returns:
+            Function (point, vectors `(M, n)`) -> products `(M, n)`.
+        """
 
 
 def load_backend(name: str) -> Backend:

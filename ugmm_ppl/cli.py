@@ -35,7 +35,7 @@ def fit(
     model_file: Annotated[Path, typer.Argument(help="Python file with `model`, `data()` and `settings`; see models/.")],
     backend: Annotated[str | None, typer.Option(help="numpyro or pyro.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, gpu, cuda or cuda:0.")] = None,
-    method: Annotated[str | None, typer.Option(help="svi, map or nuts.")] = None,
+    method: Annotated[str | None, typer.Option(help="svi, map, laplace or nuts.")] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps; draws per chain for nuts.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results; default runs/NAME.")] = None,

@@ -7,9 +7,10 @@ temperature T, the loss of one step is
 
     KL(q || p) = -H[q(u)] - sum_sites E_q[ log p(theta) + log |d theta / d u| ].
 
-The entropy H is closed, and so is the expectation where a site's prior is a Normal (a fixed one, if q is not
-factorised), E_q[log N(u; m, s)] = log N(E u; m, s) - Var(u) / (2 s^2); elsewhere it is estimated at the draw. Source:
-Kucukelbir et al. 2017 (ADVI), JMLR 18(14).
+The entropy H is closed, and so is the expectation where a site's prior is a Normal (a fixed one, if q correlates the
+site), E_q[log N(u; m, s)] = log N(E u; m, s) - Var(u) / (2 s^2); elsewhere it is estimated at the draw. A site that q
+holds at a point theta has no density over u: it adds -log p(theta) alone. Source: Kucukelbir et al. 2017 (ADVI), JMLR
+18(14).
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ugmm_ppl.guide import DeltaGuide, LowRankGuide, constrain, normal_log_prob
+from ugmm_ppl.blocks import normal_log_prob
+from ugmm_ppl.guide import constrain
 from ugmm_ppl.ops import Array
 
 if TYPE_CHECKING:
@@ -55,7 +57,6 @@ def negative_elbo(
     values, log_dets = constrain(guide.sites, guide.draw(params, noise))
     moments = guide.moments(params)
     trace = backend.trace(model, values, x, y, data_size=data_size, train=True)
-    is_point, is_correlated = isinstance(guide, DeltaGuide), isinstance(guide, LowRankGuide)
     log_likelihood, kl = 0.0, -guide.entropy(params)
     for name, site in trace.items():
         if site.observed:
@@ -63,11 +64,11 @@ def negative_elbo(
             continue
         normal = backend.normal_parameters(site.distribution)
         latent = guide.sites[name]
-        # Given a draw of other sites, the moments of a correlated guide are not the marginal ones.
-        if normal is not None and latent.bijector is None and (latent.plain or not is_correlated):
+        # Given a draw of other sites, on which its prior may depend, the moments of a correlated site are not marginal.
+        if normal is not None and latent.bijector is None and (latent.plain or name in guide.factorised):
             mean, variance = moments[name]
             expected = normal_log_prob(backend.ops, mean, *normal) - 0.5 * variance / normal[1] ** 2
             kl = kl - expected.sum()
         else:
-            kl = kl - site.distribution.log_prob(site.value).sum() - (0.0 if is_point else log_dets[name])
+            kl = kl - site.distribution.log_prob(site.value).sum() - (log_dets[name] if name in guide.inferred else 0.0)
     return kl_weight * kl - log_likelihood, (log_likelihood, kl)

@@ -1,11 +1,11 @@
-"""`fit`: from a model and data to a posterior, by one of three methods on either backend."""
+"""`fit`: from a model and data to a posterior, by one of four methods on either backend."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,18 @@ import numpy as np
 
 from ugmm_ppl import checks, storage
 from ugmm_ppl.backend import load_backend
+from ugmm_ppl.blocks import FAMILIES
 from ugmm_ppl.checkpoint import Checkpoint, digest
 from ugmm_ppl.data import Standardizer, names_of, no_variance
 from ugmm_ppl.elbo import negative_elbo
-from ugmm_ppl.guide import GUIDES, latent_sites
+from ugmm_ppl.guide import Guide, constrain, latent_sites
+from ugmm_ppl.laplace import laplace
 from ugmm_ppl.model.base import NetworkModel
 from ugmm_ppl.posterior import Fit
 from ugmm_ppl.progress import Progress
-from ugmm_ppl.training import OPTIMIZERS, Batches, Moment, Plan, kl_weights, learning_rates, train
+from ugmm_ppl.training import OPTIMIZERS, Batches, Moment, Plan, Run, kl_weights, learning_rates, train
 
-METHODS = ("svi", "map", "nuts")
+METHODS = ("svi", "map", "laplace", "nuts")
 STARTS = ("data", "map")
 
 EVALUATION_DRAWS = 16
@@ -36,7 +38,8 @@ def fit(
     *,
     backend: str = "numpyro",
     method: str = "svi",
-    guide: str = "normal",
+    guide: str | Mapping[str, str] = "normal",
+    bayesian: str | Sequence[str] = "all",
     num_steps: int = 2000,
     batch_size: int | None = None,
     learning_rate: float = 0.01,
@@ -69,18 +72,23 @@ def fit(
 ) -> Fit:
     """Fit a model to data.
 
-    "svi" minimises the negative ELBO over a Gaussian family, "map" finds the maximum of the joint density, "nuts"
-    samples the posterior. The likelihood of a mini-batch is multiplied by N / B, once, so that losses are in nats of
-    the whole data set.
+    "svi" minimises the negative ELBO over a Gaussian family, "map" finds the maximum of the joint density, "laplace"
+    puts a Gaussian around it by the curvature there (`ugmm_ppl.laplace`), "nuts" samples the posterior. The likelihood
+    of a mini-batch is multiplied by N / B, once, so that losses are in nats of the whole data set.
 
     Args:
         model: `Classifier` or `Regressor`.
         x: Inputs `(N, K)`, finite.
         y: Class codes 0..classes-1, or real targets, `(N,)`.
         backend: "pyro" or "numpyro".
-        method: "svi", "map" or "nuts".
-        guide: Family of "svi": "normal" (mean field), "lowrank", or "delta" (the same as method="map").
-        num_steps: Steps of "svi" and "map".
+        method: "svi", "map", "laplace" or "nuts".
+        guide: Gaussian family of "svi" and "laplace": "normal" (mean field), "full", "lowrank" ("svi" only), or "delta"
+            (a point, the same as method="map"); or a mapping from patterns of site names to families, e.g.
+            `{"readout.*": "full", "*": "normal"}`: one independent block per pattern, over the sites that it is the
+            first to match. A full block has at most 4096 entries.
+        bayesian: Sites that are inferred: "all", "readout", or a list of site names and patterns. All others are held
+            at a point: for "svi" and "laplace" one that is optimised with its prior, for "nuts" their start value.
+        num_steps: Steps of "svi", "map" and "laplace".
         batch_size: Rows of a mini-batch; None for all. "nuts" always takes all.
         learning_rate: Peak of the learning rate.
         num_restarts: Independent runs of "svi" or "map", side by side; their draws become chains.
@@ -128,9 +136,10 @@ def fit(
     """
     if not isinstance(model, NetworkModel):
         raise TypeError(f"model must be an up.Classifier or up.Regressor; got {model!r}.")
-    if checks.choice("method", method, METHODS) == "svi" and guide == "delta":
+    families = checks.guide(guide, FAMILIES)
+    if checks.choice("method", method, METHODS) == "svi" and set(families.values()) == {"delta"}:
         method = "map"
-    checks.choice("guide", guide, GUIDES)
+    checks.inference(method, families, bayesian)
     dtype = checks.choice("dtype", dtype or ("float64" if method == "nuts" else "float32"), ("float32", "float64"))
     counts = {"num_steps": num_steps, "num_restarts": num_restarts, "rank": rank, "num_chains": num_chains}
     counts |= {"num_warmup": num_warmup, "num_draws": num_draws, "max_tree_depth": max_tree_depth}
@@ -157,8 +166,9 @@ def fit(
         x_units, y_units = _units(standardize, x, y if model.real_target else None, features)
         x, y, held_out = _split(validation, model, x, y, seed)
         result = Fit(
-            model=model, backend=backend, method=method, guide="delta" if method == "map" else guide, dtype=dtype,
-            device=device, seed=seed, temperature=temperature, init_scale=init_scale, rank=rank, x_units=x_units,
+            model=model, backend=backend, method=method, dtype=dtype, bayesian=bayesian, device=device,
+            guide={"map": "delta", "nuts": "normal"}.get(method, guide if isinstance(guide, str) else families),
+            seed=seed, temperature=temperature, init_scale=init_scale, rank=rank, x_units=x_units,
             y_units=y_units, feature_names=features, class_names=classes, train_x=x, train_y=y,
         )  # fmt: skip
         training = _Training(
@@ -228,26 +238,31 @@ def _split(
 def _sample(fit: Fit, training: _Training, **settings: int) -> None:
     """Run NUTS, one chain per start."""
     backend, (x, y) = load_backend(fit.backend), fit.network_data()
-    starts = _starts(fit, training)
+    starts, inferred = _starts(fit, training), fit.family.inferred
+    held, _ = constrain(fit.family.sites, {n: backend.array(u) for n, u in starts[0].items() if n not in inferred})
+    model = backend.condition(functools.partial(fit.model, backend), held)
+    starts = [{n: u for n, u in start.items() if n in inferred} for start in starts]
     label = f"nuts, {len(starts)} chains"
     with Progress(settings["num_warmup"] + settings["num_draws"], label, show=training.progress) as bar:
         drawn = backend.inference.nuts(
-            functools.partial(fit.model, backend), (x, y), starts, data_size=len(x) / fit.temperature, seed=fit.seed,
+            model, (x, y), starts, data_size=len(x) / fit.temperature, seed=fit.seed,
             progress=bar, **settings,
         )  # fmt: skip
     fit.state, fit.stats, fit.interrupted = [drawn.values], drawn.stats, drawn.interrupted
+    fit.held = {name: np.asarray(value) for name, value in held.items()}
 
 
 def _train(fit: Fit, training: _Training) -> None:
-    """Run "svi" or "map" from several starts side by side."""
+    """Run "svi", "map" or "laplace" from several starts side by side."""
     backend, (x, y) = load_backend(fit.backend), fit.network_data()
+    guide = fit.family.at_points() if fit.method == "laplace" else fit.family
     fit.training = training.described()
     objective = functools.partial(
-        negative_elbo, backend, functools.partial(fit.model, backend), fit.family, data_size=len(x)
+        negative_elbo, backend, functools.partial(fit.model, backend), guide, data_size=len(x)
     )
     starts, seeds = _starts(fit, training), [fit.seed + restart for restart in range(training.num_restarts)]
     trainer = backend.trainer(
-        objective, fit.family.noise_shapes(), (x, y), seeds, optimizer=training.optimizer,
+        objective, guide.noise_shapes(), (x, y), seeds, optimizer=training.optimizer,
         clip_norm=training.clip_norm, num_particles=training.num_particles,
     )  # fmt: skip
     orders = [Batches(len(x), training.batch_size, seed) for seed in seeds]
@@ -261,29 +276,29 @@ def _train(fit: Fit, training: _Training) -> None:
     with Progress(training.num_steps, label, show=training.progress) as bar:
         try:
             run = train(
-                trainer, [fit.family.initial(start) for start in starts], plan, callbacks=training.callbacks,
-                held_out=_scorer(fit, training.held_out), checkpoint=_checkpoint(fit, training), progress=bar,
+                trainer, [guide.initial(start) for start in starts], plan, callbacks=training.callbacks,
+                held_out=_scorer(fit, guide, training.held_out), checkpoint=_checkpoint(fit, training), progress=bar,
             )  # fmt: skip
         except checks.CheckpointError as error:
-            fit.keep(error.reached)
+            _keep(fit, error.reached)
             error.fit = fit
             raise
-    fit.keep(run)
+    _keep(fit, run)
     if run.failed:
         _, step, gradient = run.failed
-        raise checks.NonFiniteError(step, fit.family.culprits(gradient), fit)
+        raise checks.NonFiniteError(step, guide.culprits(gradient), fit)
 
 
-def _scorer(fit: Fit, held_out: tuple[np.ndarray, np.ndarray] | None) -> Callable[..., np.ndarray] | None:
+def _scorer(fit: Fit, guide: Guide, held_out: tuple[np.ndarray, np.ndarray] | None) -> Callable[..., np.ndarray] | None:
     """Log predictive density of held-out data per row, in nats and the units of y, for parameters of every restart."""
     if held_out is None:
         return None
     backend, model = load_backend(fit.backend), fit.model
     x, y = fit.to_network(held_out[0]), fit.to_network_target(held_out[1])
-    draws = range(1 if fit.method == "map" else EVALUATION_DRAWS)
+    draws = range(EVALUATION_DRAWS if guide.noise_shapes() else 1)
 
     def score(params: dict[str, np.ndarray]) -> float:
-        values, _ = backend.inference.guide_draws(fit.family, params, draws, fit.seed)
+        values, _ = backend.inference.guide_draws(guide, params, draws, fit.seed)
         outputs = backend.inference.outputs(model, values, x, model.rows_at_once).astype(np.float64)
         log_density = np.logaddexp.reduce(model.log_likelihood(outputs, y), axis=0) - np.log(len(draws))
         mean = float(log_density.mean()) - fit.log_unit()
@@ -296,7 +311,7 @@ def _checkpoint(fit: Fit, training: _Training) -> Checkpoint | None:
     """Where the training is stored, with what it must have been begun with."""
     if training.checkpoint is None:
         return None
-    names = ("backend", "method", "guide", "dtype", "device", "seed", "temperature", "init_scale", "rank")
+    names = ("backend", "method", "guide", "bayesian", "dtype", "device", "seed", "temperature", "init_scale", "rank")
     settings = {name: getattr(fit, name) for name in names} | training.described()
     settings |= {"model": storage.describe_model(fit.model), "data": digest(*fit.network_data())}
     return Checkpoint(training.checkpoint, training.every, settings)
@@ -305,7 +320,7 @@ def _checkpoint(fit: Fit, training: _Training) -> Checkpoint | None:
 def _starts(fit: Fit, training: _Training) -> list[dict[str, np.ndarray]]:
     """Unconstrained start values of every restart or chain."""
     if training.start == "map":
-        first = dataclasses.replace(fit, method="map", guide="delta")
+        first = dataclasses.replace(fit, method="map", guide="delta", bayesian="all")
         path = training.checkpoint
         _train(
             first,
@@ -320,6 +335,20 @@ def _starts(fit: Fit, training: _Training) -> list[dict[str, np.ndarray]]:
         return [points[restart % len(points)] for restart in range(training.num_restarts)]
     x, _ = fit.network_data()
     return [_start(fit, x, fit.seed + restart) for restart in range(training.num_restarts)]
+
+
+def _keep(fit: Fit, run: Run) -> None:
+    """Take over what a training has reached; for "laplace" the Gaussians around it."""
+    fit.keep(run)
+    if fit.method != "laplace":
+        return
+    backend, (x, _) = load_backend(fit.backend), fit.network_data()
+    for restart, params in enumerate(fit.state):
+        point = {name: params[f"{name}:loc"] for name in fit.family.sites}
+        if run.failed:  # the curvature at a last good state may mean nothing
+            fit.state[restart] = fit.family.initial(point)
+        else:
+            fit.state[restart] = laplace(backend, fit.model, fit.family, point, x, temperature=fit.temperature)
 
 
 def _units(

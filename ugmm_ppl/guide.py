@@ -1,27 +1,28 @@
-"""Variational families, written once for both backends.
+"""Guides: variational families over all latent sites of a model, written once for both backends.
 
-Every family lives in the unconstrained space u of all latent sites; a bijector per site maps it to the support.
-`ugmm_ppl.elbo` has the loss that is minimised over a family. Source: Kucukelbir et al. 2017 (ADVI), JMLR 18(14).
+A guide is a product of independent blocks (`ugmm_ppl.blocks`) in the unconstrained space u of all latent sites; a
+bijector per site maps it to the support. `ugmm_ppl.elbo` has the loss that is minimised over a guide. Source:
+Kucukelbir et al. 2017 (ADVI), JMLR 18(14).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+import fnmatch
+import functools
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ugmm_ppl import checks
-from ugmm_ppl.neuron import HALF_LOG_2PI, log_normalize
-from ugmm_ppl.ops import NUMPY, Array, Ops
+from ugmm_ppl.blocks import FAMILIES, Block, DeltaBlock, make_block
+from ugmm_ppl.neuron import log_normalize
+from ugmm_ppl.ops import NUMPY, Array
 
 if TYPE_CHECKING:
     from ugmm_ppl.backend import Backend, Bijector
     from ugmm_ppl.model.base import NetworkModel
-
-GUIDES = ("normal", "lowrank", "delta")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,197 +42,119 @@ class LatentSite:
     plain: bool
 
 
-class Guide(Protocol):
-    """A Gaussian family over the unconstrained values of all sites; parameters and noise are dicts of arrays."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Guide:
+    """A product of independent blocks over the unconstrained values of all sites; parameters and noise are dicts.
 
-    @property
-    def sites(self) -> Mapping[str, LatentSite]:
-        """The latent sites, in the order in which the model samples them."""
+    Args:
+        sites: The latent sites, in the order in which the model samples them.
+        blocks: The blocks; every site is in one of them.
+    """
+
+    sites: Mapping[str, LatentSite]
+    blocks: tuple[Block, ...]
+
+    @functools.cached_property
+    def inferred(self) -> frozenset[str]:
+        """Sites that have a density; all others are held at a point."""
+        return frozenset(name for block in self.blocks if block.has_density for name in block.sites)
+
+    @functools.cached_property
+    def factorised(self) -> frozenset[str]:
+        """Sites of which every entry is independent of all others, so that their moments hold at any draw of those."""
+        return frozenset(name for block in self.blocks if block.factorised for name in block.sites)
+
+    def at_points(self) -> Guide:
+        """The guide that finds the mode of the density which this one approximates: a point in place of every block."""
+        return Guide(self.sites, tuple(DeltaBlock(block.sites, block.has_density) for block in self.blocks))
 
     def initial(self, start: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Parameters around unconstrained start values."""
+        return _merged(block.initial(start) for block in self.blocks)
 
     def noise_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the standard normal numbers that one draw needs."""
+        return _merged(block.noise_shapes() for block in self.blocks)
 
     def draw(self, params: Mapping[str, Array], noise: Mapping[str, Array]) -> dict[str, Array]:
         """Unconstrained values of all sites."""
+        drawn = _merged(block.draw(params, noise) for block in self.blocks)
+        return {name: drawn[name] for name in self.sites}
 
     def moments(self, params: Mapping[str, Array]) -> dict[str, tuple[Array, Array]]:
         """(mean, variance) of the unconstrained values of each site."""
+        return _merged(block.moments(params) for block in self.blocks)
 
     def entropy(self, params: Mapping[str, Array]) -> Array:
-        """H[q(u)] in nats."""
+        """H[q(u)] in nats, of the inferred sites."""
+        return sum(block.entropy(params) for block in self.blocks)
 
     def log_prob(self, params: Mapping[str, Array], unconstrained: Mapping[str, Array]) -> Array:
-        """log q(u) in nats."""
+        """log q(u) in nats, of the inferred sites."""
+        return sum(block.log_prob(params, unconstrained) for block in self.blocks)
+
+    def log_q(
+        self, params: Mapping[str, Array], unconstrained: Mapping[str, Array], log_dets: Mapping[str, Array]
+    ) -> Array:
+        """Log density of the values theta, log q(u) - sum log |d theta / d u|, in nats, of the inferred sites."""
+        return self.log_prob(params, unconstrained) - sum(
+            log_dets[name] for name in self.sites if name in self.inferred
+        )
 
     def culprits(self, gradients: Mapping[str, np.ndarray]) -> list[str]:
         """Names of the sites with a gradient that is not finite."""
-
-    def __hash__(self) -> int:
-        """By identity: a guide is a key of compiled functions."""
+        return sorted(name for block in self.blocks for name in block.culprits(gradients))
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class NormalGuide:
-    """Mean field: q(u) = prod N(u; loc, exp(log_scale)^2), independent over all entries."""
+def make_guide(
+    families: str | Mapping[str, str],
+    backend: Backend,
+    sites: Mapping[str, LatentSite],
+    *,
+    init_scale: float,
+    rank: int,
+    inferred: Collection[str] | None = None,
+) -> Guide:
+    """The guide of a family, or of several families by pattern.
 
-    backend: Backend
-    sites: Mapping[str, LatentSite]
-    init_scale: float
+    Args:
+        families: One of `ugmm_ppl.blocks.FAMILIES` for all sites; or a mapping from patterns of site names, such as
+            "readout.*" and "*", to families: each makes one block of the sites that it is the first to match.
+        backend: The backend.
+        sites: The latent sites.
+        init_scale: Start scale.
+        rank: Rank of lowrank blocks.
+        inferred: Sites that the families are for; None is all. The others are held at a point.
 
-    def initial(self, start: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Centred at the start values, with scale `init_scale`."""
-        scales = {
-            f"{n}:log_scale": np.full(s.unconstrained_shape, math.log(self.init_scale)) for n, s in self.sites.items()
-        }
-        return {f"{name}:loc": start[name] for name in self.sites} | scales
-
-    def noise_shapes(self) -> dict[str, tuple[int, ...]]:
-        """One number per entry."""
-        return {name: site.unconstrained_shape for name, site in self.sites.items()}
-
-    def draw(self, params: Mapping[str, Array], noise: Mapping[str, Array]) -> dict[str, Array]:
-        """loc + scale noise."""
-        exp = self.backend.ops.exp
-        return {n: params[f"{n}:loc"] + exp(params[f"{n}:log_scale"]) * noise[n] for n in self.sites}
-
-    def moments(self, params: Mapping[str, Array]) -> dict[str, tuple[Array, Array]]:
-        """(loc, scale^2)."""
-        exp = self.backend.ops.exp
-        return {n: (params[f"{n}:loc"], exp(2.0 * params[f"{n}:log_scale"])) for n in self.sites}
-
-    def entropy(self, params: Mapping[str, Array]) -> Array:
-        """sum log_scale + (1 + log 2 pi) / 2."""
-        return sum((params[f"{n}:log_scale"] + (0.5 + HALF_LOG_2PI)).sum() for n in self.sites)
-
-    def log_prob(self, params: Mapping[str, Array], unconstrained: Mapping[str, Array]) -> Array:
-        """Sum of normal log densities."""
-        exp = self.backend.ops.exp
-        return sum(
-            normal_log_prob(self.backend.ops, u, params[f"{n}:loc"], exp(params[f"{n}:log_scale"])).sum()
-            for n, u in unconstrained.items()
-        )
-
-    def culprits(self, gradients: Mapping[str, np.ndarray]) -> list[str]:
-        """Sites of which some parameter's gradient is not finite."""
-        return _bad_sites(gradients)
+    Raises:
+        TypeError, ValueError: Unknown families, patterns without sites, sites without a pattern, too large a block.
+    """
+    families = checks.guide(families, FAMILIES)
+    chosen = {name: next((p for p in families if fnmatch.fnmatchcase(name, p)), None) for name in sites}
+    own = sites if inferred is None else {name: site for name, site in sites.items() if name in inferred}
+    checks.guide_patterns(families, chosen, own)
+    groups = {p: {name: site for name, site in own.items() if chosen[name] == p} for p in families}
+    blocks = [
+        make_block(families[pattern], backend, group, pattern, init_scale=init_scale, rank=rank)
+        for pattern, group in groups.items()
+        if group
+    ]
+    held = {name: site for name, site in sites.items() if name not in own}
+    return Guide(sites, (*blocks, DeltaBlock(held)) if held else tuple(blocks))
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class LowRankGuide:
-    """q(u) = N(u; loc, F F^T + diag(d)^2) over all entries at once, F of the given rank."""
-
-    backend: Backend
-    sites: Mapping[str, LatentSite]
-    init_scale: float
-    rank: int
-
-    def initial(self, start: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Centred at the start values; F small and not zero, so that its columns part from each other."""
-        loc = np.concatenate([np.ravel(start[name]) for name in self.sites])
-        factor = np.random.default_rng(loc.size).normal(0.0, 0.1 * self.init_scale, (loc.size, self.rank))
-        return {"loc": loc, "log_scale": np.full(loc.size, math.log(self.init_scale)), "factor": factor}
-
-    def noise_shapes(self) -> dict[str, tuple[int, ...]]:
-        """One number per entry and one per column of F."""
-        return {"diagonal": (self._size(),), "factor": (self.rank,)}
-
-    def draw(self, params: Mapping[str, Array], noise: Mapping[str, Array]) -> dict[str, Array]:
-        """loc + d noise + F noise'."""
-        flat = (
-            params["loc"]
-            + self.backend.ops.exp(params["log_scale"]) * noise["diagonal"]
-            + params["factor"] @ noise["factor"]
-        )
-        return self._split(flat)
-
-    def moments(self, params: Mapping[str, Array]) -> dict[str, tuple[Array, Array]]:
-        """Marginal moments, (loc, d^2 + sum F^2)."""
-        variance = self.backend.ops.exp(2.0 * params["log_scale"]) + (params["factor"] ** 2).sum(-1)
-        locs, variances = self._split(params["loc"]), self._split(variance)
-        return {name: (locs[name], variances[name]) for name in self.sites}
-
-    def entropy(self, params: Mapping[str, Array]) -> Array:
-        """Entropy of the Gaussian by the determinant lemma."""
-        return self._distribution(params).entropy()
-
-    def log_prob(self, params: Mapping[str, Array], unconstrained: Mapping[str, Array]) -> Array:
-        """Gaussian log density by the Woodbury identity."""
-        flat = self.backend.concatenate([unconstrained[name].reshape(-1) for name in self.sites])
-        return self._distribution(params).log_prob(flat)
-
-    def culprits(self, gradients: Mapping[str, np.ndarray]) -> list[str]:
-        """Sites of which some entry's gradient is not finite."""
-        rows = np.concatenate([gradients["loc"][:, None], gradients["log_scale"][:, None], gradients["factor"]], axis=1)
-        return sorted(name for name, row in self._split(rows.sum(1)).items() if not np.isfinite(row).all())
-
-    def _distribution(self, params: Mapping[str, Array]) -> Any:
-        diagonal = self.backend.ops.exp(2.0 * params["log_scale"])
-        return self.backend.dist.LowRankMultivariateNormal(params["loc"], params["factor"], diagonal)
-
-    def _size(self) -> int:
-        return sum(math.prod(site.unconstrained_shape) for site in self.sites.values())
-
-    def _split(self, flat: Array) -> dict[str, Array]:
-        parts, start = {}, 0
-        for name, site in self.sites.items():
-            stop = start + math.prod(site.unconstrained_shape)
-            parts[name] = flat[start:stop].reshape(site.unconstrained_shape)
-            start = stop
-        return parts
+def inferred_sites(bayesian: str | Sequence[str], sites: Collection[str], readout: str) -> list[str]:
+    """The sites that `bayesian` names: "all", "readout" (those that the pattern `readout` matches), or patterns."""
+    matched = {
+        pattern: [name for name in sites if fnmatch.fnmatchcase(name, pattern)]
+        for pattern in checks.bayesian(bayesian, readout)
+    }
+    checks.bayesian_patterns(matched, sites)
+    return [name for name in sites if any(name in names for names in matched.values())]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class DeltaGuide:
-    """A point: the loss is minus the log joint density of values and data, so its minimum is the MAP."""
-
-    backend: Backend
-    sites: Mapping[str, LatentSite]
-
-    def initial(self, start: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The start values."""
-        return {f"{name}:loc": start[name] for name in self.sites}
-
-    def noise_shapes(self) -> dict[str, tuple[int, ...]]:
-        """None."""
-        return {}
-
-    def draw(self, params: Mapping[str, Array], noise: Mapping[str, Array]) -> dict[str, Array]:
-        """The point."""
-        return {name: params[f"{name}:loc"] for name in self.sites}
-
-    def moments(self, params: Mapping[str, Array]) -> dict[str, tuple[Array, Array]]:
-        """(the point, 0)."""
-        return {name: (params[f"{name}:loc"], 0.0) for name in self.sites}
-
-    def entropy(self, params: Mapping[str, Array]) -> Array:
-        """Zero by convention: a point has no density."""
-        return 0.0
-
-    def log_prob(self, params: Mapping[str, Array], unconstrained: Mapping[str, Array]) -> Array:
-        """Zero by convention."""
-        return 0.0
-
-    def culprits(self, gradients: Mapping[str, np.ndarray]) -> list[str]:
-        """Sites with a gradient that is not finite."""
-        return _bad_sites(gradients)
-
-
-def _bad_sites(gradients: Mapping[str, np.ndarray]) -> list[str]:
-    bad = [name for name, gradient in gradients.items() if not np.isfinite(gradient).all()]
-    return sorted({name.partition(":")[0] for name in bad})
-
-
-def make_guide(kind: str, backend: Backend, sites: Mapping[str, LatentSite], *, init_scale: float, rank: int) -> Guide:
-    """The family called "normal", "lowrank" or "delta"."""
-    checks.choice("guide", kind, GUIDES)
-    if kind == "normal":
-        return NormalGuide(backend, sites, init_scale)
-    if kind == "lowrank":
-        return LowRankGuide(backend, sites, init_scale, rank)
-    return DeltaGuide(backend, sites)
+def _merged(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    return {name: value for part in parts for name, value in part.items()}
 
 
 def latent_sites(
@@ -299,9 +222,3 @@ def constrain(
         bijector = sites[name].bijector
         values[name], log_dets[name] = (u, 0.0) if bijector is None else bijector.constrain(u)
     return values, log_dets
-
-
-def normal_log_prob(ops: Ops, value: Array, loc: Array, scale: Array) -> Array:
-    """log N(value; loc, scale^2), elementwise."""
-    z = (value - loc) / scale
-    return -0.5 * z * z - ops.log(scale) - HALF_LOG_2PI

@@ -97,6 +97,11 @@ class Network:
         depth = len(self.sizes) - (self.readout == "linear")
         return tuple(self.dropout) if isinstance(self.dropout, tuple | list) else (self.dropout,) * depth
 
+    @property
+    def readout_sites(self) -> str:
+        """Pattern of the names of the readout's sites; a ugmm readout is the last layer of neurons."""
+        return "readout.*" if self.readout == "linear" else f"layers.{len(self.sizes) - 1}.*"
+
     def largest_layer(self, outputs: int) -> int:
         """J K of the largest layer: temporaries per example of the broadcast formula."""
         return max(layer.in_features * layer.out_features for layer in self.layers(outputs))

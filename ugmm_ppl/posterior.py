@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from ugmm_ppl import checks, storage
 from ugmm_ppl.backend import Backend, load_backend
 from ugmm_ppl.data import Standardizer
-from ugmm_ppl.guide import Guide, latent_sites, make_guide, natural_values
+from ugmm_ppl.guide import Guide, inferred_sites, latent_sites, make_guide, natural_values
 from ugmm_ppl.model.base import NetworkModel
 from ugmm_ppl.predictive import Predictive
 from ugmm_ppl.training import Run
@@ -29,8 +30,9 @@ class Fit(Predictive):
     Attributes:
         model: The model.
         backend: "pyro" or "numpyro".
-        method: "svi", "map" or "nuts".
-        guide: "normal", "lowrank" or "delta".
+        method: "svi", "map", "laplace" or "nuts".
+        guide: A family, or families by pattern of site names.
+        bayesian: What is inferred: "all", "readout", or site names and patterns.
         losses: Negative ELBO (or log joint) in nats by restart and step, `(restarts, steps)`; NaN after a run that
             ended early. It is minus `log_likelihoods` plus `kls` times the factor of the KL term.
         log_likelihoods: Log likelihood of each step's batch, multiplied by N / B, of the same shape.
@@ -42,6 +44,7 @@ class Fit(Predictive):
         feature_names: Names of the K inputs.
         class_names: Names of the classes, or None.
         state: Guide parameters of each restart; for "nuts" one dict of draws `(C, S, ...)`.
+        held: For "nuts", values of the sites that are not inferred.
         stats: For "nuts", statistics per draw `(C, S)`.
         weighting: How the chains were weighed: "equal", "elbo" or "stacking".
         unequal_weights: Their weights `(C,)`, or None if they are equal.
@@ -51,7 +54,7 @@ class Fit(Predictive):
     model: NetworkModel
     backend: str
     method: str
-    guide: str
+    guide: str | Mapping[str, str]
     dtype: str
     device: str
     seed: int
@@ -62,9 +65,11 @@ class Fit(Predictive):
     y_units: Standardizer | None
     feature_names: list[str]
     class_names: list[str] | None
+    bayesian: str | Sequence[str] = "all"
     train_x: np.ndarray | None = None
     train_y: np.ndarray | None = None
     state: list[dict[str, np.ndarray]] = dataclasses.field(default_factory=list)
+    held: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     stats: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     losses: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 0)))
     log_likelihoods: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 0)))
@@ -114,17 +119,25 @@ class Fit(Predictive):
             sites, _ = latent_sites(
                 self._backend, self.model, self.model.network.zeros(self.model.num_outputs), self.seed
             )
-            return make_guide(self.guide, self._backend, sites, init_scale=self.init_scale, rank=self.rank)
+            inferred = inferred_sites(self.bayesian, sites, self.model.network.readout_sites)
+            return make_guide(
+                self.guide, self._backend, sites, init_scale=self.init_scale, rank=self.rank, inferred=inferred
+            )
+
+    @property
+    def is_gaussian(self) -> bool:
+        """Whether draws come from a Gaussian guide, whose density is known."""
+        return self.method in ("svi", "laplace")
 
     @property
     def num_parameters(self) -> int:
-        """Entries of all latent sites."""
+        """Entries of all latent sites, those held at a point among them."""
         return sum(math.prod(site.shape) for site in self.family.sites.values())
 
     def posterior(
         self, num_draws: int | None = None, *, derived: bool = False, seed: int | None = None
     ) -> dict[str, np.ndarray]:
-        """Posterior draws of all latent sites.
+        """Posterior draws of all latent sites; a site held at a point has the same value in every draw of a chain.
 
         Args:
             num_draws: Draws S per chain; None is 500, one for "map", and all that were kept for "nuts".
@@ -141,9 +154,14 @@ class Fit(Predictive):
         return draws
 
     def log_q(self, num_draws: int | None = None, *, seed: int | None = None) -> np.ndarray:
-        """Log density of the guide at the draws of `posterior` of the same arguments, `(C, S)` in nats; "svi" only."""
-        if self.method != "svi":
-            raise ValueError(f"log_q needs method='svi'; this fit is by {self.method!r}, which has no guide density.")
+        """Log density of the guide at the draws of `posterior` of the same arguments, `(C, S)` in nats.
+
+        For "svi" and "laplace" only. It counts the inferred sites; a site held at a point has no density.
+        """
+        if not self.is_gaussian:
+            raise ValueError(
+                f"log_q needs method='svi' or 'laplace'; this fit is by {self.method!r}, which has no guide density."
+            )
         return self._draws(range(self._count_draws(num_draws)), seed)[1]
 
     def log_p(
@@ -228,8 +246,9 @@ class Fit(Predictive):
     def _chain_draws(self, chain: int, indices: range, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """The same of one chain, `(S, ...)` and `(S,)`; "nuts" has no log q."""
         if self.method == "nuts":
-            kept = slice(indices.start, indices.stop)
-            return {name: value[chain, kept] for name, value in self.state[0].items()}, np.empty(0)
+            drawn = {name: value[chain, indices.start : indices.stop] for name, value in self.state[0].items()}
+            held = {n: np.broadcast_to(value, (len(indices), *value.shape)) for n, value in self.held.items()}
+            return drawn | held, np.empty(0)
         with self._settings():
             return self._backend.inference.guide_draws(
                 self.family, self.state[chain], indices, seed + 1_000_003 * (chain + 1)

@@ -95,7 +95,7 @@ def write_results(fit: up.Fit, data: up.Data, out: Path, seconds: float) -> dict
     parameters = fit.num_parameters
     work = len(data.x) * fit.model.network.largest_layer(fit.model.num_outputs)
     limit = min(MAX_EXPORT // parameters, MAX_WORK[kernels.info().kernel] // work)
-    draws = int(np.clip(limit, 20, 500)) if fit.method == "svi" else None
+    draws = int(np.clip(limit, 20, 500)) if fit.is_gaussian else None
     prediction = fit.predict(x, num_draws=draws)
     metrics = {
         "test" if held_out else "train": evaluate(prediction, y),

@@ -26,6 +26,7 @@ SETTINGS = (
     "backend",
     "method",
     "guide",
+    "bayesian",
     "dtype",
     "device",
     "seed",
@@ -57,7 +58,8 @@ def save(fit: Fit, path: str | os.PathLike[str]) -> None:
         arrays["weights"] = fit.unequal_weights
     for i, state in enumerate(fit.state):
         arrays |= {f"state/{i}/{name}": value for name, value in state.items()}
-    arrays |= {f"stats/{name}": value for name, value in fit.stats.items()}
+    for part in ("held", "stats"):
+        arrays |= {f"{part}/{name}": value for name, value in getattr(fit, part).items()}
     write_arrays(Path(path), arrays)
 
 
@@ -115,7 +117,9 @@ def load(path: str | os.PathLike[str], *, model: NetworkModel | None = None, dev
         fit.state.append(
             {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
         )
-    fit.stats = {name.removeprefix("stats/"): value for name, value in arrays.items() if name.startswith("stats/")}
+    for part in ("held", "stats"):
+        prefix = f"{part}/"
+        setattr(fit, part, {n.removeprefix(prefix): value for n, value in arrays.items() if n.startswith(prefix)})
     return fit
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ugmm_ppl import kernels
+from ugmm_ppl import checks, kernels
 from ugmm_ppl import prior as priors
 from ugmm_ppl.network import Network, survivors
 from ugmm_ppl.ops import Array
@@ -54,6 +54,13 @@ class NetworkModel(abc.ABC):
     @abc.abstractmethod
     def log_likelihood(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
         """log p(y | outputs) in nats in NumPy, `(..., B, O)` and `(B,)` to `(..., B)`; y as the network sees it."""
+
+    def information(self, outputs: np.ndarray) -> np.ndarray:
+        """Fisher information of y about the outputs in NumPy, E[s s^T] with s = d log p(y | outputs) / d outputs.
+
+        `(B, O)` to `(B, O, O)`; method="laplace" needs it.
+        """
+        raise checks.no_information(self)
 
     @abc.abstractmethod
     def sample_target(self, outputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -63,6 +63,11 @@ class Classifier(NetworkModel):
         at = np.broadcast_to(y[..., None], (*outputs.shape[:-1], 1))
         return np.take_along_axis(log_probs, at, axis=-1)[..., 0]
 
+    def information(self, outputs: np.ndarray) -> np.ndarray:
+        """diag(p) - p p^T with class probabilities p."""
+        probs = np.exp(log_normalize(NUMPY, outputs))
+        return probs[..., None] * (np.eye(self.classes) - probs[..., None, :])
+
     def sample_target(self, outputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Class codes by the Gumbel-max trick."""
         return np.argmax(outputs + rng.gumbel(size=outputs.shape), axis=-1)

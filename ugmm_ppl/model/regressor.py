@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from ugmm_ppl.data import Standardizer
 
 
+QUADRATURE_POINTS = np.array([-9.0, -7.0, -5.5, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.5, 7.0, 9.0])
+"""Distances from the location of a component, in its scales, between which its density is smooth."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Regressor(NetworkModel):
     """p(y | x) = sum_m weights_m(x) N(y; loc_m(x), scale_m(x)^2), an exact density of y given x.
@@ -69,6 +73,23 @@ class Regressor(NetworkModel):
         """Log density of the mixture at the observed y."""
         loc, scale, logits = self.mixture(NUMPY, outputs)
         return neuron.log_prob(NUMPY, y, loc, scale, neuron.log_normalize(NUMPY, logits))
+
+    def information(self, outputs: np.ndarray) -> np.ndarray:
+        """By Gauss-Legendre quadrature between points a few scales from each other, those of all components.
+
+        s = (r - weights, r z / scale, r (z^2 - 1)) with respect to logits, locations and log scales, where r are the
+        responsibilities and z = (y - loc) / scale.
+        """
+        loc, scale, logits = (a[:, None, :] for a in self.mixture(NUMPY, outputs))  # (B, 1, M)
+        log_weights = neuron.log_normalize(NUMPY, logits)
+        points = np.sort((loc[..., None] + scale[..., None] * QUADRATURE_POINTS).reshape(len(outputs), -1))
+        nodes, masses = np.polynomial.legendre.leggauss(8)
+        half = 0.5 * np.diff(points)[..., None]
+        y = (points[:, :-1, None] + half * (1.0 + nodes)).reshape(len(outputs), -1)  # (B, Q)
+        mass = (half * masses).reshape(y.shape) * np.exp(neuron.log_prob(NUMPY, y, loc, scale, log_weights))
+        r, z = neuron.responsibilities(NUMPY, y, loc, scale, log_weights), (y[..., None] - loc) / scale
+        score = np.concatenate([r - np.exp(log_weights), r * z / scale, r * (z * z - 1.0)], axis=-1)  # (B, Q, 3 M)
+        return np.swapaxes(score * mass[..., None], 1, 2) @ score
 
     def sample_target(self, outputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A component by the Gumbel-max trick, then a value from it."""

@@ -19,7 +19,7 @@ from numpyro.distributions.transforms import Transform, biject_to
 
 from ugmm_ppl import checks
 from ugmm_ppl.backend import Bijector, Site
-from ugmm_ppl.numpyro import inference
+from ugmm_ppl.numpyro import derivatives, inference
 from ugmm_ppl.numpyro.distribution import UnivariateGaussianMixture
 from ugmm_ppl.numpyro.ops import OPS
 from ugmm_ppl.numpyro.training import Trainer
@@ -49,6 +49,7 @@ class NumpyroBackend:
     ops = OPS
     dist = SimpleNamespace(**vars(numpyro.distributions), UnivariateGaussianMixture=UnivariateGaussianMixture)
     inference = inference
+    derivatives = derivatives
 
     @property
     def trainer(self) -> type[Trainer]:
@@ -87,6 +88,10 @@ class NumpyroBackend:
         """Join 1-D arrays."""
         return jnp.concatenate(list(parts))
 
+    def below_diagonal(self, matrix: Array) -> Array:
+        """`jnp.tril` without the diagonal."""
+        return jnp.tril(matrix, -1)
+
     def build(self, spec: Distribution, shape: tuple[int, ...], like: Array | None = None) -> Any:
         """The NumPyro distribution of a description, expanded to `shape`, all of it one event."""
         dtype = jnp.zeros(()).dtype if like is None else like.dtype
@@ -123,6 +128,10 @@ class NumpyroBackend:
     def in_support(self, distribution: Any, value: Array) -> bool:
         """Whether all of a value lies in the support."""
         return bool(distribution.support(value).all())
+
+    def condition(self, model: Callable[..., Any], values: Mapping[str, Array]) -> Callable[..., Any]:
+        """`handlers.condition`."""
+        return handlers.condition(model, data=values)
 
     def trace(
         self, model: Callable[..., Any], values: Mapping[str, Array], *args: Any, **kwargs: Any

@@ -45,7 +45,7 @@ def _compiled_draw(guide: Guide, x64: bool) -> Callable[..., Any]:  # noqa: ARG0
     def draw(params: Mapping[str, Array], key: Array, index: int) -> Any:
         unconstrained = guide.draw(params, normals(jax.random.fold_in(key, index), guide.noise_shapes()))
         values, log_dets = constrain(guide.sites, unconstrained)
-        return values, guide.log_prob(params, unconstrained) - sum(log_dets.values())
+        return values, guide.log_q(params, unconstrained, log_dets)
 
     return jax.jit(draw)
 

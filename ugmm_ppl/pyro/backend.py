@@ -18,7 +18,7 @@ from torch import Tensor
 from ugmm_ppl import checks
 from ugmm_ppl.backend import Bijector, Site
 from ugmm_ppl.prior import SIMPLEX, Distribution
-from ugmm_ppl.pyro import inference
+from ugmm_ppl.pyro import derivatives, inference
 from ugmm_ppl.pyro.distribution import UnivariateGaussianMixture
 from ugmm_ppl.pyro.ops import OPS
 from ugmm_ppl.pyro.training import Trainer
@@ -47,6 +47,7 @@ class PyroBackend:
     ops = OPS
     dist = SimpleNamespace(**vars(pyro.distributions), UnivariateGaussianMixture=UnivariateGaussianMixture)
     inference = inference
+    derivatives = derivatives
 
     @property
     def trainer(self) -> type[Trainer]:
@@ -89,6 +90,10 @@ class PyroBackend:
         """Join 1-D tensors."""
         return torch.cat(list(parts))
 
+    def below_diagonal(self, matrix: Tensor) -> Tensor:
+        """`torch.tril` without the diagonal."""
+        return torch.tril(matrix, -1)
+
     def build(self, spec: Distribution, shape: tuple[int, ...], like: Tensor | None = None) -> Any:
         """The Pyro distribution of a description, expanded to `shape`, all of it one event."""
         reference = torch.empty(()) if like is None else like
@@ -129,6 +134,10 @@ class PyroBackend:
     def in_support(self, distribution: Any, value: Tensor) -> bool:
         """Whether all of a value lies in the support."""
         return bool(distribution.support.check(value).all())
+
+    def condition(self, model: Callable[..., Any], values: Mapping[str, Tensor]) -> Callable[..., Any]:
+        """`poutine.condition`."""
+        return poutine.condition(model, data=values)
 
     def trace(
         self, model: Callable[..., Any], values: Mapping[str, Tensor], *args: Any, **kwargs: Any

@@ -44,7 +44,7 @@ def guide_draws(
                 unconstrained = guide.draw(tensors, normals(guide.noise_shapes()))
             values, log_dets = constrain(guide.sites, unconstrained)
             drawn.append({name: to_numpy(value) for name, value in values.items()})
-            log_q.append(float(guide.log_prob(tensors, unconstrained) - sum(log_dets.values())))
+            log_q.append(float(guide.log_q(tensors, unconstrained, log_dets)))
     return _stack(drawn), np.array(log_q)
 
 

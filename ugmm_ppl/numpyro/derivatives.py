@@ -1,0 +1,39 @@
+"""Derivatives for Laplace approximations on JAX; mirrors `ugmm_ppl.pyro.derivatives`; float64 NumPy out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax import Array
+
+
+def row_jacobians(function: Callable[[Array, Array], Array]) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """Values and Jacobians of a function for every row; described in `ugmm_ppl.backend.Derivatives`."""
+
+    def twice(point: Array, row: Array) -> tuple[Array, Array]:
+        value = function(point, row)
+        return value, value
+
+    run = jax.jit(jax.vmap(jax.jacrev(twice, has_aux=True), in_axes=(None, 0)))
+
+    def evaluate(point: Array, rows: Array) -> tuple[np.ndarray, np.ndarray]:
+        jacobians, values = run(point, rows)
+        return _numpy(values), _numpy(jacobians)
+
+    return evaluate
+
+
+def hessian_products(function: Callable[[Array], Array]) -> Callable[..., np.ndarray]:
+    """Products of the Hessian of a function with vectors; described in `ugmm_ppl.backend.Derivatives`."""
+
+    def product(point: Array, vector: Array) -> Array:
+        return jax.jvp(jax.grad(function), (point,), (vector,))[1]
+
+    run = jax.jit(jax.vmap(product, in_axes=(None, 0)))
+    return lambda point, vectors: _numpy(run(point, vectors))
+
+
+def _numpy(a: Array) -> np.ndarray:
+    return np.array(a, dtype=np.float64)  # a copy, which may be written to

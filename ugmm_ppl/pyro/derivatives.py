@@ -1,0 +1,42 @@
+"""Derivatives for Laplace approximations on torch; mirrors `ugmm_ppl.numpyro.derivatives`; float64 NumPy out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pyro
+import torch
+from torch import Tensor
+
+
+def row_jacobians(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """Values and Jacobians of a function for every row; described in `ugmm_ppl.backend.Derivatives`."""
+
+    def twice(point: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
+        value = function(point, row)
+        return value, value
+
+    run = torch.func.vmap(torch.func.jacrev(twice, has_aux=True), in_dims=(None, 0))
+
+    def evaluate(point: Tensor, rows: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        with pyro.validation_enabled(False):  # which looks at values, and a transform has none
+            jacobians, values = run(point, rows)
+        return _numpy(values), _numpy(jacobians)
+
+    return evaluate
+
+
+def hessian_products(function: Callable[[Tensor], Tensor]) -> Callable[..., np.ndarray]:
+    """Products of the Hessian of a function with vectors; described in `ugmm_ppl.backend.Derivatives`."""
+
+    def evaluate(point: Tensor, vectors: Tensor) -> np.ndarray:
+        with pyro.validation_enabled(False):
+            backwards = torch.func.vjp(torch.func.grad(function), point)[1]
+            return _numpy(torch.func.vmap(lambda vector: backwards(vector)[0])(vectors))
+
+    return evaluate
+
+
+def _numpy(a: Tensor) -> np.ndarray:
+    return a.detach().cpu().numpy().astype(np.float64)

@@ -5,6 +5,7 @@ Sample statements, a plate, AutoNormal, SVI with Trace_ELBO and Adam; the layer,
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ugmm_ppl.neuron import HALF_LOG_2PI
-from ugmm_ppl.training import batches
+from ugmm_ppl.training import Batches
 
 
 class Settings(NamedTuple):
@@ -59,7 +60,8 @@ def in_pyro(x: np.ndarray, y: np.ndarray, settings: Settings) -> Callable[[], fl
     start = {name: torch.tensor(value, dtype=torch.float32) for name, value in settings.start.items()}
     guide = AutoNormal(model, init_loc_fn=init_to_value(values=start), init_scale=settings.init_scale)
     svi = SVI(model, guide, Adam({"lr": settings.rate}), Trace_ELBO())
-    order, (all_x, all_y) = batches(len(x), settings.batch, 0), (torch.from_numpy(x), torch.from_numpy(y))
+    order = map(Batches(len(x), settings.batch, 0), itertools.count())
+    all_x, all_y = torch.from_numpy(x), torch.from_numpy(y)
 
     def step() -> float:
         rows = torch.from_numpy(next(order))
@@ -101,7 +103,8 @@ def in_numpyro(x: np.ndarray, y: np.ndarray, settings: Settings) -> Callable[[],
     start = {name: jnp.asarray(value, jnp.float32) for name, value in settings.start.items()}
     guide = AutoNormal(model, init_loc_fn=init_to_value(values=start), init_scale=settings.init_scale)
     svi = SVI(model, guide, Adam(settings.rate), Trace_ELBO())
-    order, (all_x, all_y) = batches(len(x), settings.batch, 0), (jnp.asarray(x), jnp.asarray(y))
+    order = map(Batches(len(x), settings.batch, 0), itertools.count())
+    all_x, all_y = jnp.asarray(x), jnp.asarray(y)
     state = svi.init(jax.random.key(0), all_x[: settings.batch], all_y[: settings.batch])
     update = jax.jit(svi.update)
 

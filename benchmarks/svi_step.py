@@ -16,7 +16,7 @@ import itertools
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import by_hand
@@ -29,10 +29,11 @@ from ugmm_ppl.blocks import normal_log_prob
 from ugmm_ppl.elbo import negative_elbo
 from ugmm_ppl.guide import Guide, latent_sites, make_guide
 from ugmm_ppl.network import layer_norm, layer_values, neuron_parameters
-from ugmm_ppl.training import batches
+from ugmm_ppl.training import Batches
 
 SIZES, CLASSES, ROWS, BATCH = (784, 128, 64), 10, 10000, 128
 INIT_SCALE, RATE = 0.05, 1e-3
+BLOCK = 20  # as in a fit of 2000 steps
 MODEL = up.Classifier(up.Network(SIZES), CLASSES)
 BACKENDS = ("pyro", "numpyro")
 
@@ -53,48 +54,39 @@ def data() -> tuple[np.ndarray, np.ndarray]:
 # ------------------------------------------------------------------------------------------------------------- ours
 
 
-class Stopwatch:
-    """In place of a progress bar: blocks of one size, and the time at the end of each."""
-
-    def __init__(self, size: int) -> None:
-        self.size, self.times = size, [time.perf_counter()]
-
-    def blocks(self, total: int) -> Iterator[int]:
-        """Sizes of the blocks."""
-        yield from [self.size] * (total // self.size)
-
-    def update(self, steps: int, **watched: float) -> None:
-        """A block is done."""
-        del steps, watched
-        self.times.append(time.perf_counter())
-
-
 class Ours:
-    """The project's own training on one backend, `size` steps a block."""
+    """The project's own training on one backend, some steps a block."""
 
-    def __init__(self, backend: str, x: np.ndarray, y: np.ndarray, size: int) -> None:
-        self.backend, self.data, self.size = load_backend(backend), (x, y), size
+    def __init__(self, backend: str, x: np.ndarray, y: np.ndarray) -> None:
+        self.backend, self.data = load_backend(backend), (x, y)
         with self.backend.settings(dtype="float32", device="cpu"):
             sites, self.start = latent_sites(self.backend, MODEL, MODEL.initial_values(x, 0), 0)
             self.guide = make_guide("normal", self.backend, sites, init_scale=INIT_SCALE, rank=1)
-        self.objective = functools.partial(
-            negative_elbo, self.backend, functools.partial(MODEL, self.backend), self.guide, data_size=len(x),
-            temperature=1.0,
-        )  # fmt: skip
+            self.objective = functools.partial(
+                negative_elbo, self.backend, functools.partial(MODEL, self.backend), self.guide, data_size=len(x)
+            )
+            self.trainer = self.backend.trainer(
+                self.objective, self.guide.noise_shapes(), self.data, [0], optimizer="adam", clip_norm=None,
+                num_particles=1, split_batch=False,
+            )  # fmt: skip
+        self.order = Batches(ROWS, BATCH, 0)
         self.steps: list[float] = []
         self.first_block = self.turn(1)  # with compilation
 
     def turn(self, blocks: int) -> float:
         """Train from the start: the seconds of the first block, and those of a step of the others into `steps`."""
-        watch = Stopwatch(self.size)
         with self.backend.settings(dtype="float32", device="cpu"):
-            minimum = self.backend.inference.minimise(
-                self.objective, self.guide.initial(self.start), self.guide.noise_shapes(), self.data,
-                batches(ROWS, BATCH, 0), np.full(blocks * self.size, RATE), seed=0, progress=watch,
-            )  # fmt: skip
-        self.first_loss = float(minimum.losses[0])
-        seconds = np.diff(watch.times)
-        self.steps += list(seconds[1:] / self.size)
+            state = self.trainer.start([self.guide.initial(self.start)])
+            times = [time.perf_counter()]
+            for first in range(0, blocks * BLOCK, BLOCK):
+                rows = np.stack([self.order(step)[None] for step in range(first, first + BLOCK)])
+                rates = np.full((BLOCK, 1), RATE)
+                state, found = self.trainer.advance(state, first, rows, rates, np.ones(BLOCK))
+                assert found.good.all()
+                self.first_loss = self.first_loss if first else float(found.losses[0, 0])
+                times.append(time.perf_counter())
+        seconds = np.diff(times)
+        self.steps += list(seconds[1:] / BLOCK)
         return float(seconds[0])
 
 
@@ -121,16 +113,15 @@ class ByHand:
 
 def compare(backend: str, x: np.ndarray, y: np.ndarray, rounds: int) -> tuple[list[dict[str, Any]], Ours]:
     """Ours and the model written by hand take turns on one backend."""
-    size = 1 if backend == "pyro" else 20  # 20 steps are a compiled block of the default num_steps
-    ours = Ours(backend, x, y, size)
+    ours = Ours(backend, x, y)
     hand = ByHand(backend, x, y)
     for _ in range(rounds):
-        ours.turn(31 if size == 1 else 4)
+        ours.turn(4)
         hand.turn(2)
     difference = abs(ours.first_loss / hand.first_loss - 1.0)  # one draw of the KL term by hand, none in ours
     assert difference < 0.02, f"not the same model: first losses {ours.first_loss} and {hand.first_loss}"
     rows = []
-    for name, one, steps_of_first in (("ours", ours, size), ("by hand", hand, 1)):
+    for name, one, steps_of_first in (("ours", ours, BLOCK), ("by hand", hand, 1)):
         found, mine = measure.summary(one.steps), measure.summary(ours.steps)
         told = {"over_ours": found["ms"] / mine["ms"], "median_over_ours": found["median_ms"] / mine["median_ms"]}
         told["compile_s"] = one.first_block - 1e-3 * steps_of_first * found["median_ms"]
@@ -225,11 +216,11 @@ def differentiable_parts(
 
 
 def pyro_parts(ours: Ours) -> tuple[Calls, Calls]:
-    """(parts without a gradient, parts with: forward, and forward + backward), as `minimise` does them on Pyro."""
+    """(parts without a gradient, parts with: forward, and forward + backward), as the trainer does them on Pyro."""
     import torch
 
     x, y = (torch.as_tensor(a) for a in ours.data)
-    rows = next(batches(ROWS, BATCH, 0))
+    rows = Batches(ROWS, BATCH, 0)(0)
     shapes = ours.guide.noise_shapes()
 
     def normals() -> dict[str, Any]:
@@ -256,14 +247,14 @@ def pyro_parts(ours: Ours) -> tuple[Calls, Calls]:
 
 
 def numpyro_parts(ours: Ours) -> tuple[Calls, Calls]:
-    """As `pyro_parts`, each compiled by itself, as `minimise` does them on NumPyro."""
+    """As `pyro_parts`, each compiled by itself, as the trainer does them on NumPyro."""
     import jax
     import optax
     from jax import numpy as jnp
     from numpyro import handlers
 
     x, y = (jnp.asarray(a) for a in ours.data)
-    rows = jnp.asarray(next(batches(ROWS, BATCH, 0)))
+    rows = jnp.asarray(Batches(ROWS, BATCH, 0)(0))
     shapes = ours.guide.noise_shapes()
 
     def normals(key: Any) -> dict[str, Any]:
@@ -294,7 +285,7 @@ def numpyro_parts(ours: Ours) -> tuple[Calls, Calls]:
 
     def loss(params: Any, noise: Any, x: Any, y: Any) -> Any:
         with handlers.seed(rng_seed=0):
-            return ours.objective(params, noise, x, y)
+            return ours.objective(params, noise, x, y, 1.0)[0]
 
     whole = {"loss and gradient as one": compiled(jax.value_and_grad(loss), params, noise, *batch)}
     with handlers.seed(rng_seed=0):

@@ -49,6 +49,7 @@ def fit(
     schedule: str | Callable[[float], float] = "one-cycle",
     clip_norm: float | None = None,
     num_particles: int = 1,
+    split_batch: bool = False,
     temperature: float = 1.0,
     kl_warmup: float = 0.0,
     validation: float | tuple[Any, Any] | None = None,
@@ -100,6 +101,8 @@ def fit(
             of the fraction done that gives the factor of the learning rate.
         clip_norm: Largest norm of the gradient over all parameters; None for no limit.
         num_particles: Draws of the guide that a step averages over.
+        split_batch: Deal the batch to the particles: each draw sees its own part, so that a step costs hardly more than
+            one draw. The size of the batch is lowered to a multiple of their number.
         temperature: Factor of the KL term (a cold posterior below 1); 1 is Bayes' rule.
         kl_warmup: Share of the steps over which the factor of the KL term rises from 0 to the temperature, in [0, 1).
         validation: Held-out data whose log predictive density is watched: a share of the rows, drawn by the seed, or
@@ -173,9 +176,10 @@ def fit(
         )  # fmt: skip
         training = _Training(
             num_restarts=num_chains if method == "nuts" else num_restarts, num_steps=num_steps,
-            batch_size=min(batch_size or len(x), len(x)), learning_rate=learning_rate, schedule=schedule,
-            optimizer=optimizer, clip_norm=clip_norm, num_particles=num_particles, kl_warmup=kl_warmup,
-            held_out=held_out, patience=patience, start=start,
+            batch_size=_batch_size(batch_size, len(x), num_particles if split_batch else 1),
+            learning_rate=learning_rate, schedule=schedule, optimizer=optimizer, clip_norm=clip_norm,
+            num_particles=num_particles, split_batch=split_batch, kl_warmup=kl_warmup, held_out=held_out,
+            patience=patience, start=start,
             checkpoint=None if checkpoint is None else Path(checkpoint), every=every, callbacks=callbacks,
             progress=progress,
         )  # fmt: skip
@@ -198,6 +202,7 @@ class _Training:
     optimizer: Any
     clip_norm: float | None
     num_particles: int
+    split_batch: bool
     kl_warmup: float
     held_out: tuple[np.ndarray, np.ndarray] | None
     patience: int | None
@@ -215,9 +220,20 @@ class _Training:
             given = getattr(self, name)
             described[name] = given if isinstance(given, str) else getattr(given, "__name__", type(given).__name__)
         described["held_out"] = None if self.held_out is None else digest(*self.held_out)
-        described["patience"] = self.patience
+        described |= {"patience": self.patience, "split_batch": self.split_batch}
         described["start"] = self.start if isinstance(self.start, str) else digest(*self.start.state[0].values())
         return described
+
+
+def _batch_size(asked: int | None, rows: int, parts: int) -> int:
+    """Rows of a batch, a multiple of the number of its parts."""
+    size = min(asked or rows, rows) // parts * parts
+    if size == 0:
+        raise ValueError(
+            f"split_batch needs at least one row for each of num_particles={parts}; got batches of "
+            f"{min(asked or rows, rows)} rows. Give fewer particles or larger batches."
+        )
+    return size
 
 
 def _split(
@@ -263,7 +279,7 @@ def _train(fit: Fit, training: _Training) -> None:
     starts, seeds = _starts(fit, training), [fit.seed + restart for restart in range(training.num_restarts)]
     trainer = backend.trainer(
         objective, guide.noise_shapes(), (x, y), seeds, optimizer=training.optimizer,
-        clip_norm=training.clip_norm, num_particles=training.num_particles,
+        clip_norm=training.clip_norm, num_particles=training.num_particles, split_batch=training.split_batch,
     )  # fmt: skip
     orders = [Batches(len(x), training.batch_size, seed) for seed in seeds]
     plan = Plan(

@@ -343,8 +343,6 @@ class Batches:
 
     def __call__(self, step: int) -> np.ndarray:
         """The rows of one step."""
-        if self._size == self._rows:
-            return np.arange(self._rows)
         first, last = step * self._size, (step + 1) * self._size - 1
         rounds = range(first // self._rows, last // self._rows + 1)
         order = np.concatenate([self._order(number) for number in rounds])

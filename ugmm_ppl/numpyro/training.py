@@ -30,6 +30,7 @@ class Trainer:
         optimizer: "adam", "sgd", or an `optax.GradientTransformation` made with learning rate 1.
         clip_norm: Largest norm of a gradient, over all parameters.
         num_particles: Draws that a step averages over.
+        split_batch: Each draw sees its own part of the batch, whose size is a multiple of their number.
     """
 
     def __init__(
@@ -42,10 +43,11 @@ class Trainer:
         optimizer: Any,
         clip_norm: float | None,
         num_particles: int,
+        split_batch: bool,
     ) -> None:
         self._objective, self._shapes = objective, dict(noise_shapes)
         self._x, self._y = (jnp.asarray(a) for a in data)
-        self._clip_norm, self._particles = clip_norm, num_particles
+        self._clip_norm, self._particles, self._split_batch = clip_norm, num_particles, split_batch
         self._optimizer = BUILT[optimizer]() if isinstance(optimizer, str) else optimizer
         self._keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
         self._block = jax.jit(self._steps)
@@ -121,7 +123,7 @@ class Trainer:
     def _differentiate(self, params: Any, key: Array, x: Array, y: Array, kl_weight: Array) -> Any:
         """((loss, (log likelihood, KL)), gradients), means over the particles."""
 
-        def particle(params: Any, key: Array) -> Any:
+        def particle(params: Any, key: Array, x: Array, y: Array) -> Any:
             key_noise, key_model = jax.random.split(key)
             noise = normals(key_noise, self._shapes)
             with handlers.seed(rng_seed=key_model), numpyro.validation_enabled(False):
@@ -130,8 +132,12 @@ class Trainer:
 
         def mean(params: Any) -> Any:
             if self._particles == 1:
-                return particle(params, key)
-            found = jax.vmap(particle, in_axes=(None, 0))(params, jax.random.split(key, self._particles))
+                return particle(params, key, x, y)
+            keys, own = jax.random.split(key, self._particles), None
+            each = (x, y)
+            if self._split_batch:
+                each, own = tuple(a.reshape(self._particles, -1, *a.shape[1:]) for a in each), 0
+            found = jax.vmap(particle, in_axes=(None, 0, own, own))(params, keys, *each)
             return jax.tree.map(lambda a: a.mean(0), found)
 
         return jax.value_and_grad(mean, has_aux=True)(params)

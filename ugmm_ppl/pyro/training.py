@@ -32,6 +32,7 @@ class Trainer:
         optimizer: "adam", "sgd", or a function of an iterable of parameters that makes a `torch.optim.Optimizer`.
         clip_norm: Largest norm of a gradient, over all parameters.
         num_particles: Draws that a step averages over.
+        split_batch: Each draw sees its own part of the batch, whose size is a multiple of their number.
     """
 
     def __init__(
@@ -44,10 +45,11 @@ class Trainer:
         optimizer: Any,
         clip_norm: float | None,
         num_particles: int,
+        split_batch: bool,
     ) -> None:
         self._objective, self._shapes, self._seeds = objective, dict(noise_shapes), seeds
         self._x, self._y = (to_tensor(a) for a in data)
-        self._clip_norm, self._particles = clip_norm, num_particles
+        self._clip_norm, self._particles, self._split_batch = clip_norm, num_particles, split_batch
         self._make: Any = BUILT[optimizer] if isinstance(optimizer, str) else optimizer
 
     def start(self, initial: Sequence[dict[str, np.ndarray]]) -> list[_Restart]:
@@ -112,13 +114,14 @@ class Trainer:
     ) -> tuple[float, float, float] | None:
         """Loss, log likelihood and KL, with gradients in the parameters; None where they are not finite."""
         torch.manual_seed(int(np.random.SeedSequence([self._seeds[restart], step]).generate_state(1)[0]))
-        at = torch.as_tensor(rows, device=self._x.device)
-        x, y = self._x[at], self._y[at]
+        parts_of = self._particles if self._split_batch else 1
+        batches = [torch.as_tensor(part, device=self._x.device) for part in np.split(rows, parts_of)]
         for p in params.values():
             p.grad = None
         totals = torch.zeros(3)
-        for _ in range(self._particles):
-            loss, parts = self._evaluate(params, normals(self._shapes), x, y, kl_weight)
+        for particle in range(self._particles):
+            at = batches[particle % parts_of]
+            loss, parts = self._evaluate(params, normals(self._shapes), self._x[at], self._y[at], kl_weight)
             (loss / self._particles).backward()
             totals = totals + torch.stack([torch.as_tensor(a).detach() for a in (loss, *parts)]) / self._particles
         gradients = [p.grad for p in params.values()]

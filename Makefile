@@ -11,7 +11,7 @@ demo: $(STAMP)
 	$(BIN)/ugmm-ppl fit models/iris_classifier.py --backend numpyro --out runs/iris
 
 test: $(STAMP) # two processes, so one thread each: OpenMP's threads spin, and more of them than cores stand in each other's way
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -4,9 +4,16 @@ import contextlib
 import importlib.util
 import os
 import sys
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# What JAX has compiled once, this process and those that it starts load again; every worker has a folder of its own.
+COMPILED = Path(tempfile.gettempdir()) / f"ugmm_ppl_tests_{os.getuid()}" / os.environ.get("PYTEST_XDIST_WORKER", "main")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(COMPILED))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import numpy as np
@@ -81,9 +88,9 @@ def compiling_quickly():
     jax.config.update("jax_disable_most_optimizations", before)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def quick_compiler():
-    """`compiling_quickly` for one test; what a fixture of a wider scope compiles, it compiles before."""
+    """`compiling_quickly` for the tests of a module and its fixtures."""
     with compiling_quickly():
         yield
 

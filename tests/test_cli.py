@@ -21,7 +21,9 @@ MODELS = Path(__file__).parents[1] / "models"
 BACKEND = "numpyro" if INSTALLED["numpyro"] else "pyro"
 FILES = {"posterior.nc", "metrics.json", "fit.npz", "loss.png", "forest.png", "posterior_predictive.png"}
 
-pytestmark = [  # plots of ArviZ 0.23 with newer matplotlib and pandas
+pytestmark = [
+    pytest.mark.usefixtures("quick_compiler"),
+    # plots of ArviZ 0.23 with newer matplotlib and pandas
     pytest.mark.filterwarnings("ignore:Passing a dict or None as alias_mapping:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame.sort_values:DeprecationWarning"),
 ]

@@ -1,4 +1,4 @@
-"""NumPy arrays to torch tensors of the default dtype and device, and back; random tensors."""
+"""NumPy arrays to torch tensors of the default dtype and device, and back; random tensors and their seed."""
 
 from __future__ import annotations
 
@@ -23,3 +23,10 @@ def to_numpy(a: Tensor) -> np.ndarray:
 def normals(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """Standard normal numbers of the given shapes."""
     return {name: torch.randn(shape) for name, shape in shapes.items()}
+
+
+def seed_torch(seed: int) -> None:
+    """As `torch.manual_seed`, which formats a stack trace for every kind of device that is not in use: 1 ms a call."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)

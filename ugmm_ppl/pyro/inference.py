@@ -14,7 +14,7 @@ from pyro.infer import NUTS
 from torch import Tensor
 
 from ugmm_ppl.progress import Progress
-from ugmm_ppl.pyro.arrays import normals, to_numpy, to_tensor
+from ugmm_ppl.pyro.arrays import normals, seed_torch, to_numpy, to_tensor
 from ugmm_ppl.training import NutsDraws
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def seeded(seed: int) -> Iterator[None]:
     """Context in which torch draws its random numbers from `seed`; the user's random state is left as it was."""
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        seed_torch(seed)
         yield
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ugmm_ppl import checks
-from ugmm_ppl.pyro.arrays import normals, to_numpy, to_tensor
+from ugmm_ppl.pyro.arrays import normals, seed_torch, to_numpy, to_tensor
 from ugmm_ppl.training import Steps
 
 BUILT = {
@@ -113,7 +113,7 @@ class Trainer:
         self, params: dict[str, Tensor], restart: int, step: int, rows: np.ndarray, kl_weight: float
     ) -> tuple[float, float, float] | None:
         """Loss, log likelihood and KL, with gradients in the parameters; None where they are not finite."""
-        torch.manual_seed(int(np.random.SeedSequence([self._seeds[restart], step]).generate_state(1)[0]))
+        seed_torch(int(np.random.SeedSequence([self._seeds[restart], step]).generate_state(1)[0]))
         parts_of = self._particles if self._split_batch else 1
         batches = [torch.as_tensor(part, device=self._x.device) for part in np.split(rows, parts_of)]
         for p in params.values():

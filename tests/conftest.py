@@ -10,8 +10,10 @@ from types import SimpleNamespace
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # What JAX has compiled once, this process and those that it starts load again; every worker has a folder of its own.
-COMPILED = Path(tempfile.gettempdir()) / f"ugmm_ppl_tests_{os.getuid()}" / os.environ.get("PYTEST_XDIST_WORKER", "main")
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(COMPILED))
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR",
+    str(Path(tempfile.gettempdir(), f"ugmm_ppl_tests_{os.getuid()}", os.environ.get("PYTEST_XDIST_WORKER", "main"))),
+)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 os.environ.setdefault("MPLBACKEND", "Agg")

@@ -59,6 +59,9 @@ class Ops(Protocol):
     def sum(self, a: Array, axis: int, /) -> Array:
         """Sum over one axis, which is removed."""
 
+    def gaps(self, loc: Array, value: Array, /) -> Array:
+        """loc - value, `(..., K)` and `(...)` to `(..., K)`."""
+
     def dot(self, a: Array, b: Array, /) -> Array:
         """Sum of products over the last axis; leading axes broadcast."""
 
@@ -155,6 +158,11 @@ class NumpyOps:
     def sum(a: Array, axis: int) -> Array:
         """Sum, axis removed."""
         return np.sum(a, axis=axis)
+
+    @staticmethod
+    def gaps(loc: Array, value: Array) -> Array:
+        """A new axis of the values."""
+        return loc - value[..., None]
 
     @staticmethod
     def dot(a: Array, b: Array) -> Array:

@@ -59,6 +59,11 @@ class JaxOps:
         return jnp.sum(a, axis)
 
     @staticmethod
+    def gaps(loc: Array, value: Array) -> Array:
+        """A new axis of the values."""
+        return loc - value[..., None]
+
+    @staticmethod
     def dot(a: Array, b: Array) -> Array:
         """Sum of products."""
         return jnp.sum(a * b, -1)

@@ -55,6 +55,11 @@ class TorchOps:
         return torch.sum(a, axis)
 
     @staticmethod
+    def gaps(loc: Tensor, value: Tensor) -> Tensor:
+        """With one vector of loc, values run along the memory: torch's inner loops are slow where K is small."""
+        return (loc[:, None] - value).T if loc.ndim == 1 and value.ndim == 1 else loc - value[..., None]
+
+    @staticmethod
     def dot(a: Tensor, b: Tensor) -> Tensor:
         """Sum of products; without a temporary where `b` is one vector."""
         return a @ b if b.ndim == 1 and a.ndim > 0 else torch.sum(a * b, -1)

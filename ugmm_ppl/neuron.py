@@ -74,7 +74,7 @@ def cdf(ops: Ops, value: Array, loc: Array, scale: Array, weights: Array) -> Arr
     """Distribution function, sum_k weights_k Phi((value - loc_k) / scale_k): `(...)` and `(..., K)` to `(...)`."""
     largest = 1e307 if ops.eps(value) < 1e-10 else 1e37
     finite = ops.at_least(ops.at_most(value, largest), -largest)  # infinity times a derivative of zero would be NaN
-    doubled = ops.erfc(ops.gaps(loc, finite) * (math.sqrt(0.5) / scale))  # 2 Phi, `(..., K)`
+    doubled = ops.twice_phi(finite, loc, scale)  # `(..., K)`
     return ops.where(value == math.inf, 1.0, ops.dot(doubled, 0.5 * weights))
 
 

@@ -4,6 +4,7 @@
 `ugmm_ppl.pyro.ops.OPS` for torch and `ugmm_ppl.numpyro.ops.OPS` for JAX.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias
 
@@ -59,8 +60,8 @@ class Ops(Protocol):
     def sum(self, a: Array, axis: int, /) -> Array:
         """Sum over one axis, which is removed."""
 
-    def gaps(self, loc: Array, value: Array, /) -> Array:
-        """loc - value, `(..., K)` and `(...)` to `(..., K)`."""
+    def twice_phi(self, value: Array, loc: Array, scale: Array, /) -> Array:
+        """2 Phi((value - loc) / scale) = erfc((loc - value) / (scale sqrt 2)), `(...)`, `(..., K)` to `(..., K)`."""
 
     def dot(self, a: Array, b: Array, /) -> Array:
         """Sum of products over the last axis; leading axes broadcast."""
@@ -160,9 +161,9 @@ class NumpyOps:
         return np.sum(a, axis=axis)
 
     @staticmethod
-    def gaps(loc: Array, value: Array) -> Array:
-        """A new axis of the values."""
-        return loc - value[..., None]
+    def twice_phi(value: Array, loc: Array, scale: Array) -> Array:
+        """As it is written."""
+        return NumpyOps.erfc((loc - value[..., None]) * (math.sqrt(0.5) / scale))
 
     @staticmethod
     def dot(a: Array, b: Array) -> Array:

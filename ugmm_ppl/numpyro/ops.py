@@ -1,5 +1,6 @@
 """`Ops` for JAX."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -59,9 +60,9 @@ class JaxOps:
         return jnp.sum(a, axis)
 
     @staticmethod
-    def gaps(loc: Array, value: Array) -> Array:
-        """A new axis of the values."""
-        return loc - value[..., None]
+    def twice_phi(value: Array, loc: Array, scale: Array) -> Array:
+        """As it is written."""
+        return jax.lax.erfc((loc - value[..., None]) * (math.sqrt(0.5) / scale))
 
     @staticmethod
     def dot(a: Array, b: Array) -> Array:

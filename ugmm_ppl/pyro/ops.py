@@ -13,7 +13,7 @@ from ugmm_ppl.ops import Coefficients, Ops, Step
 KERNEL_ELEMENTS = 2**15
 """Values times components from which the native kernel is worth its call."""
 
-PART_ELEMENTS = 2**18
+PART_ELEMENTS = 2**20
 """Entries of a temporary `(..., K)` where values are taken in parts."""
 
 
@@ -55,9 +55,13 @@ class TorchOps:
         return torch.sum(a, axis)
 
     @staticmethod
-    def gaps(loc: Tensor, value: Tensor) -> Tensor:
-        """With one vector of loc, values run along the memory: torch's inner loops are slow where K is small."""
-        return (loc[:, None] - value).T if loc.ndim == 1 and value.ndim == 1 else loc - value[..., None]
+    def twice_phi(value: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
+        """Values along the memory, as torch's inner loops are slow where K is small; in place without a gradient."""
+        gaps = (loc[:, None] - value).T if loc.ndim == 1 and value.ndim == 1 else loc - value[..., None]
+        factor = math.sqrt(0.5) / scale
+        if not TorchOps.known() or gaps.requires_grad or factor.requires_grad or factor.ndim > 1:
+            return torch.erfc(gaps * factor)
+        return gaps.mul_(factor).erfc_()
 
     @staticmethod
     def dot(a: Tensor, b: Tensor) -> Tensor:

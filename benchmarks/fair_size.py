@@ -3,8 +3,9 @@
     UGMM_PPL_DATA=folder python benchmarks/fair_size.py [--quick]
 
 All are MAPs by the same training, one restart; the learning rate of each is that of a list that predicts 5,000
-training rows best that were left out. Floating-point operations are those of one example forward: a term of a neuron is
-5 of them and one exponential, counted apart; a weight is 2. Writes benchmarks/results/fair_size.json, unless --quick.
+training rows best that were left out, after a quarter of the steps. Floating-point operations are those of one example
+forward: a term of a neuron is 5 of them and one exponential, counted apart; a weight is 2.
+Writes benchmarks/results/fair_size.json, unless --quick.
 """
 
 from __future__ import annotations
@@ -13,18 +14,16 @@ import argparse
 import dataclasses
 import itertools
 import time
-from pathlib import Path
 from typing import Any
 
 import measure
 import relu
+from mnist import FILE, KEPT, LEFT_OUT
 
 import ugmm_ppl as up
 from ugmm_ppl.metrics import evaluate
-from ugmm_ppl.run import load_model_file
 
-FILE = load_model_file(Path(__file__).parents[1] / "models" / "mnist_classifier.py")
-SIZES, CLASSES, HELD = FILE.model.network.sizes, FILE.model.classes, 5000
+SIZES, CLASSES = FILE.model.network.sizes, FILE.model.classes
 
 
 @dataclasses.dataclass
@@ -46,9 +45,9 @@ class Contender:
         return {"flops": 5 * terms + 2 * dense, "exponentials": terms}
 
 
-def fit(contender: Contender, rate: float, data: up.Data, rows: slice, backend: str) -> tuple[up.Fit, float]:
+def fit(contender: Contender, rate: float, steps: int, data: up.Data, rows: Any, backend: str) -> tuple[up.Fit, float]:
     """(the fit, seconds of training)."""
-    settings = FILE.settings | {"num_restarts": 1, "learning_rate": rate, "num_steps": contender.steps}
+    settings = FILE.settings | {"num_restarts": 1, "learning_rate": rate, "num_steps": steps}
     start = time.perf_counter()
     found = up.fit(contender.model, data.x[rows], data.y[rows], backend=backend, progress=False, **settings)
     return found, time.perf_counter() - start
@@ -58,10 +57,10 @@ def judge(contender: Contender, data: up.Data, backend: str) -> dict[str, Any]:
     """Choose the learning rate, train on all rows, and measure."""
     scores = {}
     for rate in contender.rates:
-        found, _ = fit(contender, rate, data, slice(0, -HELD), backend)
-        scores[rate] = float(found.predict(data.x[-HELD:]).log_density(data.y[-HELD:]).mean())
+        found, _ = fit(contender, rate, max(1, contender.steps // 4), data, KEPT, backend)
+        scores[rate] = float(found.predict(data.x[LEFT_OUT]).log_density(data.y[LEFT_OUT]).mean())
     rate = max(scores, key=lambda rate: scores[rate])
-    found, seconds = fit(contender, rate, data, slice(None), backend)
+    found, seconds = fit(contender, rate, contender.steps, data, slice(None), backend)
     predicted = found.predict(data.x_test)  # compiles
     start = time.perf_counter()
     predicted = found.predict(data.x_test)

@@ -2,9 +2,10 @@
 
     UGMM_PPL_DATA=folder python benchmarks/mnist.py [--contenders map] [--quick]
 
-SVI begins at the MAP. Its best temperature is the one whose log likelihood on 5,000 training rows, left out of that
-search, is highest. Accuracy, log likelihood (nats per row) and expected calibration error are those of the 10,000 test
-rows. Adds to benchmarks/results/mnist.json, contender by contender.
+SVI is trained on the 60,000 rows without their shifted copies, which are no data of their own, and begins at the MAP.
+Its best temperature is the one whose log likelihood is highest on 5,000 training rows, left out of that search.
+Accuracy, log likelihood (nats per row) and expected calibration error are those of the 10,000 test rows. Adds to
+benchmarks/results/mnist.json, contender by contender.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import measure
+import numpy as np
 
 import ugmm_ppl as up
 from ugmm_ppl.metrics import evaluate
@@ -25,8 +27,14 @@ from ugmm_ppl.run import load_model_file
 
 FILE = load_model_file(Path(__file__).parents[1] / "models" / "mnist_classifier.py")
 TEMPERATURES = (1.0, 0.3, 0.1, 0.03)
-HELD, DRAWS = 5000, 10
+ROWS, HELD, DRAWS = 60000, 5000, 10
 RESTARTS = 4
+ORIGINALS = np.arange(ROWS)
+"""Training rows that are not shifted."""
+KEPT = np.concatenate([np.arange(ROWS - HELD) + ROWS * copy for copy in range(5)])
+"""Training rows for a choice of settings, with their shifted copies."""
+LEFT_OUT = np.arange(ROWS - HELD, ROWS)
+"""Rows on which that choice is made."""
 
 
 @dataclasses.dataclass
@@ -37,30 +45,29 @@ class Run:
     steps: int
     data: up.Data = dataclasses.field(default_factory=FILE.data)
 
-    def fit(self, rows: slice = slice(None), **changes: Any) -> up.Fit:
+    def fit(self, rows: Any = slice(None), **changes: Any) -> up.Fit:
         """Fit the model of the file, or the one given, to some training rows."""
         settings = FILE.settings | {"num_steps": self.steps, "backend": self.backend, "progress": False} | changes
         model = settings.pop("model", FILE.model)
         return up.fit(model, self.data.x[rows], self.data.y[rows], **settings)
 
 
-SVI = {"method": "svi", "init_scale": 0.02, "num_particles": 8, "split_batch": True, "learning_rate": 0.01}
+SVI = {"method": "svi", "init_scale": 0.02, "learning_rate": 0.01}
 
 
-def svi(run: Run, temperature: float, rows: slice = slice(None)) -> up.Fit:
+def svi(run: Run, temperature: float) -> up.Fit:
     """Mean-field SVI from a MAP."""
-    return run.fit(rows, start=run.fit(rows), temperature=temperature, **SVI)
+    return run.fit(ORIGINALS, start=run.fit(), temperature=temperature, **SVI)
 
 
 def best_temperature(run: Run) -> tuple[up.Fit, dict[str, Any]]:
     """SVI at the temperature that predicts rows best that it was not trained on."""
-    training, held = slice(0, -HELD), slice(-HELD, None)
-    start = run.fit(training)
+    start = run.fit(KEPT)
     scores = {}
     for temperature in TEMPERATURES:
-        fit = run.fit(training, start=start, temperature=temperature, **SVI)
-        predicted = fit.predict(run.data.x[held], num_draws=DRAWS)
-        scores[temperature] = float(predicted.log_density(run.data.y[held]).mean())
+        fit = run.fit(ORIGINALS[:-HELD], start=start, temperature=temperature, **SVI)
+        predicted = fit.predict(run.data.x[LEFT_OUT], num_draws=DRAWS)
+        scores[temperature] = float(predicted.log_density(run.data.y[LEFT_OUT]).mean())
     best = max(scores, key=lambda temperature: scores[temperature])
     return svi(run, best), {"temperature": best, "held_out_log_likelihoods": scores}
 

@@ -90,10 +90,10 @@ def write_results(fit: up.Fit, data: up.Data, out: Path, seconds: float) -> dict
 
     held_out = data.x_test is not None and data.y_test is not None
     x, y = (data.x_test, data.y_test) if held_out else (data.x, data.y)
-    x = checks.inputs(x, fit.model.network.sizes[0], what="x_test")
+    x = fit.model.check_inputs(x, what="x_test")
     y = fit.model.check_target(y, len(x))
     parameters = fit.num_parameters
-    work = len(data.x) * fit.model.network.largest_layer(fit.model.num_outputs)
+    work = len(data.x) * fit.model.row_work
     limit = min(MAX_EXPORT // parameters, MAX_WORK[kernels.info().kernel] // work)
     draws = int(np.clip(limit, 20, 500)) if fit.is_gaussian else None
     prediction = fit.predict(x, num_draws=draws)

@@ -21,6 +21,7 @@ from ugmm_ppl.circuit import random_trees as random_trees
 from ugmm_ppl.data import Data as Data
 from ugmm_ppl.fit import fit as fit
 from ugmm_ppl.model import Classifier as Classifier
+from ugmm_ppl.model import JointScore as JointScore
 from ugmm_ppl.model import Regressor as Regressor
 from ugmm_ppl.network import Network as Network
 from ugmm_ppl.posterior import Fit as Fit
@@ -39,6 +40,7 @@ __all__ = [
     "Classifier",
     "Data",
     "Fit",
+    "JointScore",
     "MissingExtraError",
     "Network",
     "NonFiniteError",

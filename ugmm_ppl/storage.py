@@ -14,7 +14,7 @@ import numpy as np
 
 from ugmm_ppl.circuit.model import Circuit
 from ugmm_ppl.data import Standardizer
-from ugmm_ppl.model import Classifier, Model, Regressor
+from ugmm_ppl.model import Classifier, JointScore, Model, Regressor
 from ugmm_ppl.network import Network
 from ugmm_ppl.prior import ROLES, Distribution, Prior
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ugmm_ppl.posterior import Fit
 
 FORMAT = 1
-MODELS: dict[str, Any] = {"Classifier": Classifier, "Regressor": Regressor}
+MODELS: dict[str, Any] = {"Classifier": Classifier, "Regressor": Regressor, "JointScore": JointScore}
 SETTINGS = (
     "backend",
     "method",

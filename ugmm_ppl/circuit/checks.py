@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ugmm_ppl.checks import count, labels, names, number
-
-__all__ = ["count", "number"]
+from ugmm_ppl.checks import count, labels, names
 
 
 def forest(parent: np.ndarray, feature: np.ndarray) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ugmm_ppl import neuron, pathwise
+from ugmm_ppl.checks import number
 from ugmm_ppl.circuit import checks
 from ugmm_ppl.circuit.leaves import names_of_bins
 from ugmm_ppl.mixture import Mixture
@@ -134,7 +135,7 @@ class Conditional:
 
     def quantile(self, feature: int | str, q: float) -> np.ndarray:
         """The value below which a missing real feature lies with probability q, `(B,)`."""
-        checks.number("q", q, 0.0, 1.0)
+        number("q", q, 0.0, 1.0)
         return pathwise.quantile(NUMPY, np.full(len(self.x), float(q)), self.mixture(feature))
 
     def entropy(self, feature: int | str) -> np.ndarray:

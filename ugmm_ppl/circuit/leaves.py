@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ugmm_ppl import neuron
-from ugmm_ppl.circuit import checks
+from ugmm_ppl.checks import count
 from ugmm_ppl.ops import NUMPY, Array, Ops
 
 
@@ -34,7 +34,7 @@ class Categorical:
 
     def __post_init__(self) -> None:
         """Check the number."""
-        checks.count("categories", self.categories, least=2)
+        count("categories", self.categories, least=2)
 
     @property
     def edges(self) -> tuple[float, ...]:

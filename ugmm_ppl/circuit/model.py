@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ugmm_ppl import prior as priors
+from ugmm_ppl.checks import count
 from ugmm_ppl.circuit import checks, passes
 from ugmm_ppl.circuit.leaves import Binned, Categorical, Leaf, Leaves, kinds
 from ugmm_ppl.circuit.prior import ROLES, CircuitPrior, log_weights
@@ -59,9 +60,9 @@ class Circuit(Model):
     def __post_init__(self) -> None:
         """Check the arguments."""
         for name in ("features", "neurons", "components"):
-            checks.count(name, getattr(self, name))
+            count(name, getattr(self, name))
         if self.classes is not None:
-            checks.count("classes", self.classes, least=2)
+            count("classes", self.classes, least=2)
         checks.leaves(self.leaves, self.features, kinds())
         checks.parts(self.structure, self.prior, self.features, Structure, CircuitPrior)
 
@@ -147,7 +148,13 @@ class Circuit(Model):
         """Leaves by tree and feature."""
         leaves, trees = self.all_leaves, self.forest.tree_of_node[self.forest.leaf_nodes]
         label = np.array([f"tree {t}, {feature_names[f]}" for t, f in zip(trees, leaves.features, strict=True)])
-        return {"leaf": label[leaves.neurons], "leaf_of_bins": label[leaves.bins], "column": feature_names}
+        roots = np.arange(self.forest.num_trees * self.neurons)
+        return {
+            "leaf": label[leaves.neurons],
+            "leaf_of_bins": label[leaves.bins],
+            "column": feature_names,
+            "root_state": roots,
+        }
 
     def check_method(self, method: str) -> None:
         """All but "laplace"."""

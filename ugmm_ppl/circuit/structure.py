@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ugmm_ppl.checks import count
 from ugmm_ppl.circuit import checks
 
 NONE = -1
@@ -166,16 +167,14 @@ def random_trees(features: int, repetitions: int = 4, *, seed: int = 0) -> Struc
         repetitions: Number of trees T.
         seed: Seed of the cuts.
     """
-    checks.count("features", features)
+    count("features", features)
     rng = np.random.default_rng(seed)
 
     def halves(members: Sequence[int]) -> Iterator[Sequence[int]]:
         middle = math.ceil(len(members) / 2)
         return iter((members[:middle], members[middle:]))
 
-    trees = [
-        _by_cutting(rng.permutation(features).tolist(), halves) for _ in range(checks.count("repetitions", repetitions))
-    ]
+    trees = [_by_cutting(rng.permutation(features).tolist(), halves) for _ in range(count("repetitions", repetitions))]
     return _joined(trees)
 
 
@@ -187,7 +186,7 @@ def quad_tree(height: int, width: int, *, binary: bool = False) -> Structure:
         width: Columns of pixels.
         binary: Cut the longer side in two, in place of both sides.
     """
-    checks.count("height", height), checks.count("width", width)
+    count("height", height), count("width", width)
     pixels = np.arange(height * width).reshape(height, width)
 
     def parts(block: np.ndarray) -> Iterator[np.ndarray]:

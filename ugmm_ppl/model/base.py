@@ -209,6 +209,11 @@ class NetworkModel(Model):
         return self.network.sizes[0]
 
     @property
+    def network_outputs(self) -> int:
+        """Number of outputs of the network, from which those of the model are made."""
+        return self.num_outputs
+
+    @property
     def readout_sites(self) -> str:
         """Those of the network's readout."""
         return self.network.readout_sites
@@ -221,20 +226,21 @@ class NetworkModel(Model):
     @property
     def row_work(self) -> int:
         """J K of the largest layer."""
-        return self.network.largest_layer(self.num_outputs)
+        return self.network.largest_layer(self.network_outputs)
 
     def axes(self, output: str) -> dict[str, tuple[list[str], tuple[int, ...]]]:
         """Layer l has `neuron_l` and `input_l`, the readout the outputs."""
-        layers = self.network.layers(self.num_outputs)
+        layers = self.network.layers(self.network_outputs)
         found: dict[str, tuple[list[str], tuple[int, ...]]] = {}
         for i, layer in enumerate(layers):
-            neuron = output if self.network.readout == "ugmm" and i == len(layers) - 1 else f"neuron_{i}"
+            last = self.network.readout == "ugmm" and i == len(layers) - 1
+            neuron = output if last and self.network_outputs == self.num_outputs else f"neuron_{i}"
             for role in ("loc", "log_scale", "scale", "logits", "weights"):
                 found[f"{layer.name}.{role}"] = ([neuron, f"input_{i}"], (layer.out_features, layer.in_features))
         found["readout.weight"] = (
-            [output, f"neuron_{len(layers) - 1}"], (self.num_outputs, self.network.sizes[-1])
+            [output, f"neuron_{len(layers) - 1}"], (self.network_outputs, self.network.sizes[-1])
         )  # fmt: skip
-        return found | {"readout.bias": ([output], (self.num_outputs,))}
+        return found | {"readout.bias": ([output], (self.network_outputs,))}
 
     def coordinates(self, feature_names: list[str]) -> dict[str, Any]:
         """The features, and numbers of neurons."""
@@ -245,7 +251,7 @@ class NetworkModel(Model):
 
     def template(self) -> dict[str, np.ndarray]:
         """Zeros."""
-        return self.network.zeros(self.num_outputs)
+        return self.network.zeros(self.network_outputs)
 
     @property
     def rows_at_once(self) -> int:
@@ -254,7 +260,7 @@ class NetworkModel(Model):
         With the native kernel that is the widest layer's rows x J, with the others rows x J x K of the largest layer.
         """
         native = kernels.info().kernel == "native"
-        row = max(self.network.sizes) if native else self.network.largest_layer(self.num_outputs)
+        row = max(self.network.sizes) if native else self.network.largest_layer(self.network_outputs)
         return max(1, CHUNK_ELEMENTS // row)
 
     def start(self, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -263,19 +269,19 @@ class NetworkModel(Model):
 
     def initial_values(self, x: np.ndarray, seed: int) -> dict[str, np.ndarray]:
         """Start values of all parameters for inputs x `(B, K)` as the network sees them; equal for both backends."""
-        return self.start(self.network.initial_values(x, self.num_outputs, seed))
+        return self.start(self.network.initial_values(x, self.network_outputs, seed))
 
     def parameters(self, backend: Backend, like: Array) -> dict[str, Array]:
         """Sample all parameters from their prior: site -> value, with the dtype and device of `like`."""
         values = {}
-        for index, layer in enumerate(self.network.layers(self.num_outputs)):
+        for index, layer in enumerate(self.network.layers(self.network_outputs)):
             shape = (layer.out_features, layer.in_features)
             for role, prior in self.prior.layer(index, tied=self.network.tied).items():
                 site = f"{layer.name}.{role}"
                 values[site] = priors.draw(backend, prior, site, shape, like)
         if self.network.readout == "linear":
             width = self.network.sizes[-1]
-            shapes = {"weight": (self.num_outputs, width), "bias": (self.num_outputs,)}
+            shapes = {"weight": (self.network_outputs, width), "bias": (self.network_outputs,)}
             for role, prior in self.prior.linear(width).items():
                 values[f"readout.{role}"] = priors.draw(backend, prior, f"readout.{role}", shapes[role], like)
         return values
@@ -284,7 +290,7 @@ class NetworkModel(Model):
         """Sites of the parameters whose prior is a described distribution, not a callable."""
         priors_of = {
             f"layers.{i}.{role}": prior
-            for i, _ in enumerate(self.network.layers(self.num_outputs))
+            for i, _ in enumerate(self.network.layers(self.network_outputs))
             for role, prior in self.prior.layer(i, tied=self.network.tied).items()
         }
         if self.network.readout == "linear":
@@ -294,12 +300,16 @@ class NetworkModel(Model):
     def outputs(self, backend: Backend, x: Array, *, train: bool = False) -> Array:
         """Sample the parameters from their prior and run the network: `(..., B, K)` to `(..., B, O)`."""
         values = self.parameters(backend, x)
-        return self.network.forward(backend.ops, values, x, self._masks(backend, x) if train else None)
+        return self.forward(backend, values, x, self._masks(backend, x) if train else None)
+
+    def forward(self, backend: Backend, values: dict[str, Array], x: Array, masks: list[Array | None] | None) -> Array:
+        """Outputs for given parameters: `(..., B, K)` to `(..., B, O)`."""
+        return self.network.forward(backend.ops, values, x, masks)
 
     def _masks(self, backend: Backend, x: Array) -> list[Array | None]:
         """Dropout masks of all layers."""
         masks: list[Array | None] = []
-        for layer, rate in zip(self.network.layers(self.num_outputs), self.network.dropout_rates(), strict=True):
+        for layer, rate in zip(self.network.layers(self.network_outputs), self.network.dropout_rates(), strict=True):
             per_example = (x.shape[-2], 1, layer.in_features)
             shape = per_example if self.network.dropout_per_example else (layer.out_features, layer.in_features)
             masks.append(survivors(backend.ops, backend.uniform(shape, x), rate) if rate > 0.0 else None)

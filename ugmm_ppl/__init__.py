@@ -9,9 +9,19 @@ from importlib.metadata import version as _version
 from ugmm_ppl.checks import CheckpointError as CheckpointError
 from ugmm_ppl.checks import MissingExtraError as MissingExtraError
 from ugmm_ppl.checks import NonFiniteError as NonFiniteError
+from ugmm_ppl.circuit import Bernoulli as Bernoulli
+from ugmm_ppl.circuit import Binned as Binned
+from ugmm_ppl.circuit import Categorical as Categorical
+from ugmm_ppl.circuit import Circuit as Circuit
+from ugmm_ppl.circuit import CircuitPrior as CircuitPrior
+from ugmm_ppl.circuit import Structure as Structure
+from ugmm_ppl.circuit import chow_liu_tree as chow_liu_tree
+from ugmm_ppl.circuit import quad_tree as quad_tree
+from ugmm_ppl.circuit import random_trees as random_trees
 from ugmm_ppl.data import Data as Data
 from ugmm_ppl.fit import fit as fit
 from ugmm_ppl.model import Classifier as Classifier
+from ugmm_ppl.model import JointScore as JointScore
 from ugmm_ppl.model import Regressor as Regressor
 from ugmm_ppl.network import Network as Network
 from ugmm_ppl.posterior import Fit as Fit
@@ -21,16 +31,26 @@ from ugmm_ppl.storage import load as load
 
 __version__ = _version("ugmm-ppl")
 __all__ = [
+    "Bernoulli",
+    "Binned",
+    "Categorical",
     "CheckpointError",
+    "Circuit",
+    "CircuitPrior",
     "Classifier",
     "Data",
     "Fit",
+    "JointScore",
     "MissingExtraError",
     "Network",
     "NonFiniteError",
     "Prior",
     "Regressor",
+    "Structure",
+    "chow_liu_tree",
     "dist",
     "fit",
     "load",
+    "quad_tree",
+    "random_trees",
 ]

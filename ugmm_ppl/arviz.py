@@ -67,18 +67,20 @@ def to_arviz(
     if x is not None or y is not None or fit.train_x is not None:
         x, y = fit._checked_data(x, y)
         coords["row"] = np.arange(len(x))
-        dims |= {"y": ["row"], "x": ["row", "input_0"]}
+        dims |= {"y": ["row"], "x": ["row", "input_0" if fit.model.observed == "y" else "column"]}
         outputs = fit.outputs(x, num_draws=num_draws, seed=seed)
         pointwise = fit._pointwise(outputs, y)
-        groups["posterior_predictive"] = {"y": fit._targets(outputs, seed)}
-        groups["log_likelihood"] = {"y": pointwise - fit.log_unit()}
+        groups["posterior_predictive"] = fit.replicates(sites, outputs, seed)
+        groups["log_likelihood"] = {fit.model.observed: pointwise - fit.log_unit(x)}
         if fit.is_gaussian:
             groups["sample_stats"] = {"log_p": fit._log_prior(sites) + pointwise.sum(-1), "log_q": log_q}
         if num_prior_draws:
             prior = fit.prior_draws(x, checks.count("num_prior_draws", num_prior_draws), derived=derived, seed=seed)
-            groups["prior_predictive"] = {"y": prior.pop("y")}
+            groups["prior_predictive"] = {n: prior.pop(n) for n in ("x", "y") if n in prior}
             groups["prior"] = {n: v for n, v in prior.items() if n in keep}
-        groups["observed_data"], groups["constant_data"] = {"y": y}, {"x": checks.floats(x)}
+        given = {"x": checks.floats(x), "y": y}
+        groups["observed_data"] = {n: given[n] for n in groups["posterior_predictive"]}
+        groups["constant_data"] = {n: given[n] for n in given if n not in groups["posterior_predictive"]}
     if fit.method == "nuts":
         groups["sample_stats"] = {n: v[:, : next(iter(draws.values())).shape[1]] for n, v in fit.stats.items()}
     attrs = {
@@ -98,7 +100,7 @@ def to_arviz(
         "observed_data",
         "constant_data",
     )
-    return _tree(az, {name: groups[name] for name in order if name in groups}, dims, coords, fit.weights, attrs)
+    return tree_of(az, {name: groups[name] for name in order if name in groups}, dims, coords, fit.weights, attrs)
 
 
 def plot_forest(tree: Any, var_names: list[str], coords: Mapping[str, Any], path: Path) -> None:
@@ -127,7 +129,7 @@ def _is_old(az: Any) -> bool:
     return int(az.__version__.split(".")[0]) == 0
 
 
-def _tree(
+def tree_of(
     az: Any,
     groups: dict[str, dict[str, np.ndarray]],
     dims: dict[str, list[str]],
@@ -135,6 +137,7 @@ def _tree(
     weights: np.ndarray,
     attrs: dict[str, Any],
 ) -> Any:
+    """One ArviZ tree of groups of variables; those of groups named `..._data` have no chains and draws."""
     import xarray
 
     datasets = {}
@@ -143,7 +146,7 @@ def _tree(
         arrays = {}
         for name, value in variables.items():
             shape = value.shape[len(sample) :]
-            own = dims.get(name, [f"{name}_dim_{i}" for i in range(len(shape))])
+            own = dims.get(name, [f"{name}_dim_{i}" for i in range(len(shape))])[: len(shape)]
             arrays[name] = ([*sample, *own], value)
         used = {dim for names, _ in arrays.values() for dim in names}
         index = {dim: coords[dim] for dim in coords if dim in used}
@@ -161,31 +164,13 @@ def _tree(
 
 
 def _dims(fit: Fit, draws: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
-    """Names of the axes of every site of the network; sites of callables get ArviZ's default names."""
-    network, output = fit.model.network, _output_dim(fit)
-    layers = network.layers(fit.model.num_outputs)
-    dims: dict[str, list[str]] = {}
-    sizes: dict[str, tuple[int, ...]] = {}
-    for i, layer in enumerate(layers):
-        neuron = output if network.readout == "ugmm" and i == len(layers) - 1 else f"neuron_{i}"
-        for role in ("loc", "log_scale", "scale", "logits", "weights"):
-            dims[f"{layer.name}.{role}"] = [neuron, f"input_{i}"]
-            sizes[f"{layer.name}.{role}"] = (layer.out_features, layer.in_features)
-    sizes |= {"readout.weight": (fit.model.num_outputs, network.sizes[-1]), "readout.bias": (fit.model.num_outputs,)}
-    dims |= {"readout.weight": [output, f"neuron_{len(layers) - 1}"], "readout.bias": [output]}
-    return {n: names for n, names in dims.items() if n in draws and draws[n].shape[2:] == sizes[n]}
+    """Names of the axes of every site of the model; sites of callables get ArviZ's default names."""
+    axes = fit.model.axes(_output_dim(fit))
+    return {n: names for n, (names, sizes) in axes.items() if n in draws and draws[n].shape[2:] == sizes}
 
 
 def _coords(fit: Fit) -> dict[str, Any]:
-    network = fit.model.network
-    coords: dict[str, Any] = {
-        "input_0": fit.feature_names,
-        _output_dim(fit): fit.model.output_names(fit.class_names),
-    }
-    for i, width in enumerate(network.sizes[1:]):
-        coords[f"neuron_{i}"] = np.arange(width)
-        coords[f"input_{i + 1}"] = np.arange(width)
-    return coords
+    return fit.model.coordinates(fit.feature_names) | {_output_dim(fit): fit.model.output_names(fit.class_names)}
 
 
 def _output_dim(fit: Fit) -> str:

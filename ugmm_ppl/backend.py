@@ -16,7 +16,7 @@ from ugmm_ppl.training import NutsDraws
 
 if TYPE_CHECKING:
     from ugmm_ppl.guide import Guide
-    from ugmm_ppl.model.base import NetworkModel
+    from ugmm_ppl.model.base import Model
     from ugmm_ppl.progress import Progress
 
 BACKENDS = ("pyro", "numpyro")
@@ -115,7 +115,7 @@ class Backend(Protocol):
 class Inference(Protocol):
     """What `fit`, `Fit` and `Prior` run on a backend: the functions of its `inference.py`, where they are described.
 
-    Arrays in and out are NumPy; a `model` is a `NetworkModel`.
+    Arrays in and out are NumPy; a `model` is a `Model`.
     """
 
     def seeded(self, seed: int, /) -> AbstractContextManager[Any]:
@@ -159,20 +159,18 @@ class Inference(Protocol):
     ) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Draws from a guide, `(S, ...)` by site, and their log q `(S,)`."""
 
-    def outputs(
-        self, model: NetworkModel, draws: Mapping[str, np.ndarray], x: np.ndarray, chunk_size: int, /
-    ) -> np.ndarray:
+    def outputs(self, model: Model, draws: Mapping[str, np.ndarray], x: np.ndarray, chunk_size: int, /) -> np.ndarray:
         """Network outputs `(S, B, O)` for draws."""
 
-    def log_prior(self, model: NetworkModel, draws: Mapping[str, np.ndarray], /) -> np.ndarray:
+    def log_prior(self, model: Model, draws: Mapping[str, np.ndarray], /) -> np.ndarray:
         """Log prior density of draws, `(S,)`."""
 
-    def prior_draws(self, model: NetworkModel, num_draws: int, seed: int, /) -> dict[str, np.ndarray]:
+    def prior_draws(self, model: Model, num_draws: int, seed: int, /) -> dict[str, np.ndarray]:
         """Draws from the prior, `(S, ...)` by site."""
 
 
 class Derivatives(Protocol):
-    """What `ugmm_ppl.laplace` differentiates with on a backend: the functions of its `derivatives.py`.
+    """What `ugmm_ppl.laplace` and EM differentiate with on a backend: the functions of its `derivatives.py`.
 
     Arguments of the made functions are arrays of the backend, and their results are NumPy in float64.
     """
@@ -187,6 +185,18 @@ class Derivatives(Protocol):
 
         Returns:
             Function (point, rows `(R, K)`) -> (values `(R, O)`, Jacobians with respect to the point `(R, O, n)`).
+        """
+
+    def value_and_gradients(
+        self, function: Callable[[dict[str, Array], Array, Array], Array], /
+    ) -> Callable[..., tuple[float, dict[str, np.ndarray]]]:
+        """Value and gradients of a scalar function.
+
+        Args:
+            function: (parameters by name, x, y) -> `()`.
+
+        Returns:
+            Function (parameters, x, y) -> (value, gradient by name).
         """
 
     def hessian_products(self, function: Callable[[Array], Array], /) -> Callable[..., np.ndarray]:

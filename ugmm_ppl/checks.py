@@ -400,6 +400,13 @@ def no_curvature(sites: Iterable[str]) -> ValueError:
     )
 
 
+def no_em(model: Any) -> ValueError:
+    """The error for a method that a model has not."""
+    return ValueError(
+        f"method='em' needs a Circuit, whose expected counts are exact; got {type(model).__name__}. Use 'svi' or 'map'."
+    )
+
+
 def sampler(method: str, network: Any) -> None:
     """Refuse dropout where the density must not change from call to call."""
     if method == "nuts" and any(network.dropout_rates()):

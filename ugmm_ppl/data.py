@@ -48,10 +48,12 @@ class Standardizer:
 
     @classmethod
     def of(cls, a: np.ndarray, *, jointly: bool = False) -> Standardizer:
-        """The constants of training data `(B, K)` or `(B,)`; `jointly` takes all columns as one."""
+        """The constants of training data `(B, K)` or `(B,)`, NaN left out; `jointly` takes all columns as one."""
         if jointly:
             a = a.ravel()
-        return cls(a.mean(0), np.where(no_variance(a), 1.0, a.std(0)))
+        missing = np.isnan(a).any()
+        mean, std = (np.nanmean(a, 0), np.nanstd(a, 0)) if missing else (a.mean(0), a.std(0))
+        return cls(mean, np.where(no_variance(a), 1.0, std))
 
     def standardize(self, a: np.ndarray) -> np.ndarray:
         """(a - mean) / scale."""
@@ -64,7 +66,7 @@ class Standardizer:
 
 def no_variance(a: np.ndarray) -> np.ndarray:
     """Whether each column has one value throughout, `(B, K)` to `(K,)`; a mean's rounding does not count as spread."""
-    return np.ptp(a, axis=0) == 0.0
+    return np.fmax.reduce(a, axis=0) == np.fmin.reduce(a, axis=0)
 
 
 def names_of(given: Any, count: int, prefix: str, what: str) -> list[str]:

@@ -7,7 +7,7 @@ import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -19,12 +19,13 @@ from ugmm_ppl.data import Standardizer, names_of, no_variance
 from ugmm_ppl.elbo import negative_elbo
 from ugmm_ppl.guide import Guide, constrain, latent_sites
 from ugmm_ppl.laplace import laplace
-from ugmm_ppl.model.base import NetworkModel
+from ugmm_ppl.model.base import Model, NetworkModel
 from ugmm_ppl.posterior import Fit
 from ugmm_ppl.progress import Progress
 from ugmm_ppl.training import OPTIMIZERS, Batches, Moment, Plan, Run, kl_weights, learning_rates, train
 
-METHODS = ("svi", "map", "laplace", "nuts")
+METHODS = ("svi", "map", "laplace", "em", "nuts")
+POINT_GUIDES = {"map": "delta", "em": "delta", "nuts": "normal"}
 STARTS = ("data", "map")
 
 EVALUATION_DRAWS = 16
@@ -32,9 +33,9 @@ EVALUATION_DRAWS = 16
 
 
 def fit(
-    model: NetworkModel,
+    model: Model,
     x: Any,
-    y: Any,
+    y: Any = None,
     *,
     backend: str = "numpyro",
     method: str = "svi",
@@ -74,15 +75,17 @@ def fit(
     """Fit a model to data.
 
     "svi" minimises the negative ELBO over a Gaussian family, "map" finds the maximum of the joint density, "laplace"
-    puts a Gaussian around it by the curvature there (`ugmm_ppl.laplace`), "nuts" samples the posterior. The likelihood
-    of a mini-batch is multiplied by N / B, once, so that losses are in nats of the whole data set.
+    puts a Gaussian around it by the curvature there (`ugmm_ppl.laplace`), "nuts" samples the posterior. "em" is
+    expectation and maximisation for a `Circuit` (`ugmm_ppl.circuit.em`); its learning rate is the fraction of a step
+    that is taken. The likelihood of a mini-batch is multiplied by N / B, once, so that losses are in nats of the whole
+    data set.
 
     Args:
-        model: `Classifier` or `Regressor`.
-        x: Inputs `(N, K)`, finite.
-        y: Class codes 0..classes-1, or real targets, `(N,)`.
+        model: `Classifier`, `Regressor` or `Circuit`.
+        x: Inputs `(N, K)`, finite; for a `Circuit` NaN where missing.
+        y: Class codes 0..classes-1, or real targets, `(N,)`. For a `Circuit` -1 where the class is not known, or None.
         backend: "pyro" or "numpyro".
-        method: "svi", "map", "laplace" or "nuts".
+        method: "svi", "map", "laplace", "em" or "nuts".
         guide: Gaussian family of "svi" and "laplace": "normal" (mean field), "full", "lowrank" ("svi" only), or "delta"
             (a point, the same as method="map"); or a mapping from patterns of site names to families, e.g.
             `{"readout.*": "full", "*": "normal"}`: one independent block per pattern, over the sites that it is the
@@ -137,8 +140,8 @@ def fit(
             attribute `fit` holds the last good state.
         CheckpointError: A checkpoint could not be written; its attribute `fit` holds what was reached.
     """
-    if not isinstance(model, NetworkModel):
-        raise TypeError(f"model must be an up.Classifier or up.Regressor; got {model!r}.")
+    if not isinstance(model, Model):
+        raise TypeError(f"model must be an up.Classifier, up.Regressor or up.Circuit; got {model!r}.")
     families = checks.guide(guide, FAMILIES)
     if checks.choice("method", method, METHODS) == "svi" and set(families.values()) == {"delta"}:
         method = "map"
@@ -159,18 +162,19 @@ def fit(
     checks.training(method, validation, patience, checkpoint, callbacks)
     if not isinstance(start, Fit):
         checks.choice("start", start, STARTS)
-    checks.sampler(method, model.network)
+    model.check_method(method)
     primitives = load_backend(backend)
     with primitives.settings(dtype=dtype, device=device):
-        x = checks.inputs(x, model.network.sizes[0])
+        x = model.check_inputs(x)
+        model.check_training(x)
         y = model.check_target(y, len(x))
         features = names_of(feature_names, x.shape[1], "x", "feature_names")
         classes = None if model.real_target else names_of(class_names, model.num_outputs, "", "class_names")
-        x_units, y_units = _units(standardize, x, y if model.real_target else None, features)
+        x_units, y_units = _units(model, standardize, x, y if model.real_target else None, features)
         x, y, held_out = _split(validation, model, x, y, seed)
-        result = Fit(
+        result = model.fit_type(
             model=model, backend=backend, method=method, dtype=dtype, bayesian=bayesian, device=device,
-            guide={"map": "delta", "nuts": "normal"}.get(method, guide if isinstance(guide, str) else families),
+            guide=POINT_GUIDES.get(method, guide if isinstance(guide, str) else families),
             seed=seed, temperature=temperature, init_scale=init_scale, rank=rank, x_units=x_units,
             y_units=y_units, feature_names=features, class_names=classes, train_x=x, train_y=y,
         )  # fmt: skip
@@ -237,13 +241,13 @@ def _batch_size(asked: int | None, rows: int, parts: int) -> int:
 
 
 def _split(
-    validation: Any, model: NetworkModel, x: np.ndarray, y: np.ndarray, seed: int
+    validation: Any, model: Model, x: np.ndarray, y: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
     """(x, y, held-out x and y or None)."""
     if validation is None:
         return x, y, None
     if isinstance(validation, tuple):
-        held_x = checks.inputs(validation[0], x.shape[1], what="validation[0]")
+        held_x = model.check_inputs(validation[0], what="validation[0]")
         return x, y, (held_x, model.check_target(validation[1], len(held_x)))
     count = checks.held_out_rows(validation, len(x))
     order = np.random.default_rng([seed, len(x)]).permutation(len(x))
@@ -269,7 +273,7 @@ def _sample(fit: Fit, training: _Training, **settings: int) -> None:
 
 
 def _train(fit: Fit, training: _Training) -> None:
-    """Run "svi", "map" or "laplace" from several starts side by side."""
+    """Run "svi", "map", "laplace" or "em" from several starts side by side."""
     backend, (x, y) = load_backend(fit.backend), fit.network_data()
     guide = fit.family.at_points() if fit.method == "laplace" else fit.family
     fit.training = training.described()
@@ -277,10 +281,13 @@ def _train(fit: Fit, training: _Training) -> None:
         negative_elbo, backend, functools.partial(fit.model, backend), guide, data_size=len(x)
     )
     starts, seeds = _starts(fit, training), [fit.seed + restart for restart in range(training.num_restarts)]
-    trainer = backend.trainer(
-        objective, guide.noise_shapes(), (x, y), seeds, optimizer=training.optimizer,
-        clip_norm=training.clip_norm, num_particles=training.num_particles, split_batch=training.split_batch,
-    )  # fmt: skip
+    if fit.method == "em":
+        trainer = fit.model.em_trainer(backend, guide, (x, y))
+    else:
+        trainer = backend.trainer(
+            objective, guide.noise_shapes(), (x, y), seeds, optimizer=training.optimizer,
+            clip_norm=training.clip_norm, num_particles=training.num_particles, split_batch=training.split_batch,
+        )  # fmt: skip
     orders = [Batches(len(x), training.batch_size, seed) for seed in seeds]
     plan = Plan(
         learning_rates(training.num_steps, training.learning_rate, training.schedule),
@@ -317,7 +324,7 @@ def _scorer(fit: Fit, guide: Guide, held_out: tuple[np.ndarray, np.ndarray] | No
         values, _ = backend.inference.guide_draws(guide, params, draws, fit.seed)
         outputs = backend.inference.outputs(model, values, x, model.rows_at_once).astype(np.float64)
         log_density = np.logaddexp.reduce(model.log_likelihood(outputs, y), axis=0) - np.log(len(draws))
-        mean = float(log_density.mean()) - fit.log_unit()
+        mean = float((log_density - fit.log_unit(held_out[0])).mean())
         return -np.inf if np.isnan(mean) else mean
 
     return lambda params: np.array([score(each) for each in params])
@@ -364,11 +371,13 @@ def _keep(fit: Fit, run: Run) -> None:
         if run.failed:  # the curvature at a last good state may mean nothing
             fit.state[restart] = fit.family.initial(point)
         else:
-            fit.state[restart] = laplace(backend, fit.model, fit.family, point, x, temperature=fit.temperature)
+            fit.state[restart] = laplace(
+                backend, cast(NetworkModel, fit.model), fit.family, point, x, temperature=fit.temperature
+            )
 
 
 def _units(
-    standardize: bool | str, x: np.ndarray, y: np.ndarray | None, features: list[str]
+    model: Model, standardize: bool | str, x: np.ndarray, y: np.ndarray | None, features: list[str]
 ) -> tuple[Standardizer | None, Standardizer | None]:
     """What standardises x, and y if it is given."""
     if standardize not in (True, False, "jointly"):
@@ -377,7 +386,7 @@ def _units(
         return None, None
     if standardize is True:
         checks.constant_columns(no_variance(x), features)
-    return Standardizer.of(x, jointly=standardize == "jointly"), None if y is None else Standardizer.of(y)
+    return model.units(x, jointly=standardize == "jointly"), None if y is None else Standardizer.of(y)
 
 
 def _start(fit: Fit, x: np.ndarray, seed: int) -> dict[str, np.ndarray]:

@@ -68,7 +68,7 @@ class Functions:
         def predictions() -> Iterator[Any]:
             done = 0
             for rows in _cut(x, chunk_size) if hasattr(x, "shape") else x:
-                checked = checks.inputs(rows, self.fit.model.network.sizes[0], convert=False, first_row=done)
+                checked = self.fit.model.check_inputs(rows, convert=False, first_row=done)
                 done += len(checked)
                 yield self.predict(checked, chunk_size=chunk_size)
 
@@ -100,7 +100,7 @@ class Functions:
             `(C, S, B, *shape)`.
         """
         fit = self.fit
-        x = checks.inputs(x, fit.model.network.sizes[0], convert=False)
+        x = fit.model.check_inputs(x, convert=False)
         chunk_size = self.chunk_size(chunk_size)
         result = np.empty((fit.num_chains, self.num_draws, len(x), *shape), dtype or fit.dtype)
         with fit._settings():

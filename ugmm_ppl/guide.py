@@ -22,7 +22,7 @@ from ugmm_ppl.ops import NUMPY, Array
 
 if TYPE_CHECKING:
     from ugmm_ppl.backend import Backend, Bijector
-    from ugmm_ppl.model.base import NetworkModel
+    from ugmm_ppl.model.base import Model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +158,7 @@ def _merged(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 
 def latent_sites(
-    backend: Backend, model: NetworkModel, known: Mapping[str, np.ndarray], seed: int
+    backend: Backend, model: Model, known: Mapping[str, np.ndarray], seed: int
 ) -> tuple[dict[str, LatentSite], dict[str, np.ndarray]]:
     """The latent sites of a model in the order in which it samples them, and unconstrained start values.
 

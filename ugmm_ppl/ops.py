@@ -81,6 +81,12 @@ class Ops(Protocol):
     def concat(self, arrays: Sequence[Array], /) -> Array:
         """Joined along the last axis; leading axes broadcast."""
 
+    def join(self, arrays: Sequence[Array], axis: int, /) -> Array:
+        """Joined along one axis; all others are equal."""
+
+    def constant(self, a: np.ndarray, like: Array, /) -> Array:
+        """A NumPy array of numbers, with the dtype and device of `like`."""
+
     def known(self, *arrays: Any) -> bool:
         """Whether values can be looked at: not inside a compiler or a transform. Anything but arrays is known."""
 
@@ -195,6 +201,16 @@ class NumpyOps:
         """Joined along the last axis."""
         leading = np.broadcast_shapes(*(np.shape(a)[:-1] for a in arrays))
         return np.concatenate([np.broadcast_to(a, (*leading, np.shape(a)[-1])) for a in arrays], -1)
+
+    @staticmethod
+    def join(arrays: Sequence[Array], axis: int) -> Array:
+        """Joined along one axis."""
+        return np.concatenate(arrays, axis)
+
+    @staticmethod
+    def constant(a: np.ndarray, like: Array) -> Array:
+        """The same numbers."""
+        return a.astype(like.dtype)
 
     @staticmethod
     def known(*arrays: Any) -> bool:

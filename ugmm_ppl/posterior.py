@@ -15,7 +15,7 @@ from ugmm_ppl import checks, storage
 from ugmm_ppl.backend import Backend, load_backend
 from ugmm_ppl.data import Standardizer
 from ugmm_ppl.guide import Guide, inferred_sites, latent_sites, make_guide, natural_values
-from ugmm_ppl.model.base import NetworkModel
+from ugmm_ppl.model.base import Model
 from ugmm_ppl.predictive import Predictive
 from ugmm_ppl.training import Run
 
@@ -30,7 +30,7 @@ class Fit(Predictive):
     Attributes:
         model: The model.
         backend: "pyro" or "numpyro".
-        method: "svi", "map", "laplace" or "nuts".
+        method: "svi", "map", "laplace", "nuts" or "em".
         guide: A family, or families by pattern of site names.
         bayesian: What is inferred: "all", "readout", or site names and patterns.
         losses: Negative ELBO (or log joint) in nats by restart and step, `(restarts, steps)`; NaN after a run that
@@ -51,7 +51,7 @@ class Fit(Predictive):
         train_x, train_y: The data it was fitted to; None after `load`.
     """
 
-    model: NetworkModel
+    model: Model
     backend: str
     method: str
     guide: str | Mapping[str, str]
@@ -116,10 +116,8 @@ class Fit(Predictive):
     def family(self) -> Guide:
         """The guide over the latent sites of the model; needs no data."""
         with self._settings():
-            sites, _ = latent_sites(
-                self._backend, self.model, self.model.network.zeros(self.model.num_outputs), self.seed
-            )
-            inferred = inferred_sites(self.bayesian, sites, self.model.network.readout_sites)
+            sites, _ = latent_sites(self._backend, self.model, self.model.template(), self.seed)
+            inferred = inferred_sites(self.bayesian, sites, self.model.readout_sites)
             return make_guide(
                 self.guide, self._backend, sites, init_scale=self.init_scale, rank=self.rank, inferred=inferred
             )
@@ -183,16 +181,27 @@ class Fit(Predictive):
     def prior_draws(
         self, x: Any, num_draws: int, *, derived: bool = False, seed: int | None = None
     ) -> dict[str, np.ndarray]:
-        """Draws from the prior as one chain, `(1, S, ...)` by site, and `y` `(1, S, B)` in the units of the data."""
+        """Draws from the prior as one chain, `(1, S, ...)` by site, and `replicates` of the data."""
         base = self.seed if seed is None else seed
         with self._settings():
-            network_x = self.to_network(checks.inputs(x, self.model.network.sizes[0]))
+            network_x = self.to_network(self.model.check_inputs(x))
             draws = self._backend.inference.prior_draws(self.model, num_draws, base)
             outputs = self._backend.inference.outputs(self.model, draws, network_x, self.model.rows_at_once)
         if derived:
             draws |= self._derived(draws)
-        draws["y"] = self._targets(outputs, seed)
-        return {name: value[None] for name, value in draws.items()}
+        one_chain = {name: value[None] for name, value in draws.items()}
+        return one_chain | self.replicates(one_chain, outputs[None], seed)
+
+    def replicates(self, draws: dict[str, np.ndarray], outputs: np.ndarray, seed: int | None) -> dict[str, np.ndarray]:
+        """New data for every draw in the units of the data, `(C, S, B, ...)` by name.
+
+        Args:
+            draws: Parameters `(C, S, ...)` by site.
+            outputs: What the model makes of the inputs with them, `(C, S, B, O)`.
+            seed: Seed of the data.
+        """
+        del draws
+        return {"y": self._targets(outputs, seed)}
 
     def to_arviz(self, x: Any = None, y: Any = None, **options: Any) -> Any:
         """Everything in one ArviZ tree; see `ugmm_ppl.arviz.to_arviz` for the options."""
@@ -225,7 +234,7 @@ class Fit(Predictive):
     def _count_draws(self, num_draws: int | None) -> int:
         if num_draws is not None:
             checks.count("num_draws", num_draws)
-        if self.method == "map":
+        if self.method in ("map", "em"):
             return 1
         if self.method == "nuts":
             kept = next(iter(self.state[0].values())).shape[1]

@@ -16,13 +16,13 @@ from ugmm_ppl.ops import NUMPY
 
 if TYPE_CHECKING:
     from ugmm_ppl.data import Standardizer
-    from ugmm_ppl.model.base import NetworkModel
+    from ugmm_ppl.model.base import Model
 
 
 class Predictive(abc.ABC):
     """The part of `Fit` that meets data; the attributes are described there."""
 
-    model: NetworkModel
+    model: Model
     method: str
     seed: int
     temperature: float
@@ -139,7 +139,7 @@ class Predictive(abc.ABC):
             return self.model.log_likelihood(outputs.astype(np.float64), target[rows])
 
         functions = self.sample_functions(num_draws, seed=seed)
-        return functions.map(x, pointwise, dtype="float64", chunk_size=chunk_size) - self.log_unit()
+        return functions.map(x, pointwise, dtype="float64", chunk_size=chunk_size) - self.log_unit(x)
 
     def sample_predictive(self, x: Any, *, num_draws: int | None = None, seed: int | None = None) -> np.ndarray:
         """One y per posterior draw and row of x, `(C, S, B)`, in the units of the data."""
@@ -211,8 +211,9 @@ class Predictive(abc.ABC):
                 row[self.score_steps[np.argmax(scores)] :] = np.nan
         return found
 
-    def log_unit(self) -> float:
-        """What a density loses on its way from the units of the likelihood to those of y."""
+    def log_unit(self, x: np.ndarray) -> np.ndarray | float:
+        """What a density loses on its way from the units of the likelihood to those of the data; may be per row."""
+        del x
         return 0.0 if self.y_units is None else float(np.log(self.y_units.scale))
 
     def _targets(self, outputs: np.ndarray, seed: int | None) -> np.ndarray:
@@ -223,13 +224,13 @@ class Predictive(abc.ABC):
     def _checked_data(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
         """The given data, or the training data, as arrays."""
         x, y = self._training_data(x, y)
-        x = checks.inputs(x, self.model.network.sizes[0], convert=False)
+        x = self.model.check_inputs(x, convert=False)
         return x, self.model.check_target(y, len(x))
 
     def _training_data(self, x: Any, y: Any) -> tuple[Any, Any]:
         if x is None and y is None and self.train_x is not None:
             return self.train_x, self.train_y
-        if x is None or y is None:
+        if x is None or (y is None and self.model.needs_target):
             raise ValueError(
                 "x and y are needed: this fit was loaded from a file, which holds no training data. Give both."
             )

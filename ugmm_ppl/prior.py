@@ -175,7 +175,7 @@ class Prior:
         from ugmm_ppl.backend import load_backend
 
         model = dataclasses.replace(model, prior=self)  # type: ignore[type-var]
-        x = checks.inputs(x, model.network.sizes[0])
+        x = model.check_inputs(x)
         checks.count("num_draws", num_draws)
         primitives = load_backend(backend)
         with primitives.settings(dtype="float32", device="cpu"):

@@ -47,8 +47,11 @@ def write_plots(
         files.append(folder / "predicted.png")
         plot_predicted(prediction, y, files[-1])
     forest = folder / "forest.png"
-    names = [name for name in ("layers.0.scale", "layers.0.weights") if name in tree["posterior"]]
-    plot_forest(tree, names, {"neuron_0": leading_neurons(tree), "input_0": fit.feature_names[:8]}, forest)
+    if fit.model.observed == "x":
+        plot_forest(tree, ["roots.weights"], {"root_state": range(8)}, forest)
+    else:
+        names = [name for name in ("layers.0.scale", "layers.0.weights") if name in tree["posterior"]]
+        plot_forest(tree, names, {"neuron_0": leading_neurons(tree), "input_0": fit.feature_names[:8]}, forest)
     return files
 
 

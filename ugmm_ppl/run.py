@@ -23,6 +23,9 @@ from ugmm_ppl.backend import require
 MAX_EXPORT = 2e7
 """Entries of the posterior that are exported: parameters x draws."""
 
+MAX_REPLICATES = 10
+"""Tables that are drawn from a model of x, and as many from its prior."""
+
 MAX_WORK = {"native": 2e11, "chunked": 5e10, "reference": 5e10}
 """Exponentials that the export may take for its draws, about two minutes: draws x rows x J K of the largest layer."""
 
@@ -90,11 +93,12 @@ def write_results(fit: up.Fit, data: up.Data, out: Path, seconds: float) -> dict
 
     held_out = data.x_test is not None and data.y_test is not None
     x, y = (data.x_test, data.y_test) if held_out else (data.x, data.y)
-    x = checks.inputs(x, fit.model.network.sizes[0], what="x_test")
+    x = fit.model.check_inputs(x, what="x_test")
     y = fit.model.check_target(y, len(x))
     parameters = fit.num_parameters
-    work = len(data.x) * fit.model.network.largest_layer(fit.model.num_outputs)
+    work = len(data.x) * fit.model.row_work
     limit = min(MAX_EXPORT // parameters, MAX_WORK[kernels.info().kernel] // work)
+    limit = min(limit, MAX_REPLICATES) if fit.model.observed == "x" else limit
     draws = int(np.clip(limit, 20, 500)) if fit.is_gaussian else None
     prediction = fit.predict(x, num_draws=draws)
     metrics = {

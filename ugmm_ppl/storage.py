@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ugmm_ppl.circuit.model import Circuit
 from ugmm_ppl.data import Standardizer
-from ugmm_ppl.model import Classifier, NetworkModel, Regressor
+from ugmm_ppl.model import Classifier, JointScore, Model, Regressor
 from ugmm_ppl.network import Network
 from ugmm_ppl.prior import ROLES, Distribution, Prior
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from ugmm_ppl.posterior import Fit
 
 FORMAT = 1
-MODELS: dict[str, Any] = {"Classifier": Classifier, "Regressor": Regressor}
+MODELS: dict[str, Any] = {"Classifier": Classifier, "Regressor": Regressor, "JointScore": JointScore}
 SETTINGS = (
     "backend",
     "method",
@@ -77,7 +78,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         raise
 
 
-def load(path: str | os.PathLike[str], *, model: NetworkModel | None = None, device: str | None = None) -> Fit:
+def load(path: str | os.PathLike[str], *, model: Model | None = None, device: str | None = None) -> Fit:
     """Read a fit that `Fit.save` wrote.
 
     Args:
@@ -89,8 +90,6 @@ def load(path: str | os.PathLike[str], *, model: NetworkModel | None = None, dev
         FileNotFoundError: No such file.
         ValueError: Not a file of this library, or of a newer version of it, or a model with callables and none given.
     """
-    from ugmm_ppl.posterior import Fit
-
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
@@ -106,7 +105,8 @@ def load(path: str | os.PathLike[str], *, model: NetworkModel | None = None, dev
         name: Standardizer(arrays[f"{name}/mean"], arrays[f"{name}/scale"]) if f"{name}/mean" in arrays else None
         for name in ("x_units", "y_units")
     }
-    fit = Fit(model=model or _build_model(description["model"], path), **units, **settings)
+    model = model or _build_model(description["model"], path)
+    fit = model.fit_type(model=model, **units, **settings)
     fit.interrupted = description["interrupted"]
     for name in HISTORIES:
         setattr(fit, name, arrays[name])
@@ -125,6 +125,8 @@ def load(path: str | os.PathLike[str], *, model: NetworkModel | None = None, dev
 
 def describe_model(model: Any) -> dict[str, Any]:
     """A model as JSON values."""
+    if isinstance(model, Circuit):
+        return {"kind": "Circuit", **model.described(_describe_prior)}
     fields = {f.name: getattr(model, f.name) for f in dataclasses.fields(model) if f.name not in ("network", "prior")}
     return {
         "kind": type(model).__name__,
@@ -149,8 +151,10 @@ def _describe_prior(value: Any) -> Any:
     return None if value is None else {"callable": getattr(value, "__name__", repr(value))}
 
 
-def _build_model(description: dict[str, Any], path: Any) -> NetworkModel:
+def _build_model(description: dict[str, Any], path: Any) -> Model:
     parts = dict(description)
+    if parts["kind"] == "Circuit":
+        return Circuit.from_description(parts, lambda value: _build_prior(value, path))
     kind, network, prior = parts.pop("kind"), parts.pop("network"), parts.pop("prior")
     network["sizes"] = tuple(network["sizes"])
     if isinstance(network["dropout"], list):

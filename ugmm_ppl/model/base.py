@@ -1,4 +1,4 @@
-"""What all models of the form prior, network, likelihood share."""
+"""What `fit` asks of a model, and what all models of the form prior, network, likelihood share."""
 
 from __future__ import annotations
 
@@ -10,28 +10,33 @@ import numpy as np
 
 from ugmm_ppl import checks, kernels
 from ugmm_ppl import prior as priors
+from ugmm_ppl.data import Standardizer
 from ugmm_ppl.network import Network, survivors
 from ugmm_ppl.ops import Array
 
 if TYPE_CHECKING:
     from ugmm_ppl.backend import Backend
-    from ugmm_ppl.data import Standardizer
+    from ugmm_ppl.guide import Guide
+    from ugmm_ppl.posterior import Fit
+    from ugmm_ppl.training import Trainer
 
 
 CHUNK_ELEMENTS = 2**22
 """Entries of the largest temporary of a prediction."""
 
 
-class NetworkModel(abc.ABC):
-    """A prior over the parameters of a network, and a likelihood of y given its outputs.
+class Model(abc.ABC):
+    """A prior over parameters, and a likelihood of data given what the parameters make of the inputs, the outputs.
 
-    Calling the model with a backend runs it as a probabilistic program: it samples the parameters at sites named
-    `layers.0.loc`, `layers.0.log_scale`, `layers.0.logits`, ..., `readout.weight`, `readout.bias`, and then the site
-    `y`.
+    Calling the model with a backend runs it as a probabilistic program.
     """
 
-    network: Network
-    prior: priors.Prior
+    prior: Any
+
+    @property
+    @abc.abstractmethod
+    def num_inputs(self) -> int:
+        """Number of columns K of x."""
 
     @property
     @abc.abstractmethod
@@ -77,13 +82,185 @@ class NetworkModel(abc.ABC):
         """Names of the O outputs."""
 
     @property
+    @abc.abstractmethod
+    def rows_at_once(self) -> int:
+        """Rows of a chunk whose largest temporary is near 16 MiB in float32."""
+
+    @property
+    @abc.abstractmethod
+    def readout_sites(self) -> str:
+        """Pattern of the names of the sites nearest to the outputs."""
+
+    @property
+    def observed(self) -> str:
+        """Whose density the likelihood is: "y" given x, or "x"."""
+        return "y"
+
+    @property
+    @abc.abstractmethod
+    def row_work(self) -> int:
+        """Exponentials of one row."""
+
+    @abc.abstractmethod
+    def axes(self, output: str) -> dict[str, tuple[list[str], tuple[int, ...]]]:
+        """Names and sizes of the axes of every site, for ArviZ; `output` is what an output is called."""
+
+    @abc.abstractmethod
+    def coordinates(self, feature_names: list[str]) -> dict[str, Any]:
+        """Values along those axes."""
+
+    @property
+    def needs_target(self) -> bool:
+        """Whether there is nothing to fit or to score without y."""
+        return True
+
+    @property
+    def fit_type(self) -> type[Fit]:
+        """What `fit` returns."""
+        from ugmm_ppl.posterior import Fit
+
+        return Fit
+
+    def check_method(self, method: str) -> None:
+        """Say what is wrong with a method for this model."""
+        if method == "em":
+            raise checks.no_em(self)
+
+    def check_inputs(self, x: Any, *, what: str = "x", convert: bool = True, first_row: int = 0) -> np.ndarray:
+        """Return x as an array `(B, K)`, or say what is wrong with it; arguments as in `checks.inputs`."""
+        return checks.inputs(x, self.num_inputs, what=what, convert=convert, first_row=first_row)
+
+    def check_training(self, x: np.ndarray) -> None:
+        """Say what makes checked inputs unfit to be trained on."""
+        del x
+
+    def units(self, x: np.ndarray, *, jointly: bool) -> Standardizer:
+        """What standardises x; `jointly` takes all columns as one."""
+        return Standardizer.of(x, jointly=jointly)
+
+    def em_trainer(self, backend: Backend, guide: Guide, data: tuple[np.ndarray, np.ndarray]) -> Trainer:
+        """What takes the steps of method="em", for models that have it."""
+        raise checks.no_em(self)
+
+    @abc.abstractmethod
+    def template(self) -> dict[str, np.ndarray]:
+        """Some value for every parameter; gives the shapes where no data are at hand."""
+
+    @abc.abstractmethod
+    def initial_values(self, x: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+        """Start values of all parameters for inputs x `(B, K)` as the model sees them; equal for both backends."""
+
+    @abc.abstractmethod
+    def parameters(self, backend: Backend, like: Array) -> dict[str, Array]:
+        """Sample all parameters from their prior: site -> value, with the dtype and device of `like`."""
+
+    @abc.abstractmethod
+    def plain_sites(self) -> set[str]:
+        """Sites of the parameters whose prior is a described distribution, not a callable."""
+
+    @abc.abstractmethod
+    def outputs(self, backend: Backend, x: Array, *, train: bool = False) -> Array:
+        """Sample the parameters from their prior and evaluate the model: `(..., B, K)` to `(..., B, O)`."""
+
+    @abc.abstractmethod
+    def __call__(
+        self,
+        backend: Backend,
+        x: Array,
+        y: Array | None = None,
+        *,
+        data_size: float | None = None,
+        train: bool = False,
+    ) -> Array:
+        """Run the model as a probabilistic program."""
+
+    def bind(self, backend: str) -> Callable[..., Array]:
+        """The model as a model function of "pyro" or "numpyro", `model(x, y=None, *, data_size=None, train=False)`.
+
+        It works with the PPL's own SVI, NUTS, Predictive and handlers. NumPy arrays are converted to the PPL's default
+        dtype.
+        """
+        from ugmm_ppl.backend import load_backend
+
+        primitives = load_backend(backend)
+
+        def model(x: Array, y: Array | None = None, *, data_size: float | None = None, train: bool = False) -> Array:
+            """Run the model; arguments as in `__call__`."""
+            x, y = (primitives.array(a) if isinstance(a, np.ndarray) else a for a in (x, y))
+            return self(primitives, x, y, data_size=data_size, train=train)
+
+        return model
+
+
+class NetworkModel(Model):
+    """A prior over the parameters of a network, and a likelihood of y given its outputs.
+
+    Calling the model with a backend runs it as a probabilistic program: it samples the parameters at sites named
+    `layers.0.loc`, `layers.0.log_scale`, `layers.0.logits`, ..., `readout.weight`, `readout.bias`, and then the site
+    `y`.
+    """
+
+    network: Network
+    prior: priors.Prior
+
+    @property
+    def num_inputs(self) -> int:
+        """Inputs of the network."""
+        return self.network.sizes[0]
+
+    @property
+    def network_outputs(self) -> int:
+        """Number of outputs of the network, from which those of the model are made."""
+        return self.num_outputs
+
+    @property
+    def readout_sites(self) -> str:
+        """Those of the network's readout."""
+        return self.network.readout_sites
+
+    def check_method(self, method: str) -> None:
+        """Refuse dropout with "nuts", and "em"."""
+        super().check_method(method)
+        checks.sampler(method, self.network)
+
+    @property
+    def row_work(self) -> int:
+        """J K of the largest layer."""
+        return self.network.largest_layer(self.network_outputs)
+
+    def axes(self, output: str) -> dict[str, tuple[list[str], tuple[int, ...]]]:
+        """Layer l has `neuron_l` and `input_l`, the readout the outputs."""
+        layers = self.network.layers(self.network_outputs)
+        found: dict[str, tuple[list[str], tuple[int, ...]]] = {}
+        for i, layer in enumerate(layers):
+            last = self.network.readout == "ugmm" and i == len(layers) - 1
+            neuron = output if last and self.network_outputs == self.num_outputs else f"neuron_{i}"
+            for role in ("loc", "log_scale", "scale", "logits", "weights"):
+                found[f"{layer.name}.{role}"] = ([neuron, f"input_{i}"], (layer.out_features, layer.in_features))
+        found["readout.weight"] = (
+            [output, f"neuron_{len(layers) - 1}"], (self.network_outputs, self.network.sizes[-1])
+        )  # fmt: skip
+        return found | {"readout.bias": ([output], (self.network_outputs,))}
+
+    def coordinates(self, feature_names: list[str]) -> dict[str, Any]:
+        """The features, and numbers of neurons."""
+        found: dict[str, Any] = {"input_0": feature_names}
+        for i, width in enumerate(self.network.sizes[1:]):
+            found |= {f"neuron_{i}": np.arange(width), f"input_{i + 1}": np.arange(width)}
+        return found
+
+    def template(self) -> dict[str, np.ndarray]:
+        """Zeros."""
+        return self.network.zeros(self.network_outputs)
+
+    @property
     def rows_at_once(self) -> int:
         """Rows of a chunk whose largest temporary is near 16 MiB in float32.
 
         With the native kernel that is the widest layer's rows x J, with the others rows x J x K of the largest layer.
         """
         native = kernels.info().kernel == "native"
-        row = max(self.network.sizes) if native else self.network.largest_layer(self.num_outputs)
+        row = max(self.network.sizes) if native else self.network.largest_layer(self.network_outputs)
         return max(1, CHUNK_ELEMENTS // row)
 
     def start(self, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -92,19 +269,19 @@ class NetworkModel(abc.ABC):
 
     def initial_values(self, x: np.ndarray, seed: int) -> dict[str, np.ndarray]:
         """Start values of all parameters for inputs x `(B, K)` as the network sees them; equal for both backends."""
-        return self.start(self.network.initial_values(x, self.num_outputs, seed))
+        return self.start(self.network.initial_values(x, self.network_outputs, seed))
 
     def parameters(self, backend: Backend, like: Array) -> dict[str, Array]:
         """Sample all parameters from their prior: site -> value, with the dtype and device of `like`."""
         values = {}
-        for index, layer in enumerate(self.network.layers(self.num_outputs)):
+        for index, layer in enumerate(self.network.layers(self.network_outputs)):
             shape = (layer.out_features, layer.in_features)
             for role, prior in self.prior.layer(index, tied=self.network.tied).items():
                 site = f"{layer.name}.{role}"
                 values[site] = priors.draw(backend, prior, site, shape, like)
         if self.network.readout == "linear":
             width = self.network.sizes[-1]
-            shapes = {"weight": (self.num_outputs, width), "bias": (self.num_outputs,)}
+            shapes = {"weight": (self.network_outputs, width), "bias": (self.network_outputs,)}
             for role, prior in self.prior.linear(width).items():
                 values[f"readout.{role}"] = priors.draw(backend, prior, f"readout.{role}", shapes[role], like)
         return values
@@ -113,7 +290,7 @@ class NetworkModel(abc.ABC):
         """Sites of the parameters whose prior is a described distribution, not a callable."""
         priors_of = {
             f"layers.{i}.{role}": prior
-            for i, _ in enumerate(self.network.layers(self.num_outputs))
+            for i, _ in enumerate(self.network.layers(self.network_outputs))
             for role, prior in self.prior.layer(i, tied=self.network.tied).items()
         }
         if self.network.readout == "linear":
@@ -123,12 +300,16 @@ class NetworkModel(abc.ABC):
     def outputs(self, backend: Backend, x: Array, *, train: bool = False) -> Array:
         """Sample the parameters from their prior and run the network: `(..., B, K)` to `(..., B, O)`."""
         values = self.parameters(backend, x)
-        return self.network.forward(backend.ops, values, x, self._masks(backend, x) if train else None)
+        return self.forward(backend, values, x, self._masks(backend, x) if train else None)
+
+    def forward(self, backend: Backend, values: dict[str, Array], x: Array, masks: list[Array | None] | None) -> Array:
+        """Outputs for given parameters: `(..., B, K)` to `(..., B, O)`."""
+        return self.network.forward(backend.ops, values, x, masks)
 
     def _masks(self, backend: Backend, x: Array) -> list[Array | None]:
         """Dropout masks of all layers."""
         masks: list[Array | None] = []
-        for layer, rate in zip(self.network.layers(self.num_outputs), self.network.dropout_rates(), strict=True):
+        for layer, rate in zip(self.network.layers(self.network_outputs), self.network.dropout_rates(), strict=True):
             per_example = (x.shape[-2], 1, layer.in_features)
             shape = per_example if self.network.dropout_per_example else (layer.out_features, layer.in_features)
             masks.append(survivors(backend.ops, backend.uniform(shape, x), rate) if rate > 0.0 else None)
@@ -159,20 +340,3 @@ class NetworkModel(abc.ABC):
         rows = x.shape[-2]
         with backend.plate("data", rows), backend.scale(1.0 if data_size is None else data_size / rows):
             return backend.sample("y", self.likelihood(backend, outputs), obs=y)
-
-    def bind(self, backend: str) -> Callable[..., Array]:
-        """The model as a model function of "pyro" or "numpyro", `model(x, y=None, *, data_size=None, train=False)`.
-
-        It works with the PPL's own SVI, NUTS, Predictive and handlers. NumPy arrays are converted to the PPL's default
-        dtype.
-        """
-        from ugmm_ppl.backend import load_backend
-
-        primitives = load_backend(backend)
-
-        def model(x: Array, y: Array | None = None, *, data_size: float | None = None, train: bool = False) -> Array:
-            """Run the model; arguments as in `NetworkModel.__call__`."""
-            x, y = (primitives.array(a) if isinstance(a, np.ndarray) else a for a in (x, y))
-            return self(primitives, x, y, data_size=data_size, train=train)
-
-        return model

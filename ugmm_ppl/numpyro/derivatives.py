@@ -1,4 +1,4 @@
-"""Derivatives for Laplace approximations on JAX; mirrors `ugmm_ppl.pyro.derivatives`; float64 NumPy out."""
+"""Derivatives for Laplace approximations and EM on JAX; mirrors `ugmm_ppl.pyro.derivatives`; float64 NumPy out."""
 
 from __future__ import annotations
 
@@ -21,6 +21,19 @@ def row_jacobians(function: Callable[[Array, Array], Array]) -> Callable[..., tu
     def evaluate(point: Array, rows: Array) -> tuple[np.ndarray, np.ndarray]:
         jacobians, values = run(point, rows)
         return _numpy(values), _numpy(jacobians)
+
+    return evaluate
+
+
+def value_and_gradients(
+    function: Callable[[dict[str, Array], Array, Array], Array],
+) -> Callable[..., tuple[float, dict[str, np.ndarray]]]:
+    """Value and gradients of a scalar function; described in `ugmm_ppl.backend.Derivatives`."""
+    run = jax.jit(jax.value_and_grad(function))
+
+    def evaluate(params: dict[str, Array], x: Array, y: Array) -> tuple[float, dict[str, np.ndarray]]:
+        value, gradients = run(params, x, y)
+        return float(value), {name: _numpy(gradient) for name, gradient in gradients.items()}
 
     return evaluate
 

@@ -19,7 +19,7 @@ from ugmm_ppl.training import NutsDraws, blocks
 
 if TYPE_CHECKING:
     from ugmm_ppl.guide import Guide
-    from ugmm_ppl.model.base import NetworkModel
+    from ugmm_ppl.model.base import Model
 
 
 def seeded(seed: int) -> Any:
@@ -50,7 +50,7 @@ def _compiled_draw(guide: Guide, x64: bool) -> Callable[..., Any]:  # noqa: ARG0
     return jax.jit(draw)
 
 
-def outputs(model: NetworkModel, draws: Mapping[str, np.ndarray], x: np.ndarray, chunk_size: int) -> np.ndarray:
+def outputs(model: Model, draws: Mapping[str, np.ndarray], x: np.ndarray, chunk_size: int) -> np.ndarray:
     """Network outputs `(S, B, O)` for draws `(S, ...)`, a chunk of examples and one draw at a time."""
     run = _compiled_outputs(model, jax.config.jax_enable_x64)
     device_draws = {name: jnp.asarray(value) for name, value in draws.items()}
@@ -64,7 +64,7 @@ def outputs(model: NetworkModel, draws: Mapping[str, np.ndarray], x: np.ndarray,
 
 
 @functools.lru_cache(maxsize=16)
-def _compiled_outputs(model: NetworkModel, x64: bool) -> Callable[..., Array]:  # noqa: ARG001
+def _compiled_outputs(model: Model, x64: bool) -> Callable[..., Array]:  # noqa: ARG001
     from ugmm_ppl.numpyro.backend import BACKEND
 
     def one(draw: Mapping[str, Array], x: Array) -> Array:
@@ -73,14 +73,14 @@ def _compiled_outputs(model: NetworkModel, x64: bool) -> Callable[..., Array]:  
     return jax.jit(lambda draws, x: jax.lax.map(lambda draw: one(draw, x), draws))
 
 
-def log_prior(model: NetworkModel, draws: Mapping[str, np.ndarray]) -> np.ndarray:
+def log_prior(model: Model, draws: Mapping[str, np.ndarray]) -> np.ndarray:
     """Log prior density of draws `(S, ...)`: `(S,)`."""
     run = _compiled_log_prior(model, jax.config.jax_enable_x64)
     return np.asarray(run({name: jnp.asarray(value) for name, value in draws.items()}), dtype=np.float64)
 
 
 @functools.lru_cache(maxsize=16)
-def _compiled_log_prior(model: NetworkModel, x64: bool) -> Callable[..., Array]:  # noqa: ARG001
+def _compiled_log_prior(model: Model, x64: bool) -> Callable[..., Array]:  # noqa: ARG001
     from ugmm_ppl.numpyro.backend import BACKEND
 
     def one(draw: Mapping[str, Array]) -> Array:
@@ -90,7 +90,7 @@ def _compiled_log_prior(model: NetworkModel, x64: bool) -> Callable[..., Array]:
     return jax.jit(lambda draws: jax.lax.map(one, draws))
 
 
-def prior_draws(model: NetworkModel, num_draws: int, seed: int) -> dict[str, np.ndarray]:
+def prior_draws(model: Model, num_draws: int, seed: int) -> dict[str, np.ndarray]:
     """Draws from the prior, `(S, ...)` by site."""
     from ugmm_ppl.numpyro.backend import BACKEND
 

@@ -96,6 +96,16 @@ class JaxOps:
         return jnp.concatenate([jnp.broadcast_to(a, (*leading, a.shape[-1])) for a in arrays], -1)
 
     @staticmethod
+    def join(arrays: Sequence[Array], axis: int) -> Array:
+        """Joined along one axis."""
+        return jnp.concatenate(arrays, axis)
+
+    @staticmethod
+    def constant(a: Any, like: Array) -> Array:
+        """The same numbers; JAX moves them where they are needed."""
+        return jnp.asarray(a, like.dtype)
+
+    @staticmethod
     def known(*arrays: Any) -> bool:
         """Not where `jax.jit`, `jax.vmap` or `jax.grad` trace."""
         return not any(isinstance(a, jax.core.Tracer) for a in arrays)

@@ -1,4 +1,4 @@
-"""Derivatives for Laplace approximations on torch; mirrors `ugmm_ppl.numpyro.derivatives`; float64 NumPy out."""
+"""Derivatives for Laplace approximations and EM on torch; mirrors `ugmm_ppl.numpyro.derivatives`; float64 NumPy out."""
 
 from __future__ import annotations
 
@@ -23,6 +23,20 @@ def row_jacobians(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[...,
         with pyro.validation_enabled(False):  # which looks at values, and a transform has none
             jacobians, values = run(point, rows)
         return _numpy(values), _numpy(jacobians)
+
+    return evaluate
+
+
+def value_and_gradients(
+    function: Callable[[dict[str, Tensor], Tensor, Tensor], Tensor],
+) -> Callable[..., tuple[float, dict[str, np.ndarray]]]:
+    """Value and gradients of a scalar function; described in `ugmm_ppl.backend.Derivatives`."""
+
+    def evaluate(params: dict[str, Tensor], x: Tensor, y: Tensor) -> tuple[float, dict[str, np.ndarray]]:
+        own = {name: value.detach().requires_grad_() for name, value in params.items()}
+        value = function(own, x, y)
+        gradients = torch.autograd.grad(value, list(own.values()))
+        return float(value.detach()), {n: _numpy(g) for n, g in zip(own, gradients, strict=True)}
 
     return evaluate
 

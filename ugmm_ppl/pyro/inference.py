@@ -19,7 +19,7 @@ from ugmm_ppl.training import NutsDraws
 
 if TYPE_CHECKING:
     from ugmm_ppl.guide import Guide
-    from ugmm_ppl.model.base import NetworkModel
+    from ugmm_ppl.model.base import Model
 
 
 @contextlib.contextmanager
@@ -48,7 +48,7 @@ def guide_draws(
     return _stack(drawn), np.array(log_q)
 
 
-def outputs(model: NetworkModel, draws: Mapping[str, np.ndarray], x: np.ndarray, chunk_size: int) -> np.ndarray:
+def outputs(model: Model, draws: Mapping[str, np.ndarray], x: np.ndarray, chunk_size: int) -> np.ndarray:
     """Network outputs `(S, B, O)` for draws `(S, ...)`, a chunk of examples and one draw at a time."""
     from ugmm_ppl.pyro.backend import BACKEND
 
@@ -63,7 +63,7 @@ def outputs(model: NetworkModel, draws: Mapping[str, np.ndarray], x: np.ndarray,
     return result
 
 
-def log_prior(model: NetworkModel, draws: Mapping[str, np.ndarray]) -> np.ndarray:
+def log_prior(model: Model, draws: Mapping[str, np.ndarray]) -> np.ndarray:
     """Log prior density of draws `(S, ...)`: `(S,)`."""
     from ugmm_ppl.pyro.backend import BACKEND
 
@@ -76,7 +76,7 @@ def log_prior(model: NetworkModel, draws: Mapping[str, np.ndarray]) -> np.ndarra
     return result
 
 
-def prior_draws(model: NetworkModel, num_draws: int, seed: int) -> dict[str, np.ndarray]:
+def prior_draws(model: Model, num_draws: int, seed: int) -> dict[str, np.ndarray]:
     """Draws from the prior, `(S, ...)` by site."""
     from ugmm_ppl.pyro.backend import BACKEND
 

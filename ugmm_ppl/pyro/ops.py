@@ -95,6 +95,16 @@ class TorchOps:
         return torch.cat([a.expand(*leading, a.shape[-1]) for a in arrays], -1)
 
     @staticmethod
+    def join(arrays: Sequence[Tensor], axis: int) -> Tensor:
+        """Joined along one axis."""
+        return torch.cat(tuple(arrays), axis)
+
+    @staticmethod
+    def constant(a: Any, like: Tensor) -> Tensor:
+        """The same numbers."""
+        return torch.as_tensor(a, dtype=like.dtype, device=like.device)
+
+    @staticmethod
     def known(*arrays: Any) -> bool:
         """Not under `torch.compile`, nor under any `torch.func` transform."""
         del arrays

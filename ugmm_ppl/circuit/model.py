@@ -1,0 +1,408 @@
+"""`Circuit`: a joint density of the features, and of a class, with exact marginals and conditionals."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ugmm_ppl import prior as priors
+from ugmm_ppl.checks import count
+from ugmm_ppl.circuit import checks, passes
+from ugmm_ppl.circuit.leaves import Binned, Categorical, Leaf, Leaves, kinds
+from ugmm_ppl.circuit.prior import ROLES, CircuitPrior, log_weights
+from ugmm_ppl.circuit.structure import Structure, random_trees
+from ugmm_ppl.data import Standardizer
+from ugmm_ppl.model.base import CHUNK_ELEMENTS, Model
+from ugmm_ppl.network import SCALE_FLOOR
+from ugmm_ppl.neuron import log_normalize, logsumexp
+from ugmm_ppl.ops import NUMPY, Array, Ops
+from ugmm_ppl.prediction import ClassPrediction
+
+if TYPE_CHECKING:
+    from ugmm_ppl.backend import Backend
+    from ugmm_ppl.circuit.fit import CircuitFit
+    from ugmm_ppl.guide import Guide
+    from ugmm_ppl.training import Trainer
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Circuit(Model):
+    """A mixture of latent trees over K features whose leaves are uGMM neurons: a normalised density p(x, class).
+
+    `ugmm_ppl.circuit.passes` has the equations. Any values may be missing (NaN), in fitting and in every query: they
+    are integrated out exactly. The outputs of the model are log p(x, class), one per class.
+
+    Args:
+        features: Number of features K.
+        classes: Number of classes, each with a root of its own over shared trees; None for a density of x alone.
+        structure: The trees; None is `random_trees(features)`.
+        neurons: States J of every node, which is the number of neurons at a leaf.
+        components: Components M of a neuron.
+        leaves: Features that are no real numbers: column -> `Categorical`, `Bernoulli()` or `Binned`.
+        prior: Prior over the parameters.
+
+    Raises:
+        ValueError, TypeError: Counts below one, a structure of other features, unknown leaves.
+    """
+
+    features: int
+    classes: int | None = None
+    structure: Structure | None = None
+    neurons: int = 16
+    components: int = 2
+    leaves: Mapping[int, Leaf] = dataclasses.field(default_factory=dict)
+    prior: CircuitPrior = dataclasses.field(default_factory=CircuitPrior)
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        for name in ("features", "neurons", "components"):
+            count(name, getattr(self, name))
+        if self.classes is not None:
+            count("classes", self.classes, least=2)
+        checks.leaves(self.leaves, self.features, kinds())
+        checks.parts(self.structure, self.prior, self.features, Structure, CircuitPrior)
+
+    @cached_property
+    def forest(self) -> Structure:
+        """The structure."""
+        return self.structure or random_trees(self.features)
+
+    @cached_property
+    def all_leaves(self) -> Leaves:
+        """The leaves of all trees."""
+        return Leaves.of(self.forest.leaf_features, self.leaves)
+
+    @property
+    def num_inputs(self) -> int:
+        """Number of features."""
+        return self.features
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of classes, or one."""
+        return self.classes or 1
+
+    @property
+    def real_target(self) -> bool:
+        """False: y is a class code, or nothing."""
+        return False
+
+    @property
+    def needs_target(self) -> bool:
+        """False: where the class is not known, it is summed out."""
+        return False
+
+    @property
+    def readout_sites(self) -> str:
+        """Those of the roots."""
+        return "roots.*"
+
+    @property
+    def fit_type(self) -> type[CircuitFit]:
+        """A fit with the queries of a circuit."""
+        from ugmm_ppl.circuit.fit import CircuitFit
+
+        return CircuitFit
+
+    @property
+    def rows_at_once(self) -> int:
+        """By the values of all components of all leaves."""
+        return max(1, CHUNK_ELEMENTS // (len(self.all_leaves.features) * self.neurons * self.components))
+
+    @cached_property
+    def continuous(self) -> np.ndarray:
+        """Whether a feature has neurons, `(K,)`: those features are standardised."""
+        return ~np.isin(np.arange(self.features), list(self.leaves))
+
+    @property
+    def observed(self) -> str:
+        """The density is that of x, and of the class."""
+        return "x"
+
+    @property
+    def row_work(self) -> int:
+        """Components of all leaves."""
+        return len(self.all_leaves.features) * self.neurons * self.components
+
+    def axes(self, output: str) -> dict[str, tuple[list[str], tuple[int, ...]]]:
+        """Leaves have states and components, transitions the states of a node and of its child."""
+        names = {
+            "leaves.loc": ["leaf", "state", "component"],
+            "leaves.log_scale": ["leaf", "state", "component"],
+            "leaves.logits": ["leaf", "state", "component"],
+            "bins.logits": ["leaf_of_bins", "state", "bin"],
+            "sums.logits": ["edge", "state", "child_state"],
+            "roots.logits": [output, "root_state"],
+            "classes.logits": [output],
+        }
+        found = {site: (names[site], shape) for site, shape in self.shapes().items()}
+        for site, axes in list(found.items()):
+            found[site.replace(".logits", ".weights").replace("log_scale", "scale")] = axes
+        return found
+
+    def coordinates(self, feature_names: list[str]) -> dict[str, Any]:
+        """Leaves by tree and feature."""
+        leaves, trees = self.all_leaves, self.forest.tree_of_node[self.forest.leaf_nodes]
+        label = np.array([f"tree {t}, {feature_names[f]}" for t, f in zip(trees, leaves.features, strict=True)])
+        roots = np.arange(self.forest.num_trees * self.neurons)
+        return {
+            "leaf": label[leaves.neurons],
+            "leaf_of_bins": label[leaves.bins],
+            "column": feature_names,
+            "root_state": roots,
+        }
+
+    def check_method(self, method: str) -> None:
+        """All but "laplace"."""
+        if method == "laplace":
+            raise ValueError(
+                "method='laplace' needs a model of y given x; a Circuit has 'svi', 'map', 'em' and 'nuts'."
+            )
+
+    def em_trainer(self, backend: Backend, guide: Guide, data: tuple[np.ndarray, np.ndarray]) -> Trainer:
+        """Steps of `ugmm_ppl.circuit.em`."""
+        from ugmm_ppl.circuit.em import EMTrainer
+
+        return EMTrainer(backend, self, guide, data)
+
+    def check_inputs(self, x: Any, *, what: str = "x", convert: bool = True, first_row: int = 0) -> np.ndarray:
+        """Rows `(B, K)`, NaN where missing; codes must be those of their leaf."""
+        x = checks.table(x, self.features, what=what, convert=convert, first_row=first_row)
+        for column, leaf in self.leaves.items():
+            if isinstance(leaf, Categorical):
+                checks.codes(x, column, leaf.categories, first_row)
+        return x
+
+    def check_training(self, x: np.ndarray) -> None:
+        """Refuse columns of which nothing is seen, and values that are impossible."""
+        checks.empty_columns(x)
+        for column, leaf in self.leaves.items():
+            checks.outside(x, column, leaf.edges[0], leaf.edges[-1])
+
+    def check_target(self, y: Any, rows: int) -> np.ndarray:
+        """Class codes `(B,)`, -1 where not known; None is all -1."""
+        return checks.classes_or_unknown(y, rows, self.classes)
+
+    def units(self, x: np.ndarray, *, jointly: bool) -> Standardizer:
+        """Mean and spread of the columns with neurons, over what is seen; 0 and 1 for all others."""
+        found = (
+            Standardizer.of(x[:, self.continuous], jointly=jointly)
+            if self.continuous.any()
+            else Standardizer(np.zeros(()), np.ones(()))
+        )
+        mean, scale = np.zeros(self.features), np.ones(self.features)
+        mean[self.continuous], scale[self.continuous] = found.mean, found.scale
+        return Standardizer(mean, scale)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Stem of a site -> shape; without the sites of weights that could only be one."""
+        leaves, forest, states = self.all_leaves, self.forest, self.neurons
+        found = {
+            "leaves.loc": (len(leaves.neurons), states, self.components),
+            "leaves.log_scale": (len(leaves.neurons), states, self.components),
+            "leaves.logits": (len(leaves.neurons), states, self.components),
+            "bins.logits": (len(leaves.bins), states, leaves.low.shape[1]),
+            "sums.logits": (forest.num_edges, states, states),
+            "roots.logits": (self.num_outputs, forest.num_trees * states),
+            "classes.logits": (self.num_outputs,),
+        }
+        return {
+            name: shape
+            for name, shape in found.items()
+            if 0 not in shape and not (name.endswith("logits") and shape[-1] == 1)
+        }
+
+    def _priors(self) -> dict[str, tuple[priors.PriorValue, tuple[int, ...]]]:
+        """(prior, shape) of every site of this circuit."""
+        twins = {"leaves.scale": "leaves.log_scale"}
+        shapes = self.shapes()
+        found = {}
+        for site, prior in self.prior.sites().items():
+            shape = shapes.get(twins.get(site, site.replace(".weights", ".logits")))
+            if shape is not None:
+                found[site] = (prior, shape)
+        return found
+
+    def plain_sites(self) -> set[str]:
+        """Sites with a described prior."""
+        return {site for site, (prior, _) in self._priors().items() if isinstance(prior, priors.Distribution)}
+
+    def parameters(self, backend: Backend, like: Array) -> dict[str, Array]:
+        """Sample all parameters from their prior."""
+        return {site: priors.draw(backend, prior, site, shape, like) for site, (prior, shape) in self._priors().items()}
+
+    def template(self) -> dict[str, np.ndarray]:
+        """Zeros."""
+        return {name: np.zeros(shape) for name, shape in self.shapes().items()}
+
+    def initial_values(self, x: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+        """Start values: every state of a tree begins as some row of x, with which its leaves agree.
+
+        State j of tree t is given a row drawn from x; the locations of its neurons are that row's values (other drawn
+        values where it has none, and for further components), scales are the spread of the feature, and transitions
+        keep the state with probability 1/2.
+        """
+        rng = np.random.default_rng(seed)
+        leaves, forest, states = self.all_leaves, self.forest, self.neurons
+        values = self.template()
+        rows = np.stack([rng.choice(len(x), states, replace=len(x) < states) for _ in range(forest.num_trees)])
+        tree = forest.tree_of_node[forest.leaf_nodes]
+        for number, leaf in enumerate(leaves.neurons):
+            column = x[:, leaves.features[leaf]]
+            seen = column[~np.isnan(column)]
+            drawn = rng.choice(seen, (states, self.components))
+            drawn[:, 0] = np.where(np.isnan(column[rows[tree[leaf]]]), drawn[:, 0], column[rows[tree[leaf]]])
+            spread = max(float(seen.std()), 1e-3)
+            values["leaves.loc"][number] = drawn + 0.1 * spread * rng.normal(size=drawn.shape)
+            values["leaves.log_scale"][number] = np.log(0.5 * spread)
+        for number, leaf in enumerate(leaves.bins):
+            values["bins.logits"][number] = self._initial_bins(
+                leaf, number, x[:, leaves.features[leaf]], rows[tree[leaf]]
+            )
+        if "sums.logits" in values:
+            values["sums.logits"] += np.log(max(1, states - 1)) * np.eye(states) + 0.1 * rng.normal(
+                size=values["sums.logits"].shape
+            )
+        for name in ("leaves.logits", "roots.logits"):
+            if name in values:
+                values[name] += 0.1 * rng.normal(size=values[name].shape)
+        return values
+
+    def _initial_bins(self, leaf: int, number: int, column: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Logits `(J, C)`: half by the counts of the bins, half the bin of each state's row."""
+        leaves = self.all_leaves
+        low, high, closed = (a[number] for a in (leaves.low, leaves.high, leaves.closed))
+        inside = (column[:, None] >= low) & ((column[:, None] < high) | ((column[:, None] == high) & closed))
+        counts = inside.sum(0) + 1.0
+        own = inside[rows] / np.maximum(inside[rows].sum(1, keepdims=True), 1)
+        return np.where(np.isnan(low), 0.0, np.log(0.5 * counts / counts.sum() + 0.5 * own + 1e-3))
+
+    def natural(self, ops: Ops, values: Mapping[str, Array]) -> dict[str, Array]:
+        """What `passes.log_joint` needs, from values of the sites `(..., )` in whichever space they were sampled."""
+        found: dict[str, Array] = {}
+        if "leaves.loc" in values:
+            scale = values["leaves.scale"] if "leaves.scale" in values else ops.exp(values["leaves.log_scale"])
+            found["loc"], found["scale"] = values["leaves.loc"], ops.at_least(scale, SCALE_FLOOR)
+        like = values["leaves.loc"] if "leaves.loc" in values else next(iter(values.values()))
+        draws = like.shape[: like.ndim - len(self.shapes()["leaves.loc" if "leaves.loc" in values else _stem(values)])]
+        for name, stem, shape in (
+            ("log_weights", "leaves", (len(self.all_leaves.neurons), self.neurons, self.components)),
+            ("log_bins", "bins", None),
+            ("log_sums", "sums", (self.forest.num_edges, self.neurons, self.neurons)),
+            ("log_roots", "roots", (self.num_outputs, self.forest.num_trees * self.neurons)),
+            ("log_classes", "classes", (self.num_outputs,)),
+        ):
+            weights = log_weights(ops, values, stem)
+            if name == "log_bins" and weights is not None:
+                absent = ops.constant(self.all_leaves.absent[:, None, :], weights)
+                weights = log_normalize(ops, ops.where(absent > 0.0, -np.inf, weights))
+            if weights is None and shape is not None:  # of one
+                weights = ops.constant(np.zeros((*draws, *shape)), like)
+            if weights is not None:
+                found[name] = weights
+        return found
+
+    def log_joint(self, ops: Ops, values: Mapping[str, Array], x: Array) -> Array:
+        """log p(x, class) `(..., B, O)` in nats, for values of the sites and rows as the model sees them."""
+        return passes.log_joint(ops, self.forest, self.all_leaves, self.natural(ops, values), x)
+
+    def outputs(self, backend: Backend, x: Array, *, train: bool = False) -> Array:
+        """Sample the parameters from their prior and evaluate log p(x, class): `(B, K)` to `(B, O)`."""
+        del train
+        return self.log_joint(backend.ops, self.parameters(backend, x), x)
+
+    def described(self, describe_prior: Callable[[Any], Any]) -> dict[str, Any]:
+        """The circuit as JSON values."""
+        return {
+            **{name: getattr(self, name) for name in ("features", "classes", "neurons", "components")},
+            "structure": dataclasses.asdict(self.forest),
+            "leaves": {
+                str(c): {"kind": type(leaf).__name__, **dataclasses.asdict(leaf)} for c, leaf in self.leaves.items()
+            },
+            "prior": {role: describe_prior(getattr(self.prior, role)) for role in ROLES},
+        }
+
+    @classmethod
+    def from_description(cls, parts: Mapping[str, Any], build_prior: Callable[[Any], Any]) -> Circuit:
+        """The circuit from its JSON values."""
+        leaves: dict[int, Leaf] = {}
+        for column, own in parts["leaves"].items():
+            kind = Categorical(own["categories"]) if own["kind"] == "Categorical" else Binned(tuple(own["edges"]))
+            leaves[int(column)] = kind
+        structure = Structure(**{name: tuple(value) for name, value in parts["structure"].items()})
+        prior = CircuitPrior(**{role: build_prior(value) for role, value in parts["prior"].items()})
+        counts = {name: parts[name] for name in ("features", "classes", "neurons", "components")}
+        return cls(structure=structure, leaves=leaves, prior=prior, **counts)
+
+    def seen(self, ops: Ops, outputs: Array, y: Array | None) -> Array:
+        """log p(x, y) where the class y is known, log p(x) where it is -1 or None: `(..., B, O)` to `(..., B)`."""
+        log_density = logsumexp(ops, outputs)
+        if y is None or self.classes is None:
+            return log_density
+        codes = ops.constant(np.arange(self.classes), outputs)
+        picked = logsumexp(ops, ops.where(y[..., None] == codes, outputs, -np.inf))
+        return ops.where(y < 0, log_density, picked)
+
+    def likelihood(self, backend: Backend, outputs: Array) -> Any:
+        """The class given x, a Categorical of the PPL; `__call__` has the density of x and the class."""
+        return backend.dist.Categorical(logits=outputs)
+
+    def log_likelihood(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """log p(x, y), or log p(x) where y is -1."""
+        return self.seen(NUMPY, outputs, y)
+
+    def sample_target(self, outputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Class codes given x, by the Gumbel-max trick; 0 without classes."""
+        return np.argmax(outputs + rng.gumbel(size=outputs.shape), axis=-1)
+
+    def prediction(
+        self, outputs: np.ndarray, units: Standardizer | None, backend: Backend, weights: np.ndarray | None = None
+    ) -> ClassPrediction:
+        """p(class | seen, theta) of every draw; `CircuitDensity.posterior_class` weighs draws by p(seen | theta)."""
+        return ClassPrediction(np.exp(log_normalize(NUMPY, outputs.astype(np.float64))), weights)
+
+    def output_names(self, class_names: list[str] | None) -> list[str]:
+        """The classes."""
+        return class_names or [str(c) for c in range(self.num_outputs)]
+
+    def plot(self, feature_names: Sequence[str] | None = None, *, trees: int = 4) -> Any:
+        """Draw the trees; see `ugmm_ppl.circuit.plot.plot`."""
+        from ugmm_ppl.circuit.plot import plot
+
+        return plot(self.forest, feature_names, trees=trees)
+
+    def __call__(
+        self,
+        backend: Backend,
+        x: Array,
+        y: Array | None = None,
+        *,
+        data_size: float | None = None,
+        train: bool = False,
+    ) -> Array:
+        """Run the model as a probabilistic program: parameters, then the density of the rows as the factor `x`.
+
+        Args:
+            backend: The backend.
+            x: Rows `(B, K)` as the model sees them, NaN where missing.
+            y: Class codes `(B,)`, -1 where not known; None where no class is known.
+            data_size: Rows N of the whole data set if x is a mini-batch of it: the likelihood is multiplied by N / B.
+            train: Of no meaning here.
+
+        Returns:
+            The log density of every row `(B,)`.
+        """
+        ops, rows = backend.ops, x.shape[-2]
+        outputs = self.outputs(backend, x, train=train)
+        log_density = self.seen(ops, outputs, y)
+        with backend.plate("data", rows), backend.scale(1.0 if data_size is None else data_size / rows):
+            backend.factor("x", log_density)
+        return log_density
+
+
+def _stem(values: Mapping[str, Array]) -> str:
+    return next(iter(values)).replace(".weights", ".logits").replace("leaves.scale", "leaves.log_scale")

@@ -1,0 +1,93 @@
+"""Priors on the parameters of a circuit, described as plain data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from ugmm_ppl import neuron
+from ugmm_ppl.ops import Array, Ops
+from ugmm_ppl.prior import POSITIVE, SIMPLEX, Distribution, PriorValue, dist
+
+ON_SIMPLEX = ("components", "bins", "sums", "roots", "classes")
+ROLES = ("loc", "log_scale", "scale", *ON_SIMPLEX)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CircuitPrior:
+    """Prior over all parameters of a circuit, one entry per role.
+
+    Weights are described by a Dirichlet (over the weights, sites `...weights`; a scalar concentration is symmetric) or
+    by any other distribution or callable (over their logits, sites `...logits`).
+
+    Args:
+        loc: Locations of the components of the leaves, in units of the standardised feature. Default Normal(0, 1).
+        log_scale: Log of their scales. Default Normal(-0.5, 0.5).
+        scale: Their scales, in place of log_scale, e.g. `dist.InverseGamma(3.0, 1.0)`.
+        components: Mixture weights of the leaves. Default Normal(0, 1) over logits.
+        bins: Probabilities of codes and bins. Default Normal(0, 1) over logits.
+        sums: Transitions from the states of a node to those of a child. Default Normal(0, 1) over logits.
+        roots: Weights of trees and root states, by class. Default Normal(0, 1) over logits.
+        classes: Probabilities of the classes. Default Normal(0, 1) over logits.
+
+    Raises:
+        ValueError: Both of log_scale and scale, or a distribution of another support.
+        TypeError: A value that is neither a distribution nor a callable.
+    """
+
+    loc: PriorValue | None = None
+    log_scale: PriorValue | None = None
+    scale: PriorValue | None = None
+    components: PriorValue | None = None
+    bins: PriorValue | None = None
+    sums: PriorValue | None = None
+    roots: PriorValue | None = None
+    classes: PriorValue | None = None
+
+    def __post_init__(self) -> None:
+        """Check the entries."""
+        if self.log_scale is not None and self.scale is not None:
+            raise ValueError("CircuitPrior needs one of log_scale and scale; got both. Keep the space you think in.")
+        for role in ROLES:
+            value = getattr(self, role)
+            if value is not None and not isinstance(value, Distribution) and not callable(value):
+                raise TypeError(
+                    f"CircuitPrior.{role} must be a distribution such as up.dist.Normal(0.0, 1.0), or a callable "
+                    f"(backend, name, shape); got {value!r}."
+                )
+            if not isinstance(value, Distribution):
+                continue
+            if value.name in SIMPLEX and role not in ON_SIMPLEX:
+                raise ValueError(f"CircuitPrior.{role} must not be on the simplex; got {value!r}.")
+            if role == "scale" and value.name not in POSITIVE:
+                raise ValueError(f"CircuitPrior.scale must be over positive numbers; got {value!r}.")
+
+    def sites(self) -> dict[str, PriorValue]:
+        """Site -> prior, of all sites that a circuit can have."""
+        scale = "log_scale" if self.scale is None else "scale"
+        found: dict[str, PriorValue] = {
+            "leaves.loc": self.loc or dist.Normal(0.0, 1.0),
+            f"leaves.{scale}": getattr(self, scale) or dist.Normal(-0.5, 0.5),
+        }
+        for role in ON_SIMPLEX:
+            value = getattr(self, role) or dist.Normal(0.0, 1.0)
+            over_weights = isinstance(value, Distribution) and value.name in SIMPLEX
+            stem = "leaves" if role == "components" else role
+            found[f"{stem}.{'weights' if over_weights else 'logits'}"] = value
+        return found
+
+
+def log_weights(ops: Ops, values: Mapping[str, Array], stem: str) -> Array | None:
+    """Log of the weights at the sites of a stem, whichever space they were sampled in; None if there are none."""
+    if f"{stem}.logits" in values:
+        return neuron.log_normalize(ops, values[f"{stem}.logits"])
+    if f"{stem}.weights" in values:
+        return neuron.log_normalize(ops, neuron.safe_log(ops, values[f"{stem}.weights"]))
+    return None
+
+
+def stacked(values: Mapping[str, np.ndarray], axes: int) -> dict[str, np.ndarray]:
+    """Values with their first `axes` axes made one."""
+    return {name: value.reshape(-1, *value.shape[axes:]) for name, value in values.items()}

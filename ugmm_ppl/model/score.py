@@ -1,0 +1,152 @@
+"""JointScore: the uGMM paper's generative classifier, whose score of (x, class) is not a density."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ugmm_ppl import checks
+from ugmm_ppl.model.base import NetworkModel
+from ugmm_ppl.network import Network
+from ugmm_ppl.neuron import log_normalize, logsumexp
+from ugmm_ppl.ops import NUMPY, Array
+from ugmm_ppl.prediction import ClassPrediction
+from ugmm_ppl.prior import Prior
+
+if TYPE_CHECKING:
+    from ugmm_ppl.backend import Backend
+    from ugmm_ppl.data import Standardizer
+
+OBJECTIVES = ("score", "conditional")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class JointScore(NetworkModel):
+    """A network with one output that sees the class as one more input; score(x, c), class = argmax over c.
+
+    Source: the Iris experiment of uGMM-NN, arXiv:2509.07569, networks 5-10-5-1 and 5-20-8-1 with the code of the class,
+    a real number, as the fifth input. The score is the activation of the last neuron, equation (2), and no density of
+    (x, c): it is unbounded, and its sum over the data can grow without end as scales shrink. What is exact is
+
+        p(c | x) = exp(score(x, c)) / sum_c' exp(score(x, c')),
+
+    by enumeration of the classes. The outputs of the model are score(x, c), one per class.
+
+    Args:
+        network: The network; its inputs are the columns of x and the class, its readout is "ugmm".
+        classes: Number of classes; y holds codes 0..classes-1.
+        objective: "score" adds score(x, y) to the log joint, as the paper does; under a prior on the scales it has a
+            maximum. "conditional" adds log p(y | x).
+        prior: Prior over the parameters.
+
+    Raises:
+        ValueError: A network with another readout or without a place for the class, or another objective.
+    """
+
+    network: Network
+    classes: int
+    objective: str = "score"
+    prior: Prior = dataclasses.field(default_factory=Prior)
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        checks.model_parts(self.network, self.prior)
+        checks.count("classes", self.classes, least=2)
+        checks.choice("objective", self.objective, OBJECTIVES)
+        if self.network.readout != "ugmm" or self.network.sizes[0] < 2:
+            raise ValueError(
+                "JointScore needs a network with readout='ugmm' and at least two inputs, the last of them the class; "
+                f"got readout={self.network.readout!r} and sizes={self.network.sizes}."
+            )
+
+    @property
+    def num_inputs(self) -> int:
+        """Columns of x: the inputs of the network but the class."""
+        return self.network.sizes[0] - 1
+
+    @property
+    def num_outputs(self) -> int:
+        """One score per class."""
+        return self.classes
+
+    @property
+    def real_target(self) -> bool:
+        """False: y is a class code."""
+        return False
+
+    @property
+    def network_outputs(self) -> int:
+        """One: the score."""
+        return 1
+
+    def check_target(self, y: Any, rows: int) -> np.ndarray:
+        """Class codes as int64 `(B,)`."""
+        return checks.labels(y, rows, self.classes)
+
+    def initial_values(self, x: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+        """Those of the network, for every row with a class drawn at random."""
+        code = np.random.default_rng(seed).integers(self.classes, size=len(x))
+        return self.network.initial_values(np.column_stack([x, self._coded(code)]), 1, seed)
+
+    def forward(self, backend: Backend, values: dict[str, Array], x: Array, masks: list[Array | None] | None) -> Array:
+        """score(x, c) for all classes, `(..., B, K)` to `(..., B, classes)`."""
+        ops = backend.ops
+        scores = []
+        for code in self._coded(np.arange(self.classes)):
+            given = ops.concat([x, 0.0 * x[..., :1] + float(code)])
+            scores.append(self.network.forward(ops, values, given, masks))
+        return ops.concat(scores)
+
+    def _coded(self, code: np.ndarray) -> np.ndarray:
+        """The class as an input: codes, centred and scaled as if all classes were equally frequent."""
+        codes = np.arange(self.classes)
+        return (code - codes.mean()) / codes.std()
+
+    def likelihood(self, backend: Backend, outputs: Array) -> Any:
+        """p(class | x): Categorical of the PPL."""
+        return backend.dist.Categorical(logits=outputs)
+
+    def log_likelihood(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """log p(y | x), which is a density, whatever the objective of the fit."""
+        return self.scores(outputs, y) - logsumexp(NUMPY, outputs)
+
+    def scores(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """score(x, y) of outputs `(..., B, classes)`: `(..., B)`. Not a log density."""
+        at = np.broadcast_to(y[..., None], (*outputs.shape[:-1], 1))
+        return np.take_along_axis(outputs, at, axis=-1)[..., 0]
+
+    def sample_target(self, outputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Class codes given x, by the Gumbel-max trick."""
+        return np.argmax(outputs + rng.gumbel(size=outputs.shape), axis=-1)
+
+    def prediction(
+        self, outputs: np.ndarray, units: Standardizer | None, backend: Backend, weights: np.ndarray | None = None
+    ) -> ClassPrediction:
+        """Class probabilities."""
+        return ClassPrediction(np.exp(log_normalize(NUMPY, outputs.astype(np.float64))), weights)
+
+    def output_names(self, class_names: list[str] | None) -> list[str]:
+        """The classes."""
+        return class_names or [str(c) for c in range(self.classes)]
+
+    def __call__(
+        self,
+        backend: Backend,
+        x: Array,
+        y: Array | None = None,
+        *,
+        data_size: float | None = None,
+        train: bool = False,
+    ) -> Array:
+        """Run the model as a probabilistic program; with objective "score" and y given, score(x, y) is a factor."""
+        if self.objective == "conditional" or y is None:
+            return super().__call__(backend, x, y, data_size=data_size, train=train)
+        ops, rows = backend.ops, x.shape[-2]
+        outputs = self.outputs(backend, x, train=train)
+        codes = ops.constant(np.arange(self.classes), outputs)
+        score = ops.sum(ops.where(y[..., None] == codes, outputs, 0.0), -1)
+        with backend.plate("data", rows), backend.scale(1.0 if data_size is None else data_size / rows):
+            backend.factor("score", score)
+        return y

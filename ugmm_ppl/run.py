@@ -55,7 +55,7 @@ def run_fit(
         settings["num_draws" if settings.get("method") == "nuts" else "num_steps"] = steps
     valid = [p.name for p in inspect.signature(up.fit).parameters.values() if p.kind is p.KEYWORD_ONLY]
     checks.names(f"setting in {model_file}", settings, valid)
-    for package, extra in (("arviz", "arviz"), ("matplotlib", "cli")):
+    for package, extra in (("arviz", "arviz"), ("matplotlib", "cli"), ("scoringrules", "diagnostics")):
         require(package, extra)  # before training, not after it
     try:
         data = module.data()

@@ -200,6 +200,12 @@ class Fit(Predictive):
 
         return to_arviz(self, x, y, **options)
 
+    def export(self, path: str | os.PathLike[str], x: Any = None, y: Any = None, **options: Any) -> None:
+        """Write that tree to a netCDF file or Zarr folder, block by block; see `ugmm_ppl.arviz.export`."""
+        from ugmm_ppl.arviz import export
+
+        export(self, path, x, y, **options)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fit to one `.npz` file: arrays and a JSON description, no pickle, no training data."""
         storage.save(self, path)

@@ -158,6 +158,7 @@ def test_summaries_are_those_of_the_draws(fits, monkeypatch):
     """Small sites keep their draws, the others mean, standard deviation and quantiles, made a part at a time."""
     draws = fits["svi"].posterior(20, derived=True)
     monkeypatch.setattr(groups_module, "ENTRIES", 100)  # several blocks of draws and parts of entries
+    monkeypatch.setattr(groups_module, "SUMMARISED", 150)
     monkeypatch.setattr(groups_module, "HELD", 2 * 20 * 12)
     tree = fits["svi"].to_arviz(num_draws=20, derived=True)
     assert set(tree["posterior"].data_vars) == {"readout.weight", "readout.bias"}

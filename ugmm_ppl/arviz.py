@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -177,6 +178,27 @@ def psis(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return array_stats.psislw(log_weights)
 
 
+def loo_approximate_posterior(pointwise: np.ndarray, log_ratio: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """ArviZ's LOO for draws from a guide: elpd `(B,)` and k-hat `(B,)` of every row; None where it has none.
+
+    Args:
+        pointwise: Log likelihood `(C, S, B)`.
+        log_ratio: log p(theta, y) - log q(theta), `(C, S)`.
+    """
+    az = arviz()
+    if not hasattr(az, "loo_approximate_posterior"):
+        return None
+    import xarray
+
+    dataset = xarray.Dataset({"y": (["chain", "draw", "row"], np.asarray(pointwise, dtype=np.float64))})
+    tree = xarray.DataTree.from_dict({"log_likelihood": dataset, "posterior": dataset[["chain", "draw"]]})
+    log_ratio = np.asarray(log_ratio, dtype=np.float64).ravel()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of large k-hats, which are returned
+        found = az.loo_approximate_posterior(tree, log_p=log_ratio, log_q=0.0 * log_ratio, pointwise=True)
+    return np.asarray(found.elpd_i), np.asarray(found.pareto_k)
+
+
 def rhat(values: np.ndarray) -> np.ndarray:
     """Rank-normalised split R-hat `(...)` of values `(C, S, ...)`. Source: Vehtari et al. 2021, arXiv:1903.08008."""
     return _by_entry("rhat", values)
@@ -210,6 +232,42 @@ def plot_forest(tree: Any, var_names: list[str], coords: Mapping[str, Any], path
         plot = az.plot_forest(tree, var_names=var_names, coords=dict(coords), combined=True, backend="matplotlib")
         plot.savefig(str(path), dpi=110, bbox_inches="tight")
         plt.close("all")
+
+
+def forest_figure(tree: Any, var_names: list[str], coords: Mapping[str, Any], kind: str) -> Any:
+    """ArviZ's forest plot ("forest") or ridge plot ("ridge") of some variables, as a matplotlib figure."""
+    az = arviz()
+    lines = sum(
+        int(np.prod(group(tree, "posterior")[name].sel(_within(tree, name, coords)).shape[2:])) for name in var_names
+    )
+    options = {"var_names": var_names, "coords": dict(coords), "combined": True}
+    if _is_old(az):
+        size = (4.8, 0.7 + 0.22 * lines)
+        drawn = az.plot_forest(tree, kind=f"{kind}plot", figsize=size, textsize=7, **options)
+        return drawn.ravel()[0].figure
+    plot = az.plot_forest if kind == "forest" else az.plot_ridge
+    figure = plot(tree, backend="matplotlib", **options).get_viz("figure")
+    figure.set_size_inches(4.8, 0.7 + 0.22 * lines)
+    return figure
+
+
+def group(tree: Any, name: str) -> Any:
+    """A group of a tree of either ArviZ as a dataset.
+
+    Raises:
+        ValueError: The tree lacks it.
+    """
+    try:
+        found = tree[name]
+    except KeyError:
+        raise ValueError(
+            f"the tree needs the group {name}, and has none. Make it by fit.to_arviz(), with the data of the fit."
+        ) from None
+    return found.to_dataset() if hasattr(found, "to_dataset") else found
+
+
+def _within(tree: Any, name: str, coords: Mapping[str, Any]) -> dict[str, Any]:
+    return {dim: value for dim, value in coords.items() if dim in group(tree, "posterior")[name].dims}
 
 
 def datasets(collector: Collector, groups: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:
@@ -318,11 +376,13 @@ def _by_entry(name: str, values: np.ndarray) -> np.ndarray:
     flat = values.reshape(*values.shape[:2], -1)
     if _is_old(az):
         function = getattr(az, name)
-        found = np.array([function(flat[..., i]) for i in range(flat.shape[-1])])
+        with np.errstate(divide="ignore", invalid="ignore"):  # a value that is the same in all draws has none
+            found = np.array([function(flat[..., i]) for i in range(flat.shape[-1])])
     else:
         from arviz_stats.base import array_stats
 
-        found = getattr(array_stats, name)(flat, chain_axis=0, draw_axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = getattr(array_stats, name)(flat, chain_axis=0, draw_axis=1)
     return np.asarray(found, dtype=np.float64).reshape(values.shape[2:])
 
 

@@ -34,6 +34,9 @@ KEEPING = ("auto", "draws", "summary")
 HELD = 2**25
 """Entries of draws that a tree holds where it is left to decide: chains x draws x parameters."""
 
+SUMMARISED = 2**26
+"""Entries of draws that are held at a time where they are summarised; the draws are made again for each part."""
+
 STATISTICS = {"mean": None, "sd": None, "q05": 0.05, "q50": 0.5, "q95": 0.95}
 """What is kept of sites that are summarised; numbers are quantiles."""
 
@@ -145,7 +148,7 @@ class Collector:
     def _summarise(self, names: list[str]) -> None:
         """Mean, standard deviation and quantiles over the draws of each chain, a part of the entries at a time."""
         sizes = [math.prod(self.shapes[name]) for name in names]
-        total, step = sum(sizes), max(1, ENTRIES // self.num_draws)
+        total, step = sum(sizes), max(1, SUMMARISED // self.num_draws)
         found = np.empty((self.fit.num_chains, len(STATISTICS), total), self.fit.dtype)
         for first in range(0, total, step):
             part = slice(first, min(total, first + step))

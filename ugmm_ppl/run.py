@@ -123,9 +123,7 @@ def run_predict(run_dir: Path, data: Path, out: Path | None) -> None:
     """Predict a CSV file with the fit of a run folder."""
     from ugmm_ppl.data import read_csv
 
-    if not (run_dir / "fit.npz").is_file():
-        raise FileNotFoundError(f"{run_dir} must be a folder written by `ugmm-ppl fit`; it has no fit.npz.")
-    fit = up.load(run_dir / "fit.npz", device="cpu")
+    fit = _load_run(run_dir)
     prediction = fit.predict(read_csv(data, fit.feature_names))
     if fit.model.real_target:
         levels = np.array([0.05, 0.5, 0.95])
@@ -140,6 +138,23 @@ def run_predict(run_dir: Path, data: Path, out: Path | None) -> None:
         writer.writerow(header)
         for row in zip(*columns, strict=True):
             writer.writerow([cell if isinstance(cell, str) else f"{cell:.6g}" for cell in row])
+
+
+def run_report(run_dir: Path, out: Path) -> Any:
+    """Write the report of a run folder, from its fit and the data in its posterior.nc; returns the diagnosis."""
+    from ugmm_ppl import arviz
+    from ugmm_ppl.page import write_report
+
+    fit = _load_run(run_dir)
+    tree = arviz.read(run_dir / "posterior.nc", needs=["observed_data", "constant_data"])
+    x, y = arviz.group(tree, "constant_data")["x"].values, arviz.group(tree, "observed_data")["y"].values
+    return write_report(fit, out, x, y, title=run_dir.resolve().name)
+
+
+def _load_run(run_dir: Path) -> up.Fit:
+    if not (run_dir / "fit.npz").is_file():
+        raise FileNotFoundError(f"{run_dir} must be a folder written by `ugmm-ppl fit`; it has no fit.npz.")
+    return up.load(run_dir / "fit.npz", device="cpu")
 
 
 def load_model_file(path: Path) -> ModuleType:

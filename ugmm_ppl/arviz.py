@@ -175,7 +175,7 @@ def psis(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.asarray(smoothed), np.asarray(k)
     from arviz_stats.base import array_stats
 
-    return array_stats.psislw(log_weights)
+    return array_stats.psislw(-log_weights)  # it takes minus the log weights, a log likelihood
 
 
 def loo_approximate_posterior(pointwise: np.ndarray, log_ratio: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:

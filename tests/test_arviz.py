@@ -4,9 +4,12 @@ import arviz as az
 import numpy as np
 import pytest
 from conftest import backend_params
+from helpers import refused
 from scipy import stats
 
 import ugmm_ppl as up
+from ugmm_ppl import arviz
+from ugmm_ppl import groups as groups_module
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -47,6 +50,8 @@ def test_tree_has_all_groups_dims_and_coordinates(fits):
     tree = fits["svi"].to_arviz(num_draws=30, derived=True)
     assert groups(tree) == {
         "posterior",
+        "functional",
+        "training",
         "posterior_predictive",
         "log_likelihood",
         "sample_stats",
@@ -103,6 +108,146 @@ def test_nuts_has_divergences(fits):
     assert tree["sample_stats"]["diverging"].dtype == bool
 
 
+def test_nuts_has_energies_and_trees(fits):
+    """Energy is minus the log joint and the momentum's part, on average half a nat for every parameter."""
+    tree = fits["nuts"].to_arviz()
+    stats_ = tree["sample_stats"]
+    energy, depth, steps = (stats_[name].values for name in ("energy", "tree_depth", "n_steps"))
+    assert energy.shape == depth.shape == steps.shape == (2, 20)
+    assert ((2 ** (depth - 1) <= steps) & (steps < 2**depth)).all()
+    assert depth.max() <= 4
+    potential = -fits["nuts"].log_p()  # all sites are on the real line
+    assert (energy[:, 1:] > np.minimum(potential[:, 1:], potential[:, :-1])).all()
+    kinetic = (energy - potential).mean()
+    assert abs(kinetic - fits["nuts"].num_parameters / 2) < 5.0  # chi-square of 24 degrees over 40 draws: error 0.6
+    assert np.isfinite(arviz.bfmi(energy)).all()
+
+
+def test_functions_at_probe_inputs(fits):
+    """The group functional holds what the functions of the fit say; the rows are evenly spaced over the data."""
+    fit = fits["svi"]
+    tree = fit.to_arviz(num_draws=7, groups=["functional"], probe=fit.train_x[:3])
+    assert groups(tree) == {"functional", "constant_data"}
+    assert tree["functional"]["value"].dims == ("chain", "draw", "probe", "class")
+    functions = fit.sample_functions(7)
+    np.testing.assert_allclose(tree["functional"]["value"].values, functions(fit.train_x[:3]))
+    np.testing.assert_array_equal(tree["functional"]["outputs"].values, functions.outputs(fit.train_x[:3]))
+    np.testing.assert_array_equal(tree["constant_data"]["probe_x"].values, fit.train_x[:3])
+    assert list(fit.to_arviz(num_draws=2, groups=["functional"])["functional"]["probe"].values) == list(range(40))
+
+
+def test_training_trace(fits):
+    fit = fits["svi"]
+    training = fit.to_arviz(num_draws=2, groups=["training"])["training"]
+    assert training["loss"].dims == ("chain", "step")
+    np.testing.assert_array_equal(training["loss"].values, fit.losses)
+    np.testing.assert_allclose(training["kl"] - training["log_likelihood"], fit.losses, rtol=1e-4)
+    assert "training" not in groups(fits["nuts"].to_arviz(num_draws=2))
+
+
+def test_thinning(fits):
+    """Every third draw of NUTS; a guide makes a third of the draws."""
+    whole, thin = fits["nuts"].to_arviz(), fits["nuts"].to_arviz(thin=3)
+    for group, name in (("posterior", "readout.bias"), ("sample_stats", "energy")):
+        np.testing.assert_array_equal(thin[group][name].values, whole[group][name].values[:, ::3])
+    np.testing.assert_allclose(thin["log_likelihood"]["y"].values, whole["log_likelihood"]["y"].values[:, ::3])
+    assert fits["svi"].to_arviz(num_draws=30, thin=3, groups=["posterior"])["posterior"].sizes["draw"] == 10
+
+
+def test_summaries_are_those_of_the_draws(fits, monkeypatch):
+    """Small sites keep their draws, the others mean, standard deviation and quantiles, made a part at a time."""
+    draws = fits["svi"].posterior(20, derived=True)
+    monkeypatch.setattr(groups_module, "ENTRIES", 100)  # several blocks of draws and parts of entries
+    monkeypatch.setattr(groups_module, "SUMMARISED", 150)
+    monkeypatch.setattr(groups_module, "HELD", 2 * 20 * 12)
+    tree = fits["svi"].to_arviz(num_draws=20, derived=True)
+    assert set(tree["posterior"].data_vars) == {"readout.weight", "readout.bias"}
+    summary = tree["posterior_summary"]
+    assert summary["layers.0.scale"].dims == ("chain", "statistic", "neuron_0", "input_0")
+    assert list(summary["input_0"].values) == NAMES
+    for name in ("layers.0.loc", "layers.0.weights"):
+        want = draws[name]
+        found = {s: summary[name].sel(statistic=s).values for s in ("mean", "sd", "q05", "q95")}
+        np.testing.assert_allclose(found["mean"], want.mean(1), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found["sd"], want.std(1), rtol=1e-4)
+        np.testing.assert_allclose(found["q05"], np.quantile(want, 0.05, axis=1), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found["q95"], np.quantile(want, 0.95, axis=1), rtol=1e-5, atol=1e-6)
+    only = fits["svi"].to_arviz(num_draws=20, keep="summary", num_prior_draws=0)
+    assert "posterior" not in groups(only)
+
+
+@pytest.mark.parametrize("ending", ["nc", "zarr"])
+def test_streamed_files_hold_the_same_tree(fits, ending, tmp_path, monkeypatch):
+    """Written in blocks of a few draws, and read back under either ArviZ, it is `to_arviz`."""
+    if ending == "zarr":
+        pytest.importorskip("zarr", reason="zarr is not installed here")
+    monkeypatch.setattr(groups_module, "ENTRIES", 200)
+    fit, path = fits["svi"], tmp_path / f"posterior.{ending}"
+    fit.export(path, num_draws=20, derived=True, num_prior_draws=3)
+    want, found = fit.to_arviz(num_draws=20, derived=True, num_prior_draws=3), arviz.read(path)
+    assert groups(found) == groups(want)
+    assert type(found) is type(want)
+    for group in groups(want):
+        for name in want[group].data_vars:
+            np.testing.assert_array_equal(found[group][name].values, want[group][name].values)
+            assert found[group][name].dims == want[group][name].dims
+    assert list(found["posterior"]["input_0"].values) == NAMES
+    assert found["posterior"].attrs["inference"] == found.attrs["inference"] == "svi"
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    if ending == "nc":
+        np.testing.assert_array_equal(
+            az.from_netcdf(str(path))["posterior"]["layers.0.loc"].values, want["posterior"]["layers.0.loc"].values
+        )
+    else:
+        with pytest.raises(ValueError, match="must be a new Zarr folder"):
+            fit.export(path)
+
+
+def test_a_large_posterior_is_streamed_in_bounded_memory(fits, tmp_path, monkeypatch):
+    """No block holds more entries than `ENTRIES`, or one draw."""
+    sizes = []
+    blocks = groups_module.Collector.blocks
+
+    def watched(self):
+        for chain, block, draws, log_q in blocks(self):
+            sizes.append(sum(value.size for value in draws.values()))
+            yield chain, block, draws, log_q
+
+    monkeypatch.setattr(groups_module, "ENTRIES", 200)
+    monkeypatch.setattr(groups_module.Collector, "blocks", watched)
+    fits["svi"].export(tmp_path / "posterior.nc", num_draws=20, groups=["posterior"])
+    assert len(sizes) > 4
+    assert max(sizes) <= 200
+
+
+def test_bad_files_and_requests_say_what_to_do(fits, tmp_path, monkeypatch):
+    fit = fits["svi"]
+    fit.save(tmp_path / "fit.npz")
+    loaded = up.load(tmp_path / "fit.npz")
+    with refused(ValueError, "x and y are needed", "Give both"):
+        loaded.to_arviz(groups=["log_likelihood"])
+    with refused(ValueError, "functional needs probe inputs", "Give probe="):
+        loaded.to_arviz(groups=["functional"])
+    with refused(ValueError, "groups must be one of", "Did you mean 'log_likelihood'"):
+        fit.to_arviz(groups=["loglikelihood"])
+    with refused(ValueError, "must end in .nc (netCDF) or .zarr"):
+        fit.export(tmp_path / "posterior.txt")
+    with refused(FileNotFoundError, "does not exist", "Check the path"):
+        arviz.read(tmp_path / "none.nc")
+    loaded.export(tmp_path / "small.nc", num_draws=3)
+    with refused(
+        ValueError, "must have the groups log_likelihood", "it lacks log_likelihood and has", "Write it again"
+    ):
+        arviz.read(tmp_path / "small.nc", needs=["log_likelihood"])
+    broken = tmp_path / "broken.nc"
+    broken.write_bytes((tmp_path / "small.nc").read_bytes()[:3000])
+    with refused(ValueError, "cannot be read as one", "write it again"):
+        arviz.read(broken)
+    monkeypatch.setattr(az, "__version__", "0.12.1")
+    with refused(ImportError, "ArviZ 0.21 or newer is needed; got 0.12.1", "pip install --upgrade"):
+        fit.to_arviz()
+
+
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")  # ArviZ's own advice about k-hat and short chains
 @pytest.mark.filterwarnings("ignore:.*:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame.sort_values:DeprecationWarning")
@@ -141,7 +286,7 @@ def test_selection_and_a_fit_without_data(fits, tmp_path):
         fits["svi"].to_arviz(num_draws=10, var_names=["readout.bia"])
     fits["svi"].save(tmp_path / "fit.npz")
     loaded = up.load(tmp_path / "fit.npz")
-    assert groups(loaded.to_arviz(num_draws=10)) == {"posterior"}
+    assert groups(loaded.to_arviz(num_draws=10)) == {"posterior", "training"}
     with pytest.raises(ValueError, match="x and y are needed"):
         loaded.to_arviz(x=fits["svi"].train_x, num_draws=10)
     full = loaded.to_arviz(fits["svi"].train_x, fits["svi"].train_y, num_draws=10)

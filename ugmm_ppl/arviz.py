@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import shutil
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ugmm_ppl import checks
 from ugmm_ppl.backend import require
+from ugmm_ppl.groups import Collector, Request, axes
 
 if TYPE_CHECKING:
     from ugmm_ppl.posterior import Fit
@@ -19,6 +22,25 @@ GUIDE_NOTE = (
     "takes them for posterior draws. The correction for that needs log_p and log_q in sample_stats; it is not applied."
 )
 
+OLDEST = (0, 21)
+"""The oldest ArviZ whose trees and functions are used here."""
+
+
+def arviz() -> Any:
+    """The module arviz.
+
+    Raises:
+        MissingExtraError: It is not installed.
+        ImportError: It is too old.
+    """
+    az = require("arviz", "arviz")
+    if tuple(int(part) for part in az.__version__.split(".")[:2]) < OLDEST:
+        raise ImportError(
+            f"ArviZ {OLDEST[0]}.{OLDEST[1]} or newer is needed; got {az.__version__}. "
+            'Upgrade it with: pip install --upgrade "ugmm-ppl[arviz]"'
+        )
+    return az
+
 
 def to_arviz(
     fit: Fit,
@@ -27,26 +49,37 @@ def to_arviz(
     *,
     num_draws: int | None = None,
     num_prior_draws: int = 100,
-    var_names: list[str] | None = None,
+    var_names: Sequence[str] | None = None,
+    groups: Sequence[str] | None = None,
     derived: bool = False,
+    keep: str = "auto",
+    thin: int = 1,
+    probe: Any = None,
     seed: int | None = None,
 ) -> Any:
     """Put a fit into one tree, the same for both backends: dims chain and draw everywhere, named coordinates.
 
-    Groups: posterior, posterior_predictive, log_likelihood, sample_stats (SVI, Laplace: log_p, log_q; NUTS: diverging),
-    prior, prior_predictive, observed_data, constant_data. Layer l has the dims `neuron_l` and `input_l`; outputs have
-    `class` or `output`; data have `row`. Log values are in nats, y and its densities in the user's units. The weights
-    of the chains are the coordinate `chain_weight`; the draws themselves are not weighted.
+    Groups: posterior, posterior_summary (of sites whose draws are not kept), functional (outputs of the network and
+    what they say of y at the probe inputs), posterior_predictive, log_likelihood, sample_stats (SVI, Laplace: log_p,
+    log_q; NUTS: diverging, energy, tree_depth, n_steps), training (the trace), prior, prior_predictive, observed_data,
+    constant_data. Layer l has the dims `neuron_l` and `input_l`; outputs have `class` or `output`; data have `row`. Log
+    values are in nats, y and its densities in the user's units. The weights of the chains are the coordinate
+    `chain_weight`; the draws themselves are not weighted.
 
     Args:
         fit: The fit.
-        x: The training inputs, if the fit does not hold them (after `load`); without data only the posterior is
+        x: The training inputs, if the fit does not hold them (after `load`); without data only what needs none is
             exported.
         y: The training targets, likewise.
         num_draws: Draws per chain; None is 500, one for "map", and all that NUTS kept.
         num_prior_draws: Draws of the prior groups; 0 leaves them out.
         var_names: Sites to keep in posterior and prior; None keeps all.
+        groups: Groups to make; None makes all that can be made.
         derived: Add `scale` and `weights` where `log_scale` and `logits` are sampled.
+        keep: "draws" keeps the draws of all sites, "summary" none: mean, standard deviation and quantiles of each chain
+            in their place. "auto" keeps those of the small sites, 2^25 entries in all.
+        thin: Keep every thin-th draw of "nuts"; draws of a guide are independent, of which it makes fewer.
+        probe: Inputs `(P, K)` of the group functional; None is 50 training rows, evenly spaced.
         seed: Seed of the draws; None is the seed of the fit.
 
     Returns:
@@ -54,58 +87,141 @@ def to_arviz(
 
     Raises:
         MissingExtraError: ArviZ is not installed.
-        ValueError: An unknown name in var_names, or only one of x and y.
+        ValueError: An unknown name in var_names or groups, only one of x and y, or neither where a group needs them.
     """
-    az = require("arviz", "arviz")
-    sites, log_q = fit._draws(range(fit._count_draws(num_draws)), seed)
-    draws = sites | fit._derived(sites) if derived else sites
-    if var_names is not None:
-        checks.names("var_names", var_names, draws)
-    keep = set(draws if var_names is None else var_names)
-    dims, coords = _dims(fit, draws), _coords(fit)
-    groups: dict[str, dict[str, np.ndarray]] = {"posterior": {n: v for n, v in draws.items() if n in keep}}
-    if x is not None or y is not None or fit.train_x is not None:
-        x, y = fit._checked_data(x, y)
-        coords["row"] = np.arange(len(x))
-        dims |= {"y": ["row"], "x": ["row", "input_0" if fit.model.observed == "y" else "column"]}
-        outputs = fit.outputs(x, num_draws=num_draws, seed=seed)
-        pointwise = fit._pointwise(outputs, y)
-        groups["posterior_predictive"] = fit.replicates(sites, outputs, seed)
-        groups["log_likelihood"] = {fit.model.observed: pointwise - fit.log_unit(x)}
-        if fit.is_gaussian:
-            groups["sample_stats"] = {"log_p": fit._log_prior(sites) + pointwise.sum(-1), "log_q": log_q}
-        if num_prior_draws:
-            prior = fit.prior_draws(x, checks.count("num_prior_draws", num_prior_draws), derived=derived, seed=seed)
-            groups["prior_predictive"] = {n: prior.pop(n) for n in ("x", "y") if n in prior}
-            groups["prior"] = {n: v for n, v in prior.items() if n in keep}
-        given = {"x": checks.floats(x), "y": y}
-        groups["observed_data"] = {n: given[n] for n in groups["posterior_predictive"]}
-        groups["constant_data"] = {n: given[n] for n in given if n not in groups["posterior_predictive"]}
-    if fit.method == "nuts":
-        groups["sample_stats"] = {n: v[:, : next(iter(draws.values())).shape[1]] for n, v in fit.stats.items()}
-    attrs = {
-        "inference": fit.method, "backend": fit.backend, "guide": "none" if fit.method == "nuts" else _said(fit.guide),
-        "bayesian": _said(fit.bayesian), "model": type(fit.model).__name__, "temperature": fit.temperature,
-        "weighting": fit.weighting, "library": "ugmm_ppl",
-    }  # fmt: skip
-    if fit.is_gaussian:
-        attrs["note"] = GUIDE_NOTE
-    order = (
-        "posterior",
-        "posterior_predictive",
-        "log_likelihood",
-        "sample_stats",
-        "prior",
-        "prior_predictive",
-        "observed_data",
-        "constant_data",
-    )
-    return tree_of(az, {name: groups[name] for name in order if name in groups}, dims, coords, fit.weights, attrs)
+    az = arviz()
+    request = Request(num_draws, num_prior_draws, var_names, groups, derived, keep, thin, probe, seed)
+    collector = Collector(fit, x, y, request)
+    return _as_tree(az, datasets(collector, collector.collect()))
+
+
+def export(fit: Fit, path: str | os.PathLike[str], x: Any = None, y: Any = None, **options: Any) -> None:
+    """Write the tree of `to_arviz` to a file, draws of the posterior a block at a time: for large posteriors.
+
+    Args:
+        fit: The fit.
+        path: A netCDF file `NAME.nc`, which is replaced when it is complete; or a new Zarr folder `NAME.zarr`.
+        x: As in `to_arviz`.
+        y: As in `to_arviz`.
+        options: As in `to_arviz`; `keep` is "draws" if not given.
+
+    Raises:
+        ValueError: Another ending of the path, or a Zarr folder that is there.
+        MissingExtraError: h5netcdf or zarr is not installed.
+    """
+    arviz()
+    path = Path(path)
+    if path.suffix not in (".nc", ".zarr"):
+        raise ValueError(f"path must end in .nc (netCDF) or .zarr; got {path}.")
+    if path.suffix == ".zarr" and path.exists():
+        raise ValueError(f"path must be a new Zarr folder; {path} is there. Delete it, or give another path.")
+    require("h5py" if path.suffix == ".nc" else "zarr", "arviz")
+    collector = Collector(fit, x, y, Request(**{"keep": "draws"} | options))
+    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    try:
+        _write(collector, partial)
+        partial.replace(path)
+    finally:
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        partial.unlink(missing_ok=True)
+
+
+def read(path: str | os.PathLike[str], needs: Sequence[str] = ()) -> Any:
+    """Open a tree that `export`, the command line or ArviZ wrote, under whichever version; arrays are read when used.
+
+    Args:
+        path: A netCDF file or a Zarr folder.
+        needs: Groups that must be there.
+
+    Returns:
+        As `to_arviz`.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: It cannot be read, or lacks a group.
+    """
+    az = arviz()
+    import xarray
+
+    if not Path(path).exists():
+        raise FileNotFoundError(f"a netCDF file or Zarr folder is needed; {path} does not exist. Check the path.")
+    engine = "zarr" if Path(path).is_dir() else "h5netcdf"
+    require(engine, "arviz")
+    try:
+        tree = xarray.open_datatree(path, engine=engine)
+    except Exception as error:  # each engine has errors of its own
+        raise ValueError(
+            f"{path} must be a netCDF file or Zarr folder of an ArviZ tree; it cannot be read as one "
+            f"({type(error).__name__}: {error}). It may be cut short: write it again with fit.export(path)."
+        ) from error
+    missing = [name for name in needs if name not in tree.children]
+    if missing:
+        raise ValueError(
+            f"{path} must have the groups {', '.join(needs)}; it lacks {', '.join(missing)} and has "
+            f"{', '.join(tree.children)}. Write it again with these groups, from a fit that has its data."
+        )
+    return _as_tree(az, {name: node.to_dataset() for name, node in tree.children.items()} | {"": tree.to_dataset()})
+
+
+def psis(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pareto smoothed importance sampling over the last axis: normalised log weights `(..., S)` and k-hat `(...)`.
+
+    Source: Vehtari et al. 2024, JMLR 25(72).
+    """
+    log_weights = np.asarray(log_weights, dtype=np.float64)
+    if _is_old(arviz()):
+        smoothed, k = arviz().psislw(log_weights)
+        return np.asarray(smoothed), np.asarray(k)
+    from arviz_stats.base import array_stats
+
+    return array_stats.psislw(-log_weights)  # it takes minus the log weights, a log likelihood
+
+
+def loo_approximate_posterior(pointwise: np.ndarray, log_ratio: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """ArviZ's LOO for draws from a guide: elpd `(B,)` and k-hat `(B,)` of every row; None where it has none.
+
+    Args:
+        pointwise: Log likelihood `(C, S, B)`.
+        log_ratio: log p(theta, y) - log q(theta), `(C, S)`.
+    """
+    az = arviz()
+    if not hasattr(az, "loo_approximate_posterior"):
+        return None
+    import xarray
+
+    dataset = xarray.Dataset({"y": (["chain", "draw", "row"], np.asarray(pointwise, dtype=np.float64))})
+    tree = xarray.DataTree.from_dict({"log_likelihood": dataset, "posterior": dataset[["chain", "draw"]]})
+    log_ratio = np.asarray(log_ratio, dtype=np.float64).ravel()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of large k-hats, which are returned
+        found = az.loo_approximate_posterior(tree, log_p=log_ratio, log_q=0.0 * log_ratio, pointwise=True)
+    return np.asarray(found.elpd_i), np.asarray(found.pareto_k)
+
+
+def rhat(values: np.ndarray) -> np.ndarray:
+    """Rank-normalised split R-hat `(...)` of values `(C, S, ...)`. Source: Vehtari et al. 2021, arXiv:1903.08008."""
+    return _by_entry("rhat", values)
+
+
+def ess(values: np.ndarray) -> np.ndarray:
+    """Bulk effective sample size `(...)` of values `(C, S, ...)`. Source: as `rhat`."""
+    return _by_entry("ess", values)
+
+
+def bfmi(energy: np.ndarray) -> np.ndarray:
+    """Estimated Bayesian fraction of missing information `(C,)` from energies `(C, S)`. Source: arXiv:1604.00695."""
+    az = arviz()
+    if _is_old(az):
+        return np.asarray(az.bfmi(energy))
+    from arviz_stats.base import array_stats
+
+    return np.asarray(array_stats.bfmi(energy, chain_axis=None, draw_axis=-1))
 
 
 def plot_forest(tree: Any, var_names: list[str], coords: Mapping[str, Any], path: Path) -> None:
     """Write ArviZ's forest plot of some variables to a PNG file."""
-    az = require("arviz", "arviz")
+    az = arviz()
     import matplotlib.pyplot as plt
 
     if _is_old(az):
@@ -116,6 +232,158 @@ def plot_forest(tree: Any, var_names: list[str], coords: Mapping[str, Any], path
         plot = az.plot_forest(tree, var_names=var_names, coords=dict(coords), combined=True, backend="matplotlib")
         plot.savefig(str(path), dpi=110, bbox_inches="tight")
         plt.close("all")
+
+
+def forest_figure(tree: Any, var_names: list[str], coords: Mapping[str, Any], kind: str) -> Any:
+    """ArviZ's forest plot ("forest") or ridge plot ("ridge") of some variables, as a matplotlib figure."""
+    az = arviz()
+    lines = sum(
+        int(np.prod(group(tree, "posterior")[name].sel(_within(tree, name, coords)).shape[2:])) for name in var_names
+    )
+    options = {"var_names": var_names, "coords": dict(coords), "combined": True}
+    if _is_old(az):
+        size = (4.8, 0.7 + 0.22 * lines)
+        drawn = az.plot_forest(tree, kind=f"{kind}plot", figsize=size, textsize=7, **options)
+        return drawn.ravel()[0].figure
+    plot = az.plot_forest if kind == "forest" else az.plot_ridge
+    figure = plot(tree, backend="matplotlib", **options).get_viz("figure")
+    figure.set_size_inches(4.8, 0.7 + 0.22 * lines)
+    return figure
+
+
+def group(tree: Any, name: str) -> Any:
+    """A group of a tree of either ArviZ as a dataset.
+
+    Raises:
+        ValueError: The tree lacks it.
+    """
+    try:
+        found = tree[name]
+    except KeyError:
+        raise ValueError(
+            f"the tree needs the group {name}, and has none. Make it by fit.to_arviz(), with the data of the fit."
+        ) from None
+    return found.to_dataset() if hasattr(found, "to_dataset") else found
+
+
+def _within(tree: Any, name: str, coords: Mapping[str, Any]) -> dict[str, Any]:
+    return {dim: value for dim, value in coords.items() if dim in group(tree, "posterior")[name].dims}
+
+
+def datasets(collector: Collector, groups: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:
+    """The groups as `xarray.Dataset`, and under the name "" one with the attributes of the whole."""
+    import xarray
+
+    fit = collector.fit
+    attrs = {
+        "inference": fit.method, "backend": fit.backend, "guide": "none" if fit.method == "nuts" else _said(fit.guide),
+        "bayesian": _said(fit.bayesian), "model": type(fit.model).__name__, "temperature": fit.temperature,
+        "weighting": fit.weighting, "library": "ugmm_ppl",
+    }  # fmt: skip
+    if fit.is_gaussian:
+        attrs["note"] = GUIDE_NOTE
+    found = {}
+    for group, variables in groups.items():
+        arrays = {n: (axes(group, n, collector.dims, value.ndim), value) for n, value in variables.items()}
+        index = {dim: collector.coords[dim] for names, _ in arrays.values() for dim in names if dim in collector.coords}
+        for dim in ("chain", "draw"):
+            sizes = [value.shape[names.index(dim)] for names, value in arrays.values() if dim in names]
+            index |= {dim: np.arange(sizes[0])} if sizes else {}
+        if "chain" in index and not group.startswith("prior"):
+            index["chain_weight"] = ("chain", fit.weights)
+        found[group] = xarray.Dataset(arrays, coords=index, attrs=attrs)
+    return found | {"": xarray.Dataset(attrs=attrs)}
+
+
+def _write(collector: Collector, path: Path) -> None:
+    """All groups but the draws at once, then the draws block by block."""
+    import xarray
+
+    found = datasets(collector, collector.collect(posterior=False))
+    drawn = {n: collector.shapes[n] for n in collector.drawn} if collector.request.wants("posterior") else {}
+    whole = (collector.fit.num_chains, collector.num_draws)
+    if drawn:
+        empty = {n: np.broadcast_to(np.float32(0.0), (*whole, *shape)) for n, shape in drawn.items()}
+        posterior = datasets(collector, {"posterior": empty})
+        found["posterior"] = posterior["posterior"].drop_vars(list(drawn))
+    tree = xarray.DataTree.from_dict({name or "/": dataset for name, dataset in found.items()})
+    if path.suffix == ".nc":
+        tree.to_netcdf(path, engine="h5netcdf")
+        import h5netcdf
+
+        with h5netcdf.File(path, "a") as file:
+            _stream(collector, drawn, _NetCDF(file["posterior"] if drawn else None))
+    else:
+        import zarr
+
+        tree.to_zarr(path, consolidated=False, zarr_format=2)  # the format that old and new readers share
+        _stream(collector, drawn, _Zarr(zarr.open_group(path, mode="a")["posterior"] if drawn else None))
+        zarr.consolidate_metadata(path)
+
+
+class _NetCDF:
+    """Variables of a group of a netCDF file."""
+
+    def __init__(self, group: Any) -> None:
+        self.group = group
+
+    def create(self, name: str, shape: tuple[int, ...], dims: list[str], chunks: tuple[int, ...], dtype: str) -> Any:
+        for dim, size in zip(dims, shape, strict=True):
+            if dim not in self.group.dimensions:
+                self.group.dimensions[dim] = size
+        return self.group.create_variable(name, dims, dtype, chunks=chunks)
+
+
+class _Zarr(_NetCDF):
+    """Arrays of a group of a Zarr folder."""
+
+    def create(self, name: str, shape: tuple[int, ...], dims: list[str], chunks: tuple[int, ...], dtype: str) -> Any:
+        attributes = {"_ARRAY_DIMENSIONS": dims}
+        return self.group.create_array(name, shape=shape, chunks=chunks, dtype=dtype, attributes=attributes)
+
+
+def _stream(collector: Collector, drawn: Mapping[str, tuple[int, ...]], target: _NetCDF) -> None:
+    """Write the draws of some sites, a block at a time; a chunk of the file is one block of one chain."""
+    if not drawn:
+        return
+    arrays = {}
+    for chain, block, draws, _ in collector.blocks():
+        for name, shape in drawn.items():
+            if name not in arrays:
+                dims = axes("posterior", name, collector.dims, 2 + len(shape))
+                sizes = (collector.fit.num_chains, collector.num_draws, *shape)
+                chunks = (1, block.stop - block.start, *shape)
+                arrays[name] = target.create(name, sizes, dims, chunks, collector.fit.dtype)
+            arrays[name][chain, block] = draws[name]
+
+
+def _as_tree(az: Any, found: Mapping[str, Any]) -> Any:
+    """Datasets by group, and "" for the whole, as the tree of the installed ArviZ."""
+    import xarray
+
+    groups = {name: dataset for name, dataset in found.items() if name}
+    if _is_old(az):
+        return az.InferenceData(attrs=dict(found[""].attrs), **groups)
+    tree = xarray.DataTree.from_dict(groups)
+    tree.attrs.update(found[""].attrs)
+    return tree
+
+
+def _by_entry(name: str, values: np.ndarray) -> np.ndarray:
+    """A statistic of ArviZ over chains and draws, for every entry."""
+    az = arviz()
+    values = np.asarray(values, dtype=np.float64)
+    flat = values.reshape(*values.shape[:2], -1)
+    if _is_old(az):
+        function = getattr(az, name)
+        with np.errstate(divide="ignore", invalid="ignore"):  # a value that is the same in all draws has none
+            found = np.array([function(flat[..., i]) for i in range(flat.shape[-1])])
+    else:
+        from arviz_stats.base import array_stats
+
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = getattr(array_stats, name)(flat, chain_axis=0, draw_axis=1)
+    return np.asarray(found, dtype=np.float64).reshape(values.shape[2:])
 
 
 def _said(choice: Any) -> str:
@@ -161,17 +429,3 @@ def tree_of(
     tree = xarray.DataTree.from_dict(datasets)
     tree.attrs.update(attrs)
     return tree
-
-
-def _dims(fit: Fit, draws: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
-    """Names of the axes of every site of the model; sites of callables get ArviZ's default names."""
-    axes = fit.model.axes(_output_dim(fit))
-    return {n: names for n, (names, sizes) in axes.items() if n in draws and draws[n].shape[2:] == sizes}
-
-
-def _coords(fit: Fit) -> dict[str, Any]:
-    return fit.model.coordinates(fit.feature_names) | {_output_dim(fit): fit.model.output_names(fit.class_names)}
-
-
-def _output_dim(fit: Fit) -> str:
-    return "output" if fit.model.real_target else "class"

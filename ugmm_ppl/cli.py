@@ -1,4 +1,4 @@
-"""The command line: `ugmm-ppl fit MODEL_FILE` and `ugmm-ppl predict RUN_DIR data.csv`."""
+"""The command line: `ugmm-ppl fit MODEL_FILE`, `ugmm-ppl predict RUN_DIR data.csv`, `ugmm-ppl report RUN_DIR`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import ugmm_ppl as up
-from ugmm_ppl.run import run_fit, run_predict
+from ugmm_ppl.run import run_fit, run_predict, run_report
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -70,6 +70,19 @@ def predict(
     """Predict the rows of a CSV file."""
     with _user_errors():
         run_predict(run_dir, data, out)
+
+
+@app.command()
+def report(
+    run_dir: Annotated[Path, typer.Argument(help="Folder that `fit` wrote.")],
+    out: Annotated[Path | None, typer.Option(help="HTML file to write; default RUN_DIR/report.html.")] = None,
+) -> None:
+    """Write a report of a fit: verdicts and pictures in one HTML file."""
+    with _user_errors():
+        target = out or run_dir / "report.html"
+        diagnosis = run_report(run_dir, target)
+        typer.echo("healthy" if diagnosis.healthy else f"problems: {', '.join(diagnosis.problems)}")
+        typer.echo(f"report: {target}")
 
 
 @contextlib.contextmanager

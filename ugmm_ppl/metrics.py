@@ -1,4 +1,8 @@
-"""Quality of predictions, from plain arrays."""
+"""Quality of predictions, from plain arrays.
+
+Letters: B rows, K components of a mixture. Class probabilities are `(B, classes)`, class codes y `(B,)`; real targets
+y `(B,)` and everything that has their unit are in the units of the data. Log values are in nats.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +10,132 @@ from typing import Any
 
 import numpy as np
 
+from ugmm_ppl import checks
+from ugmm_ppl.backend import require
 from ugmm_ppl.prediction import ClassPrediction, RegressionPrediction
+
+BINNINGS = ("width", "mass")
+
+PAIRS = 2**22
+"""Pairs of components that are held together."""
+
+CRPS_WORK = 2e8
+"""Pairs of components, over all rows, that `evaluate` takes the CRPS of, ten seconds; above, it leaves out draws."""
 
 
 def accuracy(probs: np.ndarray, y: np.ndarray) -> float:
-    """Share of rows whose most probable class is y; probs `(B, classes)`, y `(B,)`."""
+    """Share of rows whose most probable class is y."""
     return float(np.mean(probs.argmax(-1) == y))
 
 
-def reliability(probs: np.ndarray, y: np.ndarray, bins: int = 10) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean confidence, accuracy and share of rows by bin of the top probability, `(bins,)` each; NaN if empty."""
-    confidence, correct = probs.max(-1), probs.argmax(-1) == y
-    which = np.minimum((confidence * bins).astype(int), bins - 1)
-    count = np.bincount(which, minlength=bins)
-    with np.errstate(invalid="ignore"):
-        mean = np.bincount(which, confidence, bins) / count
-        right = np.bincount(which, correct, bins) / count
-    return mean, right, count / len(y)
+def brier(probs: np.ndarray, y: np.ndarray) -> float:
+    """Brier score, mean_b sum_c (p_bc - [y_b = c])^2, between 0 and 2. Source: Brier 1950, equation (2)."""
+    return float(np.mean(np.sum((probs - np.eye(probs.shape[1])[y]) ** 2, -1)))
 
 
-def expected_calibration_error(probs: np.ndarray, y: np.ndarray, bins: int = 10) -> float:
-    """ECE: sum over bins of share |accuracy - confidence|. Source: Guo et al. 2017, arXiv:1706.04599, equation (3)."""
-    mean, right, share = reliability(probs, y, bins)
-    return float(np.nansum(share * np.abs(right - mean)))
+def reliability(
+    probs: np.ndarray, y: np.ndarray, bins: int = 10, binning: str = "width"
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean confidence, accuracy and share of rows by bin of the top probability.
+
+    Args:
+        probs: Class probabilities.
+        y: Class codes.
+        bins: Number of bins.
+        binning: "width", bins of equal width; or "mass", of equally many rows each.
+
+    Returns:
+        `(bins,)` each; mean and accuracy are NaN in an empty bin.
+    """
+    return _by_bin(probs.max(-1), probs.argmax(-1) == y, bins, binning)
+
+
+def expected_calibration_error(probs: np.ndarray, y: np.ndarray, bins: int = 10, binning: str = "width") -> float:
+    """ECE: sum over bins of share |accuracy - confidence|; arguments as in `reliability`.
+
+    Sources: Guo et al. 2017, arXiv:1706.04599, equation (3); equal mass: Nixon et al. 2019, arXiv:1904.01685.
+    """
+    return _gap(*reliability(probs, y, bins, binning))
+
+
+def classwise_calibration_error(probs: np.ndarray, y: np.ndarray, bins: int = 10, binning: str = "width") -> float:
+    """Mean over classes of the ECE of p(class) against [y = class]; arguments as in `reliability`.
+
+    Source: Kull et al. 2019, arXiv:1910.12656, equation (2).
+    """
+    return float(np.mean([_gap(*_by_bin(p, y == c, bins, binning)) for c, p in enumerate(probs.T)]))
+
+
+def predictive_entropy(probs: np.ndarray) -> np.ndarray:
+    """-sum_c p_c log p_c in nats, over the last axis: total uncertainty."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = np.where(probs > 0.0, probs * np.log(probs), 0.0)
+    return -terms.sum(-1)
+
+
+def mutual_information(draws: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """H(mean of p) - mean of H(p) over posterior draws, in nats: what y and the parameters say about each other.
+
+    Source: Houlsby et al. 2011, arXiv:1112.5745, equation (2).
+
+    Args:
+        draws: Class probabilities of every draw, `(C, S, B, classes)`.
+        weights: Weights of the chains `(C,)`; None counts all alike.
+
+    Returns:
+        `(B,)`.
+    """
+    entropy = predictive_entropy(draws).mean(1)
+    return predictive_entropy(np.average(draws.mean(1), 0, weights)) - np.average(entropy, 0, weights)
+
+
+def out_of_distribution(inside: np.ndarray, outside: np.ndarray) -> dict[str, float]:
+    """How well a score, larger for stranger rows, tells rows of another kind from rows of the usual kind.
+
+    Args:
+        inside: Scores of usual rows `(B,)`, such as `predictive_entropy` or `mutual_information`.
+        outside: Scores of rows of another kind `(B',)`.
+
+    Returns:
+        `auroc`; `aupr_in` and `aupr_out`, the average precision with the usual or the other rows as positive; and
+        `fpr95`, the share of the other rows that pass where 95 % of the usual ones do (Liang et al. 2018,
+        arXiv:1706.02690).
+    """
+    metrics = require("sklearn.metrics", "diagnostics", ("sklearn",))
+    for name, scores in (("inside", inside), ("outside", outside)):
+        if not (scores.ndim == 1 and scores.size and np.isfinite(scores).all()):
+            raise ValueError(
+                f"{name} must be finite scores of shape (B,), at least one; got shape {scores.shape} with "
+                f"{int((~np.isfinite(scores)).sum())} that are not finite. Score every row once."
+            )
+    other = np.repeat([0, 1], [len(inside), len(outside)])
+    scores = np.concatenate([inside, outside])
+    passed, caught, _ = metrics.roc_curve(1 - other, -scores, drop_intermediate=False)  # usual rows are positive
+    return {
+        "auroc": float(metrics.roc_auc_score(other, scores)),
+        "aupr_in": float(metrics.average_precision_score(1 - other, -scores)),
+        "aupr_out": float(metrics.average_precision_score(other, scores)),
+        "fpr95": float(passed[np.argmax(caught >= 0.95)]),
+    }
+
+
+def risk_coverage(confidence: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean loss of the most confident rows, against their share; rows of equal confidence share their mean loss.
+
+    Source: El-Yaniv and Wiener 2010, JMLR 11. The mean of the risks is the area under the curve, AURC (Geifman et al.
+    2019, arXiv:1805.08206).
+
+    Args:
+        confidence: `(B,)`, larger is more confident.
+        losses: Loss of every row `(B,)`, such as `probs.argmax(-1) != y`, or a squared error.
+
+    Returns:
+        Coverage `(B,)`, ascending to 1, and risk `(B,)`.
+    """
+    _, tie = np.unique(-confidence, return_inverse=True)
+    losses = (np.bincount(tie, losses) / np.bincount(tie))[np.sort(tie)]
+    count = np.arange(1, len(losses) + 1)
+    return count / len(losses), np.cumsum(losses) / count
 
 
 def rmse(mean: np.ndarray, y: np.ndarray) -> float:
@@ -36,18 +143,106 @@ def rmse(mean: np.ndarray, y: np.ndarray) -> float:
     return float(np.sqrt(np.mean((mean - y) ** 2)))
 
 
-def coverage(prediction: RegressionPrediction, y: np.ndarray, level: float = 0.9) -> float:
-    """Share of rows whose y lies in the central interval of the given probability."""
-    u = prediction.cdf(y)
+def mae(median: np.ndarray, y: np.ndarray) -> float:
+    """Mean absolute error in the units of y; the predictive median minimises its expectation."""
+    return float(np.mean(np.abs(median - y)))
+
+
+def crps(loc: np.ndarray, scale: np.ndarray, weights: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Continuous ranked probability score of a Gaussian mixture, in closed form, in the units of y.
+
+        CRPS_b = integral (F_b(t) - [t >= y_b])^2 dt = sum_k w_k A(y - loc_k, scale_k^2)
+                 - 1/2 sum_kl w_k w_l A(loc_k - loc_l, scale_k^2 + scale_l^2),
+        A(m, v) = m (2 Phi(m / sqrt(v)) - 1) + 2 sqrt(v) phi(m / sqrt(v))
+
+    Source: Grimit, Gneiting, Berrocal and Johnson 2006, equation (3), by `scoringrules`. It takes K^2 terms for each
+    row, of which those of a few rows are held.
+
+    Args:
+        loc: `(B, K)`.
+        scale: `(B, K)`, positive.
+        weights: `(B, K)`, summing to one.
+        y: `(B,)`.
+
+    Returns:
+        `(B,)`, not negative; smaller is better.
+    """
+    scoring = require("scoringrules", "diagnostics")
+    rows = max(1, PAIRS // loc.shape[1] ** 2)
+    parts = [slice(start, start + rows) for start in range(0, len(y), rows)]
+    return np.concatenate([scoring.crps_mixnorm(y[b], loc[b], scale[b], weights[b], backend="numpy") for b in parts])
+
+
+def pit(loc: np.ndarray, scale: np.ndarray, weights: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Probability integral transform sum_k w_k Phi((y - loc_k) / scale_k), uniform if the prediction is calibrated.
+
+    Arguments as in `crps`. Source: Dawid 1984. Of a `RegressionPrediction` it is `cdf(y)`.
+    """
+    special = require("scipy.special", "diagnostics", ("scipy",))
+    return np.sum(weights * special.ndtr((y[:, None] - loc) / scale), -1)
+
+
+def coverage(u: np.ndarray, level: float = 0.9) -> float:
+    """Share of rows whose y lies in the central interval of the given probability, from their PIT u `(B,)`."""
+    checks.number("level", level, 0.0, 1.0)
     return float(np.mean((u >= 0.5 - level / 2) & (u <= 0.5 + level / 2)))
 
 
+def sharpness(low: np.ndarray, high: np.ndarray) -> float:
+    """Mean width of the predictive intervals from low to high, in the units of y; narrower is better at equal coverage.
+
+    Source: Gneiting, Balabdaoui and Raftery 2007.
+    """
+    return float(np.mean(high - low))
+
+
 def evaluate(prediction: Any, y: np.ndarray) -> dict[str, float]:
-    """The metrics of a run: mean log likelihood in nats per row, and accuracy and ECE, or RMSE and 90 % coverage."""
+    """The metrics of a run: mean log likelihood in nats per row, and others by the kind of prediction.
+
+    Classes: accuracy, Brier score, ECE. Real targets: RMSE, MAE of the median, CRPS (of fewer draws, evenly spaced,
+    where all would take more than `CRPS_WORK` pairs), coverage and sharpness of the central 90 % intervals.
+    """
     result = {"log_likelihood": float(prediction.log_density(y).mean())}
     if isinstance(prediction, ClassPrediction):
         return result | {
             "accuracy": accuracy(prediction.probs, y),
+            "brier": brier(prediction.probs, y),
             "ece": expected_calibration_error(prediction.probs, y),
         }
-    return result | {"rmse": rmse(prediction.mean, y), "coverage_90": coverage(prediction, y)}
+    low, median, high = prediction.quantile(np.array([0.05, 0.5, 0.95]))
+    loc, scale, weights = _few_draws(prediction).mixture
+    return result | {
+        "rmse": rmse(prediction.mean, y),
+        "mae": mae(median, y),
+        "crps": float(crps(loc, scale, weights, y).mean()),
+        "coverage_90": coverage(prediction.cdf(y)),
+        "sharpness_90": sharpness(low, high),
+    }
+
+
+def _few_draws(prediction: RegressionPrediction) -> RegressionPrediction:
+    """The prediction by as many draws as `CRPS_WORK` allows, evenly spaced."""
+    chains, draws, rows, components = prediction.loc.shape
+    most = max(1, int((CRPS_WORK / rows) ** 0.5 / (chains * components)))
+    return prediction if draws <= most else prediction.at(np.linspace(0, draws - 1, most).round().astype(int))
+
+
+def _by_bin(
+    confidence: np.ndarray, correct: np.ndarray, bins: int, binning: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean confidence, share that is correct, and share of rows, by bin."""
+    checks.count("bins", bins)
+    if checks.choice("binning", binning, BINNINGS) == "width":
+        which = np.minimum((confidence * bins).astype(int), bins - 1)
+    else:
+        which = np.empty(len(confidence), dtype=int)
+        which[np.argsort(confidence, kind="stable")] = np.arange(len(confidence)) * bins // len(confidence)
+    count = np.bincount(which, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        mean = np.bincount(which, confidence, bins) / count
+        right = np.bincount(which, correct, bins) / count
+    return mean, right, count / len(confidence)
+
+
+def _gap(mean: np.ndarray, right: np.ndarray, share: np.ndarray) -> float:
+    return float(np.nansum(share * np.abs(right - mean)))

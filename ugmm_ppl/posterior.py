@@ -209,6 +209,24 @@ class Fit(Predictive):
 
         return to_arviz(self, x, y, **options)
 
+    def export(self, path: str | os.PathLike[str], x: Any = None, y: Any = None, **options: Any) -> None:
+        """Write that tree to a netCDF file or Zarr folder, block by block; see `ugmm_ppl.arviz.export`."""
+        from ugmm_ppl.arviz import export
+
+        export(self, path, x, y, **options)
+
+    def diagnose(self, x: Any = None, y: Any = None, **options: Any) -> Any:
+        """Look for what is wrong with this fit; see `ugmm_ppl.diagnostics.diagnose` for the options."""
+        from ugmm_ppl.diagnostics import diagnose
+
+        return diagnose(self, x, y, **options)
+
+    def report(self, path: str | os.PathLike[str], x: Any = None, y: Any = None, **options: Any) -> Any:
+        """Write the report of this fit, one HTML file; see `ugmm_ppl.page.write_report` for the options."""
+        from ugmm_ppl.page import write_report
+
+        return write_report(self, path, x, y, **options)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fit to one `.npz` file: arrays and a JSON description, no pickle, no training data."""
         storage.save(self, path)

@@ -77,6 +77,17 @@ class RegressionPrediction:
         )
         return loc, scale, neuron.log_normalize(NUMPY, log_weights)
 
+    @property
+    def mixture(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The predictive density as plain arrays: loc, scale and weights, `(B, C S M)` each."""
+        loc, scale, log_weights = self._mixture
+        return loc, scale, np.exp(log_weights)
+
+    def at(self, draws: np.ndarray) -> RegressionPrediction:
+        """The prediction by some draws of every chain, given by their numbers."""
+        parts = {name: getattr(self, name)[:, draws] for name in ("loc", "scale", "log_weights")}
+        return dataclasses.replace(self, **parts)
+
     @cached_property
     def mean(self) -> np.ndarray:
         """Posterior predictive mean `(B,)`."""

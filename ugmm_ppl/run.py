@@ -58,7 +58,7 @@ def run_fit(
         settings["num_draws" if settings.get("method") == "nuts" else "num_steps"] = steps
     valid = [p.name for p in inspect.signature(up.fit).parameters.values() if p.kind is p.KEYWORD_ONLY]
     checks.names(f"setting in {model_file}", settings, valid)
-    for package, extra in (("arviz", "arviz"), ("matplotlib", "cli")):
+    for package, extra in (("arviz", "arviz"), ("matplotlib", "cli"), ("scoringrules", "diagnostics")):
         require(package, extra)  # before training, not after it
     try:
         data = module.data()
@@ -127,9 +127,7 @@ def run_predict(run_dir: Path, data: Path, out: Path | None) -> None:
     """Predict a CSV file with the fit of a run folder."""
     from ugmm_ppl.data import read_csv
 
-    if not (run_dir / "fit.npz").is_file():
-        raise FileNotFoundError(f"{run_dir} must be a folder written by `ugmm-ppl fit`; it has no fit.npz.")
-    fit = up.load(run_dir / "fit.npz", device="cpu")
+    fit = _load_run(run_dir)
     prediction = fit.predict(read_csv(data, fit.feature_names))
     if fit.model.real_target:
         levels = np.array([0.05, 0.5, 0.95])
@@ -144,6 +142,23 @@ def run_predict(run_dir: Path, data: Path, out: Path | None) -> None:
         writer.writerow(header)
         for row in zip(*columns, strict=True):
             writer.writerow([cell if isinstance(cell, str) else f"{cell:.6g}" for cell in row])
+
+
+def run_report(run_dir: Path, out: Path) -> Any:
+    """Write the report of a run folder, from its fit and the data in its posterior.nc; returns the diagnosis."""
+    from ugmm_ppl import arviz
+    from ugmm_ppl.page import write_report
+
+    fit = _load_run(run_dir)
+    tree = arviz.read(run_dir / "posterior.nc", needs=["observed_data", "constant_data"])
+    x, y = arviz.group(tree, "constant_data")["x"].values, arviz.group(tree, "observed_data")["y"].values
+    return write_report(fit, out, x, y, title=run_dir.resolve().name)
+
+
+def _load_run(run_dir: Path) -> up.Fit:
+    if not (run_dir / "fit.npz").is_file():
+        raise FileNotFoundError(f"{run_dir} must be a folder written by `ugmm-ppl fit`; it has no fit.npz.")
+    return up.load(run_dir / "fit.npz", device="cpu")
 
 
 def load_model_file(path: Path) -> ModuleType:

@@ -15,7 +15,7 @@ from numpyro.infer import NUTS
 
 from ugmm_ppl.numpyro.arrays import normals
 from ugmm_ppl.progress import Progress
-from ugmm_ppl.training import NutsDraws, blocks
+from ugmm_ppl.training import NutsDraws, blocks, nuts_stats
 
 if TYPE_CHECKING:
     from ugmm_ppl.guide import Guide
@@ -123,7 +123,7 @@ def nuts(
     state = kernel.init(keys, num_warmup, init, model_args=(x, y))
     warmup, drawing = list(blocks(num_warmup)), list(blocks(num_draws))
     block = _compiled_nuts(kernel, max(warmup + drawing))
-    drawn: list[tuple[dict[str, np.ndarray], np.ndarray]] = []
+    drawn: list[tuple[dict[str, np.ndarray], list[np.ndarray]]] = []
     interrupted = False
     try:
         for size in warmup:
@@ -131,24 +131,26 @@ def nuts(
             jax.block_until_ready(state)
             progress.update(size)
         for size in drawing:
-            state, (values, diverging) = block(state, size, x, y)
-            drawn.append(
-                ({name: np.asarray(z)[:, :size] for name, z in values.items()}, np.asarray(diverging)[:, :size])
-            )
-            progress.update(size, diverging=sum(bad.sum() for _, bad in drawn))
+            state, (values, moves) = block(state, size, x, y)
+            found = {name: np.asarray(z)[:, :size] for name, z in values.items()}
+            drawn.append((found, [np.asarray(each)[:, :size] for each in moves]))
+            progress.update(size, diverging=sum(moves[0].sum() for _, moves in drawn))
     except KeyboardInterrupt:
         if not drawn:
             raise
         interrupted = True
     return NutsDraws(
         {name: np.concatenate([values[name] for values, _ in drawn], 1) for name in starts[0]},
-        {"diverging": np.concatenate([bad for _, bad in drawn], 1)},
+        nuts_stats(*(np.concatenate(parts, 1) for parts in zip(*(moves for _, moves in drawn), strict=True))),
         interrupted,
     )
 
 
 def _compiled_nuts(kernel: NUTS, room: int) -> Callable[..., Any]:
-    """Up to `room` draws of every chain: (last state, (values `(C, room, ...)` by site, diverging `(C, room)`))."""
+    """Up to `room` draws of all chains: last state, (values by site, (diverging, energy, steps)), `(C, room, ...)`."""
+
+    def moved(state: Any) -> Any:
+        return state.z, (state.diverging, state.energy, state.num_steps)
 
     @jax.jit
     def block(state: Any, size: int, x: Array, y: Array) -> Any:
@@ -157,13 +159,11 @@ def _compiled_nuts(kernel: NUTS, room: int) -> Callable[..., Any]:
         def step(i: Array, carry: Any) -> Any:
             state, kept = carry
             state = kernel.sample(state, (x, y), {})
-            return state, jax.tree.map(lambda all_, one: all_.at[:, i].set(one), kept, (state.z, state.diverging))
+            return state, jax.tree.map(lambda all_, one: all_.at[:, i].set(one), kept, moved(state))
 
-        empty = jax.tree.map(
-            lambda one: jnp.zeros((len(one), room, *one.shape[1:]), one.dtype), (state.z, state.diverging)
-        )
-        state, (z, diverging) = jax.lax.fori_loop(0, size, step, (state, empty))
-        return state, (jax.vmap(constrain, 1, 1)(z), diverging)
+        empty = jax.tree.map(lambda one: jnp.zeros((len(one), room, *one.shape[1:]), one.dtype), moved(state))
+        state, (z, moves) = jax.lax.fori_loop(0, size, step, (state, empty))
+        return state, (jax.vmap(constrain, 1, 1)(z), moves)
 
     return block
 

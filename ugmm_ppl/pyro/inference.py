@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from ugmm_ppl.progress import Progress
 from ugmm_ppl.pyro.arrays import normals, seed_torch, to_numpy, to_tensor
-from ugmm_ppl.training import NutsDraws
+from ugmm_ppl.training import NutsDraws, nuts_stats
 
 if TYPE_CHECKING:
     from ugmm_ppl.guide import Guide
@@ -101,10 +102,11 @@ def nuts(
     x, y = (to_tensor(a) for a in data)
     chains = []
     draws: list[dict[str, Tensor]] = []  # of all chains, (C, ...) by site
+    moves: list[list[tuple[float, int]]] = []  # energy and leapfrog steps of all chains
     interrupted = False
     with seeded(seed), pyro.validation_enabled(False):
         for start in starts:
-            kernel = NUTS(lambda x, y: model(x, y, data_size=data_size), max_tree_depth=max_tree_depth)
+            kernel = _Recording(lambda x, y: model(x, y, data_size=data_size), max_tree_depth=max_tree_depth)
             kernel.initial_params = {name: to_tensor(value) for name, value in start.items()}
             kernel.setup(num_warmup, x, y)
             chains.append(kernel)
@@ -116,6 +118,7 @@ def nuts(
             for _ in range(num_draws):
                 states = [kernel.sample(state) for kernel, state in zip(chains, states, strict=True)]
                 draws.append({name: torch.stack([state[name] for state in states]) for name in starts[0]})
+                moves.append([(kernel.energy, kernel.leapfrogs) for kernel in chains])
                 progress.update(1, diverging=sum(len(kernel.diagnostics()["divergences"]) for kernel in chains))
         except KeyboardInterrupt:
             if not draws:
@@ -128,9 +131,25 @@ def nuts(
         chain[kernel.diagnostics()["divergences"]] = True
     return NutsDraws(
         {name: to_numpy(transforms[name].inv(z) if name in transforms else z) for name, z in values.items()},
-        {"diverging": diverging[:, : len(draws)]},
+        nuts_stats(diverging[:, : len(draws)], *np.transpose(moves)),
         interrupted,
     )
+
+
+class _Recording(NUTS):
+    """NUTS that knows the energy at the start of its last trajectory, and the leapfrog steps of it."""
+
+    energy = math.nan
+    leapfrogs = 0
+
+    def _sample_r(self, name: str) -> Any:
+        r, unscaled = super()._sample_r(name)
+        self.energy, self.leapfrogs = float(self._kinetic_energy(unscaled) + self._potential_energy_last), 0
+        return r, unscaled
+
+    def _build_basetree(self, *args: Any) -> Any:
+        self.leapfrogs += 1
+        return super()._build_basetree(*args)
 
 
 def _stack(draws: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

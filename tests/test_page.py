@@ -1,0 +1,105 @@
+"""The report: one file, nothing from outside, nothing of the user's data that is not escaped."""
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from conftest import INSTALLED
+from helpers import refused
+
+import ugmm_ppl as up
+from ugmm_ppl.page import write_report
+
+pytestmark = [
+    pytest.mark.usefixtures("quick_compiler"),
+    pytest.mark.filterwarnings("ignore:Passing a dict or None as alias_mapping:DeprecationWarning"),  # ArviZ 0.23
+    pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame.sort_values:DeprecationWarning"),
+]
+
+BACKEND = "pyro" if INSTALLED["pyro"] else "numpyro"
+EVIL = ["<script>alert('a')</script>", "$\\frac{", 'b" onload="c', "<!-- d -->"]
+
+
+class Page(HTMLParser):
+    """Tags, attributes, headings and open elements of a page."""
+
+    VOID = ("meta", "br", "img", "link", "input", "hr")
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.open, self.headings = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)
+
+
+def checked(path):
+    """The page, well formed, with nothing that is fetched or run."""
+    text = path.read_text()
+    page = Page(text)
+    assert page.open == []
+    assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    addresses = [value for name, value in page.attributes if name in ("href", "src", "xlink:href")]
+    assert all(value.startswith("#") for value in addresses)
+    assert set(re.findall(r"url\((.)", text)) <= {"#"}
+    ids = [value for name, value in page.attributes if name == "id"]
+    assert len(ids) == len(set(ids)), "pictures share ids"
+    assert {value[1:] for value in addresses} <= set(ids)
+    assert "prefers-color-scheme: dark" in text
+    assert "width=device-width" in text
+    return text, page
+
+
+def test_report_of_a_classifier_escapes_the_data(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 4))
+    y = (x[:, 0] > 0).astype(int)
+    model = up.Classifier(up.Network((4, 3)), 2)
+    names = {"feature_names": EVIL, "class_names": ["<b>no</b>", "$yes"]}
+    fit = up.fit(model, x, y, backend=BACKEND, num_steps=60, num_restarts=2, progress=False, **names)
+    found = fit.report(tmp_path / "report.html", title="<i>mine</i>", more_steps=False, test=(x[:9], y[:9]))
+    text, page = checked(tmp_path / "report.html")
+    assert "<b>no" not in text
+    assert "<i>mine" not in text
+    assert "&lt;i&gt;mine&lt;/i&gt;" in text
+    assert page.headings[0] == "Verdicts"
+    wanted = {"Training", "Predictive checks", "Reliability", "R-hat of functions", "Influence of inputs"}
+    assert wanted | {"Worst predicted rows"} <= set(page.headings)
+    assert {heading.split()[0] for heading in page.headings} >= {"Forest", "Ridge", "Neuron"}
+    assert "held-out rows" in text
+    for line in found:
+        assert line.name in text
+    for name in found.problems:
+        assert f"Problems: {', '.join(found.problems)}" in text, name
+
+
+def test_report_of_a_regressor_and_without_data(tmp_path):
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(60, 3))
+    fit = up.fit(
+        up.Regressor(up.Network((3, 4)), 2), x, x[:, 0], backend=BACKEND, num_steps=60, progress=False,
+        feature_names=["a", "b", "c"],
+    )  # fmt: skip
+    write_report(fit, tmp_path / "report.html", more_steps=False)
+    _, page = checked(tmp_path / "report.html")
+    assert "LOO-PIT" in page.headings
+    fit.save(tmp_path / "fit.npz")
+    with refused(ValueError, "x and y are needed", "Give both"):
+        up.load(tmp_path / "fit.npz").report(tmp_path / "other.html")

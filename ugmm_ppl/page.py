@@ -1,0 +1,306 @@
+"""The report of a fit: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import html
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import ugmm_ppl
+from ugmm_ppl import arviz, pictures
+from ugmm_ppl.backend import require
+from ugmm_ppl.diagnostics import Diagnosis, diagnose
+from ugmm_ppl.diagnostics.lines import Subject
+from ugmm_ppl.metrics import evaluate
+from ugmm_ppl.prediction import ClassPrediction
+
+if TYPE_CHECKING:
+    from ugmm_ppl.posterior import Fit
+
+DRAWS = 200
+"""Draws per chain that the pictures are made from."""
+
+WORST = 6
+INFLUENCES = 64
+"""Columns whose influence is looked at: those of the largest weights."""
+
+MARKS = {"good": "✓", "note": "i", "problem": "!", "not computed": "-"}
+
+
+def write_report(
+    fit: Fit, path: str | os.PathLike[str], x: Any = None, y: Any = None, *, title: str | None = None,
+    test: tuple[Any, Any] | None = None, more_steps: bool = True,
+) -> Diagnosis:  # fmt: skip
+    """Write the report of a fit: verdicts, pictures of training, prior, posterior, calibration, neurons and worst rows.
+
+    One HTML file with the pictures inside, which opens without a network, in light and dark, on a phone and on a desk.
+
+    Args:
+        fit: The fit.
+        path: The file.
+        x: The training inputs, if the fit does not hold them (after `load`).
+        y: The training targets, likewise.
+        title: Heading; None is the kind of model.
+        test: Held-out inputs and targets for the metrics, or None.
+        more_steps: As in `diagnose`.
+
+    Returns:
+        The table on top of it.
+    """
+    for module, extra in (("matplotlib", "diagnostics"), ("scoringrules", "diagnostics")):
+        require(module, extra)
+    x, y = fit._checked_data(x, y)
+    diagnosis = diagnose(fit, x, y, more_steps=more_steps)
+    subject = Subject(fit, x, y, min(DRAWS, fit._count_draws(None)), None)
+    parts = [(name, picture, said) for name, picture, said in _pictures(subject) if picture]
+    name = title or f"{type(fit.model).__name__}, {' - '.join(str(size) for size in subject.model.network.sizes)}"
+    body = [_head(fit, diagnosis, name, len(x)), _metrics(subject, test), _table(diagnosis)]
+    body.append('<section class="pictures">' + "".join(_figure(*part) for part in parts) + "</section>")
+    body.append(_worst_table(subject))
+    page = PAGE.replace("{title}", html.escape(name)).replace("{style}", STYLE).replace("{body}", "\n".join(body))
+    Path(path).write_text(page, encoding="utf-8")
+    return diagnosis
+
+
+def _pictures(subject: Subject) -> list[tuple[str, str, str]]:
+    """Heading, SVG and caption of every picture."""
+    fit, rows = subject.fit, subject.rows
+    x, y = np.asarray(subject.x[rows], dtype=np.float64), subject.y[rows]
+    found = []
+    if fit.losses.size:
+        found.append(("Training", _draw("loss", pictures.losses, fit), "Loss of every restart, medians of many steps."))
+    drawn = fit.sample_predictive(x, num_draws=subject.num_draws, seed=subject.seed)
+    prior = fit.prior_draws(x, min(DRAWS, 100), seed=subject.seed)["y"]
+    names = None if fit.model.real_target else fit.model.output_names(fit.class_names)
+    if names is None:
+        check = _draw("check", pictures.check_real, y, prior, drawn)
+    else:
+        check = _draw("check", pictures.check_classes, y, prior, drawn, names)
+    found.append(("Predictive checks", check, "Data sets drawn before and after seeing the data, beside the data."))
+    prediction = fit.predict(x, num_draws=subject.num_draws, seed=subject.seed)
+    if isinstance(prediction, ClassPrediction):
+        picture = _draw("reliability", pictures.calibration, prediction.probs, y)
+        found.append(
+            ("Reliability", picture, "On the training rows: accuracy by confidence; the diagonal is calibrated.")
+        )
+    elif subject.num_draws > 4:
+        u = pictures.loo_pit(drawn, y, subject.pointwise[..., rows], subject.log_ratio)
+        found.append(
+            (
+                "LOO-PIT",
+                _draw("pit", pictures.pit_histogram, u),
+                "Each row under the fit without it; flat is calibrated.",
+            )
+        )
+    if fit.num_chains > 1 and subject.num_draws > 3:
+        said = "Whether chains say the same of y at 50 rows; near 1 they do."
+        found.append(("R-hat of functions", _draw("rhat", pictures.rhats, subject.values), said))
+    found += _parameters(subject)
+    draws = {name: value[:1] for name, value in (subject.draws | fit._derived(subject.draws)).items()}
+    if {"layers.0.weights", "layers.0.scale"} <= set(draws):
+        for j in leading_neurons(subject):
+            said = "Components of its four heaviest inputs, some draws of one chain, over the data."
+            found.append((f"Neuron {j}", _draw(f"neuron{j}", pictures.neuron_mixture, fit, draws, x, j), said))
+    falls = _influence(subject, x, y)
+    said = "What the log density of the training rows loses when the column is shuffled."
+    found.append(("Influence of inputs", _draw("influence", pictures.influence, fit.feature_names, falls), said))
+    worst = _worst(subject)
+    at_worst = fit.predict(subject.x[worst], num_draws=subject.num_draws, seed=subject.seed)
+    picture = _draw("worst", pictures.worst_rows, at_worst, subject.y[worst], worst, names)
+    found.append(("Worst predicted rows", picture, "Predictive density (blue) and what was observed (orange)."))
+    return found
+
+
+def _parameters(subject: Subject) -> list[tuple[str, str, str]]:
+    """ArviZ's forest and ridge plots of scale and weights of the neuron that counts most."""
+    fit = subject.fit
+    tree = fit.to_arviz(
+        num_draws=subject.num_draws if fit.method != "map" else None,
+        groups=["posterior"],
+        derived=True,
+        seed=subject.seed,
+    )
+    posterior = arviz.group(tree, "posterior")
+    names = [name for name in ("layers.0.loc", "layers.0.scale", "layers.0.weights") if name in posterior]
+    if not names or subject.num_draws < 4:
+        return []
+    where = {"neuron_0": leading_neurons(subject)[:1]}
+    if len(fit.feature_names) > 8:
+        heavy = np.argsort(-posterior[names[-1]].mean(("chain", "draw")).sel(**where).values[0])[:8]
+        where["input_0"] = [fit.feature_names[k] for k in np.sort(heavy)]
+    said = "Mixture parameters of the neuron that the readout weighs most: means and central intervals of all chains."
+    found = []
+    for kind, caption in (("forest", said), ("ridge", "The same as densities.")):
+        with pictures.drawing(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # ArviZ 0.23 under newer libraries
+            figure = arviz.forest_figure(tree, names, where, kind)
+            found.append((f"{kind.capitalize()} of neuron {where['neuron_0'][0]}", pictures.svg(figure, kind), caption))
+    return found
+
+
+def leading_neurons(subject: Subject, count: int = 2) -> list[int]:
+    """Numbers of the first layer's neurons that the readout weighs most; the first ones where it sees other layers."""
+    width = subject.model.network.sizes[1]
+    weight = subject.draws.get("readout.weight")
+    if weight is None or len(subject.model.network.sizes) > 2:
+        return list(range(min(count, width)))
+    strength = np.abs(weight[0]).mean((0, 1))
+    return sorted(int(j) for j in np.argsort(-strength)[:count])
+
+
+def _influence(subject: Subject, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Fall of the mean log predictive density when a column is permuted `(K,)`; zero for those not looked at."""
+    functions = subject.fit.sample_functions(min(50, subject.num_draws), seed=subject.seed)
+    rng = np.random.default_rng(subject.seed)
+    some = rng.permutation(len(x))[:500]
+    x, y = x[some], y[some]
+    whole, falls = functions.predict(x).log_density(y).mean(), np.zeros(x.shape[1])
+    heavy = np.arange(x.shape[1])
+    if len(heavy) > INFLUENCES:
+        heavy = np.argsort(-x.std(0))[:INFLUENCES]
+    for k in heavy:
+        mixed = x.copy()
+        mixed[:, k] = rng.permutation(mixed[:, k])
+        falls[k] = whole - functions.predict(mixed).log_density(y).mean()
+    return falls
+
+
+def _worst(subject: Subject) -> np.ndarray:
+    """Numbers of the rows of the smallest log predictive density."""
+    density = np.logaddexp.reduce(subject.pointwise.reshape(-1, len(subject.x)), axis=0)
+    return np.argsort(density, kind="stable")[:WORST]
+
+
+def _draw(name: str, function: Any, *arguments: Any) -> str:
+    return pictures.drawn(function, name, *arguments)
+
+
+def _figure(name: str, picture: str, said: str) -> str:
+    wide = ' class="wide"' if name.startswith("Worst") else ""
+    name, said = html.escape(name), html.escape(said)
+    picture = f'<div role="img" aria-label="{name}">{picture}</div>'
+    return f"<figure{wide}><h2>{name}</h2>{picture}<figcaption>{said}</figcaption></figure>"
+
+
+def _head(fit: Fit, diagnosis: Diagnosis, name: str, rows: int) -> str:
+    state = "healthy" if diagnosis.healthy else "problems"
+    said = "No check found a problem." if diagnosis.healthy else "Problems: " + ", ".join(diagnosis.problems) + "."
+    facts = [
+        f"{rows} rows", f"{len(fit.feature_names)} inputs", f"{fit.num_parameters} parameters", f"{fit.method}",
+        f"{fit.num_chains} chain{'s' * (fit.num_chains > 1)}", fit.backend, f"ugmm_ppl {ugmm_ppl.__version__}",
+    ]  # fmt: skip
+    return (
+        f'<header><h1>{html.escape(name)}</h1><p class="facts">{html.escape(" · ".join(facts))}</p>'
+        f'<p class="banner {state}">{html.escape(said)}</p></header>'
+    )
+
+
+def _metrics(subject: Subject, test: tuple[Any, Any] | None) -> str:
+    fit, cells = subject.fit, []
+    data = {"training rows": (subject.x[subject.rows], subject.y[subject.rows])} | (
+        {} if test is None else {"held-out rows": test}
+    )
+    for where, (x, y) in data.items():
+        found = evaluate(
+            fit.predict(x, num_draws=subject.num_draws, seed=subject.seed), fit.model.check_target(y, len(x))
+        )
+        cells += [(f"{name.replace('_', ' ')}, {where}", value) for name, value in found.items()]
+    items = "".join(f"<div><dt>{html.escape(name)}</dt><dd>{value:.3f}</dd></div>" for name, value in cells)
+    return f'<dl class="metrics">{items}</dl>'
+
+
+def _table(diagnosis: Diagnosis) -> str:
+    rank = {verdict: i for i, verdict in enumerate(("problem", "note", "good", "not computed"))}
+    rows = []
+    for line in sorted(diagnosis, key=lambda line: rank[line.verdict]):
+        cells = (
+            ("check", line.name),
+            ("found", line.shown),
+            ("should be", line.threshold),
+            ("what to do", line.advice),
+        )
+        verdict = f'<td><span class="mark">{MARKS[line.verdict]}</span> {line.verdict}</td>'
+        others = "".join(f'<td data-label="{label}">{html.escape(cell)}</td>' for label, cell in cells)
+        rows.append(f'<tr class="{line.verdict.replace(" ", "-")}">{verdict}{others}</tr>')
+    head = "".join(f"<th>{name}</th>" for name in ("verdict", "check", "found", "should be", "what to do"))
+    table = f'<table class="verdicts"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    return f"<section><h2>Verdicts</h2>{table}</section>"
+
+
+def _worst_table(subject: Subject) -> str:
+    """Inputs and target of the worst rows, the first twelve columns."""
+    fit, worst = subject.fit, _worst(subject)
+    names = fit.feature_names[:12]
+    classes = None if fit.model.real_target else fit.model.output_names(fit.class_names)
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in ("row", "y", *names))
+    body = ""
+    for row in worst:
+        target = f"{subject.y[row]:.4g}" if classes is None else classes[int(subject.y[row])]
+        cells = [str(row), target, *(f"{value:.4g}" for value in np.asarray(subject.x[row])[:12])]
+        body += "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
+    return (
+        '<section><h2>Worst predicted rows</h2><div class="scroll"><table class="data"><thead><tr>'
+        f"{head}</tr></thead><tbody>{body}</tbody></table></div></section>"
+    )
+
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark"><title>{title}</title><style>{style}</style></head>
+<body><main>
+{body}
+</main></body></html>
+"""
+
+STYLE = """
+:root { --ink: #1c2430; --soft: #5b6675; --page: #f6f7f9; --card: #ffffff; --line: #dfe3e8;
+  --good: #1a7f45; --note: #8a6100; --problem: #c0322b; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e4e8ee; --soft: #9aa5b4; --page: #12161c; --card: #1b2129;
+  --line: #303844; --good: #58c987; --note: #e0b04c; --problem: #ff7b72; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--ink);
+  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+main { max-width: 76rem; margin: 0 auto; padding: 1.25rem clamp(.8rem, 3vw, 2rem) 3rem; }
+h1 { font-size: 1.6rem; margin: .4rem 0 0; overflow-wrap: anywhere; }
+h2 { font-size: 1.05rem; margin: 0 0 .5rem; }
+.facts { color: var(--soft); margin: .2rem 0 .8rem; }
+.banner { border-left: .35rem solid; padding: .6rem .9rem; border-radius: .3rem; background: var(--card);
+  font-weight: 600; }
+.banner.healthy { border-color: var(--good); } .banner.problems { border-color: var(--problem); }
+section { margin-top: 1.6rem; }
+.metrics { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .6rem; margin: 1rem 0 0; }
+.metrics div { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .5rem .8rem; }
+dt { color: var(--soft); font-size: .8rem; } dd { margin: 0; font-size: 1.25rem; font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; width: 100%; font-size: .875rem; }
+.verdicts { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; }
+th, td { text-align: left; padding: .4rem .7rem; vertical-align: top; border-top: 1px solid var(--line);
+  overflow-wrap: anywhere; }
+th { color: var(--soft); font-weight: 600; border-top: 0; }
+td:first-child { white-space: nowrap; font-weight: 600; }
+.good td:first-child { color: var(--good); } .note td:first-child { color: var(--note); }
+.problem td:first-child { color: var(--problem); } .not-computed td { color: var(--soft); }
+.mark { display: inline-block; width: 1.3em; height: 1.3em; line-height: 1.3em; text-align: center; border-radius: 50%;
+  border: 1px solid currentColor; font-size: .75rem; }
+.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); gap: 1rem; }
+figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .9rem;
+  min-width: 0; }
+figure.wide { grid-column: 1 / -1; } figure.wide svg { max-width: 46rem; }
+svg { display: block; width: 100%; height: auto; fill: currentColor; }
+figcaption { color: var(--soft); font-size: .8rem; margin-top: .4rem; }
+.scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: .5rem; }
+.data td, .data th { white-space: nowrap; font-variant-numeric: tabular-nums; }
+@media (min-width: 46rem) { .verdicts td:nth-child(2), .verdicts td:nth-child(3) { min-width: 12rem; } }
+@media (max-width: 46rem) {
+  .verdicts thead { display: none; }
+  .verdicts, .verdicts tbody, .verdicts tr, .verdicts td { display: block; width: 100%; }
+  .verdicts tr { padding: .5rem .2rem; border-top: 1px solid var(--line); }
+  .verdicts td { border: 0; padding: .1rem .7rem; } .verdicts td:empty { display: none; }
+  .verdicts td:nth-child(2) { font-weight: 600; }
+  .verdicts td:nth-child(n+3)::before { content: attr(data-label) ": "; color: var(--soft); }
+}
+@media print { body { background: none; } figure, .verdicts tr { break-inside: avoid; } }
+"""

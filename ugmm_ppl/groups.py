@@ -253,7 +253,7 @@ class Collector:
         prior = self.fit.prior_draws(
             self.x, self.request.num_prior_draws, derived=self.request.derived, seed=self.request.seed
         )
-        drawn = {name: prior.pop(name) for name in ("x", "y") if name in prior}
+        drawn: dict[str, np.ndarray] = {name: prior.pop(name) for name in ("x", "y") if name in prior}
         if self.request.wants("prior_predictive"):
             self.groups["prior_predictive"] = drawn
         if self.request.wants("prior"):

@@ -140,6 +140,11 @@ def run(name: str, contender: str, splits: int, *, validation: bool, backend: st
     return found
 
 
+def place(row: dict[str, Any]) -> tuple[int, int]:
+    """Where a row of the results belongs."""
+    return SETS.index(row["set"]), list(CONTENDERS).index(row["contender"])
+
+
 def print_table(results: list[dict[str, Any]]) -> None:
     for name in dict.fromkeys(row["set"] for row in results):
         print(f"\n{name}: test log likelihood, RMSE (standard errors); tuned MC dropout {PUBLISHED[name]}")
@@ -168,10 +173,9 @@ def main() -> None:
             row = run(data_set, contender, options.splits, validation=options.validation, backend=options.backend)
             content = json.loads(path.read_text()) if path.is_file() else {"results": []}
             kept = [r for r in content["results"] if (r["set"], r["contender"]) != (data_set, contender)]
-            order = lambda r: (SETS.index(r["set"]), list(CONTENDERS).index(r["contender"]))  # noqa: E731
             content = {
                 "machine": measure.machine(), "settings": SETTINGS, "published": PUBLISHED,
-                "results": sorted([*kept, row], key=order),
+                "results": sorted([*kept, row], key=place),
             }  # fmt: skip
             measure.write(name, content)
     print_table(content["results"])

@@ -16,7 +16,6 @@ import argparse
 import json
 import math
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,22 +125,24 @@ def rows_of(mask: np.ndarray, split: int, *, validation: bool) -> tuple[np.ndarr
 def run(name: str, contender: str, splits: int, *, validation: bool, backend: str) -> dict[str, Any]:
     """All splits of a set by one contender."""
     table = np.load(Path(os.environ["UGMM_PPL_DATA"]) / "uci" / f"{name}.npz")
-    scores, seconds = [], []
+    scores = []
     for split in range(splits):
         train, test = rows_of(table["test_mask"][split], split, validation=validation)
         x, y = (table[key].astype(np.float64) for key in ("x", "y"))
-        start = time.perf_counter()
         scores.append(CONTENDERS[contender](x[train], y[train], x[test], y[test], split, backend))
-        seconds.append(time.perf_counter() - start)
-        print(
-            f"{name:9}{contender:24}{split:3}{scores[-1][0]:9.3f}{scores[-1][1]:8.3f}{seconds[-1]:7.1f} s", flush=True
-        )
+        score, error, _ = scores[-1]
+        print(f"{name:9}{contender:24}{split:3}{score:9.3f}{error:8.3f}", flush=True)
     found = {"set": name, "contender": contender, "splits": splits, "parameters": scores[0][2], "backend": backend}
     for i, measured in enumerate(("log_likelihood", "rmse")):
         values = np.array([score[i] for score in scores])
         spread = float(values.std(ddof=1) / math.sqrt(splits)) if splits > 1 else None
         found[measured] = {"mean": float(values.mean()), "standard_error": spread, "values": values.tolist()}
-    return found | {"seconds_per_split": float(np.mean(seconds))}
+    return found
+
+
+def place(row: dict[str, Any]) -> tuple[int, int]:
+    """Where a row of the results belongs."""
+    return SETS.index(row["set"]), list(CONTENDERS).index(row["contender"])
 
 
 def print_table(results: list[dict[str, Any]]) -> None:
@@ -172,10 +173,9 @@ def main() -> None:
             row = run(data_set, contender, options.splits, validation=options.validation, backend=options.backend)
             content = json.loads(path.read_text()) if path.is_file() else {"results": []}
             kept = [r for r in content["results"] if (r["set"], r["contender"]) != (data_set, contender)]
-            order = lambda r: (SETS.index(r["set"]), list(CONTENDERS).index(r["contender"]))  # noqa: E731
             content = {
                 "machine": measure.machine(), "settings": SETTINGS, "published": PUBLISHED,
-                "results": sorted([*kept, row], key=order),
+                "results": sorted([*kept, row], key=place),
             }  # fmt: skip
             measure.write(name, content)
     print_table(content["results"])

@@ -44,3 +44,6 @@ HALF16 = 5e-3
 
 DIFFERENCES = 1e-8
 """Relative to the largest entry: central differences in extended precision with step 1e-5, whose square is left."""
+
+ELBO32 = 1e-4
+"""Relative, weights of restarts: exp of differences of float32 losses, of some 100 to 1000 nats, rounded to 6e-8."""

@@ -59,7 +59,8 @@ class TorchOps:
         """Values along the memory, as torch's inner loops are slow where K is small; in place without a gradient."""
         gaps = (loc[:, None] - value).T if loc.ndim == 1 and value.ndim == 1 else loc - value[..., None]
         factor = math.sqrt(0.5) / scale
-        if not TorchOps.known() or gaps.requires_grad or factor.requires_grad or factor.ndim > 1:
+        alike = factor.shape == gaps.shape[-1:] and factor.dtype == gaps.dtype
+        if not (alike and TorchOps.known()) or gaps.requires_grad or factor.requires_grad:
             return torch.erfc(gaps * factor)
         return gaps.mul_(factor).erfc_()
 

@@ -114,16 +114,17 @@ class Trainer:
     ) -> tuple[float, float, float] | None:
         """Loss, log likelihood and KL, with gradients in the parameters; None where they are not finite."""
         seed_torch(int(np.random.SeedSequence([self._seeds[restart], step]).generate_state(1)[0]))
-        parts_of = self._particles if self._split_batch else 1
-        batches = [torch.as_tensor(part, device=self._x.device) for part in np.split(rows, parts_of)]
+        parts = np.split(rows, self._particles if self._split_batch else 1)
+        at = [torch.as_tensor(part, device=self._x.device) for part in parts]
+        batches = [(self._x[part], self._y[part]) for part in at]
         for p in params.values():
             p.grad = None
         totals = torch.zeros(3)
         for particle in range(self._particles):
-            at = batches[particle % parts_of]
-            loss, parts = self._evaluate(params, normals(self._shapes), self._x[at], self._y[at], kl_weight)
+            x, y = batches[particle % len(batches)]
+            loss, terms = self._evaluate(params, normals(self._shapes), x, y, kl_weight)
             (loss / self._particles).backward()
-            totals = totals + torch.stack([torch.as_tensor(a).detach() for a in (loss, *parts)]) / self._particles
+            totals = totals + torch.stack([torch.as_tensor(a).detach() for a in (loss, *terms)]) / self._particles
         gradients = [p.grad for p in params.values()]
         if not _all_finite(totals[0], gradients):
             return None

@@ -1,5 +1,6 @@
 """Every script in examples/ runs with --smoke, and every one is listed here."""
 
+import json
 import os
 import subprocess
 import sys
@@ -43,3 +44,24 @@ def test_example_runs(script, arguments, needs, tmp_path):
     assert done.stdout.strip(), "an example prints a short result"
     assert "Traceback" not in done.stderr
     assert not any(tmp_path.iterdir()), "an example leaves no files behind"
+
+
+@pytest.mark.usefixtures("quick_compiler")
+def test_notebook_runs(tmp_path, monkeypatch):
+    """The cells of every notebook in their order, in one namespace, with small settings."""
+    import matplotlib.pyplot as plt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SMOKE", "1")
+    monkeypatch.setenv("BACKEND", "pyro" if INSTALLED["pyro"] else "numpyro")
+    notebooks = sorted(EXAMPLES.glob("*.ipynb"))
+    assert notebooks
+    for path in notebooks:
+        namespace = {"__name__": "__main__"}
+        cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+        for number, cell in enumerate(cells):
+            assert not cell["outputs"], "a notebook is stored without outputs"
+            exec(compile("".join(cell["source"]), f"{path.name}, cell {number}", "exec"), namespace)
+        plt.close("all")
+        assert "ELBO convergence" in namespace["diagnosis"].problems
+        assert not any(tmp_path.iterdir()), "a notebook leaves no files behind"

@@ -138,7 +138,7 @@ class Inference(Protocol):
 
         Args:
             model: Bound model, `model(x, y, data_size=)`.
-            data: Inputs `(N, K)` and targets `(N,)`.
+            data: Inputs `(N, K)` and targets `(N,)`, or `(C, N)` where every chain has its own.
             starts: Unconstrained start values of each chain.
             data_size: Rows the likelihood counts for: N, or N / temperature.
             num_warmup: Adaptation steps.

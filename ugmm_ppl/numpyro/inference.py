@@ -120,9 +120,13 @@ def nuts(
     kernel = NUTS(lambda x, y: model(x, y, data_size=data_size), max_tree_depth=max_tree_depth)
     keys = jax.random.split(jax.random.key(seed), len(starts))
     init = {name: jnp.asarray(np.stack([start[name] for start in starts])) for name in starts[0]}
-    state = kernel.init(keys, num_warmup, init, model_args=(x, y))
+    by_chain = y.ndim == 2
+    if by_chain:
+        state = jax.vmap(lambda key, z, y: kernel.init(key, num_warmup, z, model_args=(x, y)))(keys, init, y)
+    else:
+        state = kernel.init(keys, num_warmup, init, model_args=(x, y))
     warmup, drawing = list(blocks(num_warmup)), list(blocks(num_draws))
-    block = _compiled_nuts(kernel, max(warmup + drawing))
+    block = _compiled_nuts(kernel, max(warmup + drawing), by_chain)
     drawn: list[tuple[dict[str, np.ndarray], list[np.ndarray]]] = []
     interrupted = False
     try:
@@ -146,7 +150,7 @@ def nuts(
     )
 
 
-def _compiled_nuts(kernel: NUTS, room: int) -> Callable[..., Any]:
+def _compiled_nuts(kernel: NUTS, room: int, by_chain: bool) -> Callable[..., Any]:
     """Up to `room` draws of all chains: last state, (values by site, (diverging, energy, steps)), `(C, room, ...)`."""
 
     def moved(state: Any) -> Any:
@@ -154,11 +158,14 @@ def _compiled_nuts(kernel: NUTS, room: int) -> Callable[..., Any]:
 
     @jax.jit
     def block(state: Any, size: int, x: Array, y: Array) -> Any:
-        constrain = jax.vmap(kernel.postprocess_fn((x, y), {}))
+        constrain = jax.vmap(kernel.postprocess_fn((x, y[0] if by_chain else y), {}))
 
         def step(i: Array, carry: Any) -> Any:
             state, kept = carry
-            state = kernel.sample(state, (x, y), {})
+            if by_chain:
+                state = jax.vmap(lambda state, y: kernel.sample(state, (x, y), {}))(state, y)
+            else:
+                state = kernel.sample(state, (x, y), {})
             return state, jax.tree.map(lambda all_, one: all_.at[:, i].set(one), kept, moved(state))
 
         empty = jax.tree.map(lambda one: jnp.zeros((len(one), room, *one.shape[1:]), one.dtype), moved(state))

@@ -100,15 +100,16 @@ def nuts(
 ) -> NutsDraws:
     """Draw by NUTS, a draw of every chain in turn; arguments as in `ugmm_ppl.backend.Inference`."""
     x, y = (to_tensor(a) for a in data)
+    targets = y if y.ndim == 2 else [y] * len(starts)
     chains = []
     draws: list[dict[str, Tensor]] = []  # of all chains, (C, ...) by site
     moves: list[list[tuple[float, int]]] = []  # energy and leapfrog steps of all chains
     interrupted = False
     with seeded(seed), pyro.validation_enabled(False):
-        for start in starts:
+        for start, target in zip(starts, targets, strict=True):
             kernel = _Recording(lambda x, y: model(x, y, data_size=data_size), max_tree_depth=max_tree_depth)
             kernel.initial_params = {name: to_tensor(value) for name, value in start.items()}
-            kernel.setup(num_warmup, x, y)
+            kernel.setup(num_warmup, x, target)
             chains.append(kernel)
         try:
             states = [kernel.initial_params for kernel in chains]

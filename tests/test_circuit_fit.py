@@ -105,7 +105,7 @@ def test_a_fit_is_stored_and_exported(fits, tmp_path):
 def test_nuts_on_one_gaussian_is_the_conjugate_posterior(backend_name):
     """One feature, one state, one component of nearly known scale: the location has a normal posterior."""
     x = np.random.default_rng(0).normal(2.0, 1.0, (30, 1))
-    prior = up.CircuitPrior(loc=up.dist.Normal(0.0, 1.0), log_scale=up.dist.Normal(0.0, 1e-4))
+    prior = up.CircuitPrior(loc=up.dist.Normal(0.0, 1.0), log_scale=up.dist.Normal(0.0, 0.02))
     model = up.Circuit(1, structure=up.random_trees(1, 1), neurons=1, components=1, prior=prior)
     fit = up.fit(
         model, x, backend=backend_name, method="nuts", num_chains=1, num_warmup=60, num_draws=100,
@@ -182,7 +182,7 @@ def test_dirichlet_priors_and_natural_scales(backend_name):
         scale=up.dist.InverseGamma(3.0, 1.0), components=up.dist.Dirichlet(2.0), sums=up.dist.Dirichlet(0.9),
         roots=up.dist.Dirichlet(1.0), classes=up.dist.Dirichlet(1.0), bins=up.dist.Dirichlet(1.5),
     )  # fmt: skip
-    model = up.Circuit(3, 2, up.random_trees(3, 1), neurons=2, leaves={2: up.Categorical(3)}, prior=prior)
+    model = up.Circuit(3, 2, up.random_trees(3, 1), neurons=3, leaves={2: up.Categorical(3)}, prior=prior)
     x, y = table()
     for method, settings in METHODS.items():
         if method != "svi":

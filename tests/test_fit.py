@@ -293,60 +293,6 @@ def test_a_loss_that_is_not_finite_stops_with_step_site_and_last_good_state(back
     assert all(np.isfinite(value).all() for value in error.fit.state[0].values())
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"x": [[1.0, np.nan, 3.0, 4.0]] * 2}, r"x must be finite; got nan in row 0, column 1"),
-        ({"x": [[1.0, 2.0, np.inf, 4.0]] * 2}, r"x must be finite; got inf in row 0, column 2"),
-        ({"x": [1.0, 2.0]}, r"x must be 2-D, \(examples, 4 features\); got shape \(2,\)"),
-        ({"x": np.ones((2, 3))}, r"x must have 4 columns, the number of inputs of layer 0; got shape \(2, 3\)"),
-        ({"x": np.ones((0, 4)), "y": []}, r"x must have at least one row; got shape \(0, 4\)"),
-        ({"x": np.array([["a"] * 4] * 2)}, r"x must hold real numbers; got dtype <U1"),
-        ({"y": [0, 3]}, r"y must lie in 0\.\.2 \(classes=3\); got 3 in row 1"),
-        ({"y": [0, -1]}, r"y must lie in 0\.\.2 \(classes=3\); got -1 in row 1"),
-        ({"y": [0.0, 0.5]}, r"y must hold whole class codes 0\.\.2; got 0\.5 in row 1"),
-        ({"y": [0.0, np.nan]}, r"y must be finite; got nan in row 1"),
-        ({"y": ["a", "b"]}, r"y must hold whole class codes 0\.\.2; got dtype <U1"),
-        ({"y": [0, 1, 2]}, r"y must have one value per row of x, 2; got 3"),
-        ({"y": [[0, 1], [1, 0]]}, r"y must be 1-D, one value per row of x; got shape \(2, 2\)"),
-        ({"backend": "numpy"}, r"backend must be one of 'pyro', 'numpyro'; got 'numpy'\. Did you mean 'numpyro'\?"),
-        ({"method": "vi"}, r"method must be one of 'svi', .*'nuts'; got 'vi'\. Did you mean 'svi'\?"),
-        ({"guide": "norm"}, r"guide must be one of .*; got 'norm'\. Did you mean 'normal'\?"),
-        ({"guide": {}}, r"guide must be one family, or map patterns .*; got \{\}"),
-        ({"guide": {"*": "ful"}}, r"guide\['\*'\] must be one of .*; got 'ful'\. Did you mean 'full'\?"),
-        ({"guide": {"readout.*": "full"}}, r"pattern for every inferred site; got none that matches 'layers\.0\.loc'"),
-        ({"guide": {"*": "full", "r*": "normal"}}, r"first to match some site; got 'r\*', which is it for none of"),
-        ({"bayesian": "layers"}, r"bayesian must be 'all', 'readout' or a list .*; got 'layers'\. Try \['layers'\]"),
-        ({"bayesian": []}, r"bayesian must be 'all', 'readout' or a list of site names or patterns.*; got \[\]"),
-        (
-            {"bayesian": ["*.bia"]},
-            r"must match a site; got '\*\.bia'\. The sites are 'layers\.0\.loc', .*'readout\.bias'",
-        ),
-        ({"bayesian": "readout", "guide": "delta"}, r"bayesian needs a method that infers.* Leave bayesian out"),
-        ({"device": "cuda:7"}, r"device must be one of those present, 'cpu'.*; got 'cuda:7'"),
-        ({"dtype": "float16"}, r"dtype must be one of 'float32', 'float64'; got 'float16'"),
-        ({"num_steps": 0}, r"num_steps must be at least 1; got 0"),
-        ({"num_steps": 1.5}, r"num_steps must be a whole number; got 1\.5"),
-        ({"learning_rate": -1.0}, r"learning_rate must lie in \(0, inf\); got -1\.0"),
-        ({"temperature": 0.0}, r"temperature must lie in \(0, inf\); got 0\.0"),
-        ({"batch_size": 0}, r"batch_size must be at least 1; got 0"),
-        ({"standardize": "column"}, r"standardize must be True, False or 'jointly'; got 'column'"),
-        ({"feature_names": ["a", "b"]}, r"feature_names needs 4 different names; got 2"),
-        ({"model": "net"}, r"model must be an up\.Classifier or up\.Regressor; got 'net'"),
-    ],
-)
-def test_bad_input_is_refused_with_what_is_needed_what_came_and_where(backend_name, change, message):
-    arguments = {
-        "model": up.Classifier(up.Network((4, 3)), 3),
-        "x": np.eye(4)[:2],
-        "y": [0, 1],
-        "backend": backend_name,
-    }
-    arguments |= {"num_steps": 1, "progress": False, "standardize": False} | change
-    with pytest.raises((ValueError, TypeError), match=message):
-        up.fit(arguments.pop("model"), arguments.pop("x"), arguments.pop("y"), **arguments)
-
-
 def test_prediction_checks_its_input_too(classifier):
     fit, x, _ = classifier
     with pytest.raises(ValueError, match=r"x must have 4 columns"):

@@ -289,31 +289,3 @@ def test_backends_take_the_same_steps(optimizer):
     one, two = (quick(name, **settings) for name in ("pyro", "numpyro"))
     np.testing.assert_allclose(one.losses, two.losses, rtol=1e-6)
     np.testing.assert_allclose(one.kls, two.kls, rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("settings", "error", "parts"),
-    [
-        ({"optimizer": "adamw"}, ValueError, ("optimizer must be one of 'adam', 'sgd'", "Did you mean 'adam'?")),
-        ({"schedule": "onecycle"}, ValueError, ("schedule must be one of", "Did you mean 'one-cycle'?")),
-        ({"start": "maps"}, ValueError, ("start must be one of", "Did you mean 'map'?")),
-        ({"clip_norm": 0.0}, ValueError, ("clip_norm must lie in (0, inf)", "got 0.0")),
-        ({"num_particles": 0}, ValueError, ("num_particles must be at least 1",)),
-        (
-            {"num_particles": 8, "split_batch": True, "batch_size": 4},
-            ValueError,
-            ("split_batch needs at least one row",),
-        ),
-        ({"kl_warmup": 1.0}, ValueError, ("kl_warmup must lie in [0, 1)", "got 1.0")),
-        ({"validation": 1.5}, ValueError, ("validation must lie in (0, 1)", "got 1.5")),
-        ({"validation": 0.001}, ValueError, ("validation must leave at least one row", "0.001 of 150 rows")),
-        ({"validation": (X[:, :2], Y)}, ValueError, ("validation[0] must have 4 columns",)),
-        ({"patience": 3}, ValueError, ("patience", "needs validation", "validation=0.1")),
-        ({"every": 0}, ValueError, ("every must be at least 1",)),
-        ({"callbacks": [3]}, TypeError, ("callbacks must be functions", "got 3")),
-        ({"checkpoint": "c.npz", "method": "nuts"}, ValueError, ("checkpoint needs method='svi' or 'map'",)),
-    ],
-)
-def test_wrong_settings_are_refused(backend_name, settings, error, parts):
-    with refused(error, *parts):
-        quick(backend_name, **settings)

@@ -18,6 +18,7 @@ import numpy as np
 
 from ugmm_ppl import checks
 from ugmm_ppl.backend import Backend, load_backend, require
+from ugmm_ppl.blocks import FAMILIES
 from ugmm_ppl.elbo import negative_elbo
 from ugmm_ppl.guide import latent_sites, make_guide
 from ugmm_ppl.progress import Progress
@@ -119,6 +120,9 @@ def sbc(
     counts = {"num_simulations": num_simulations, "num_draws": num_draws, "num_warmup": num_warmup, "thin": thin}
     for name, value in (counts | {"max_tree_depth": max_tree_depth, "num_steps": num_steps}).items():
         checks.count(name, value)
+    checks.number("learning_rate", learning_rate, 0.0)
+    checks.count("seed", seed, least=0)
+    families = checks.guide(guide, FAMILIES)
     x, fitted = checks.inputs(x, model.network.sizes[0]), fitted or model
     primitives = load_backend(backend)
     dtype = "float64" if method == "nuts" else "float32"
@@ -139,7 +143,7 @@ def sbc(
                 draws = {name: value[:, thin - 1 :: thin] for name, value in drawn.values.items()}
             else:
                 rates = learning_rates(num_steps, learning_rate)
-                draws = _guides(primitives, fitted, (x, y), starts, guide, rates, num_draws, seed, bar)
+                draws = _guides(primitives, fitted, (x, y), starts, families, rates, num_draws, seed, bar)
         found = {name: _ranks(*pair) for name, pair in _entries(draws, truth).items()}
         likelihood = np.empty((num_simulations, num_draws))
         for i in range(num_simulations):
@@ -186,7 +190,7 @@ def _guides(
     model: NetworkModel,
     data: tuple[np.ndarray, np.ndarray],
     starts: list[dict[str, np.ndarray]],
-    family: str | Mapping[str, str],
+    families: Mapping[str, str],
     rates: np.ndarray,
     num_draws: int,
     seed: int,
@@ -197,7 +201,7 @@ def _guides(
     count, rows = y.shape
     sites, _ = latent_sites(backend, model, model.network.zeros(model.num_outputs), seed)
     rank = min(10, sum(math.prod(site.shape) for site in sites.values()))
-    guide = make_guide(family, backend, sites, init_scale=0.05, rank=rank)
+    guide = make_guide(families, backend, sites, init_scale=0.05, rank=rank)
     objective = functools.partial(negative_elbo, backend, functools.partial(model, backend), guide, data_size=rows)
     trainer = backend.trainer(
         objective, guide.noise_shapes(), (np.tile(x, (count, 1)), y.ravel()), [seed + i for i in range(count)],

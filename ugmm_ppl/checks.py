@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import math
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -116,9 +117,24 @@ def training(method: str, validation: Any, patience: Any, checkpoint: Any, callb
         raise ValueError(
             "checkpoint needs method='svi' or 'map'; got 'nuts', which has none. Interrupted, it keeps its draws."
         )
+    if checkpoint is not None and (
+        not isinstance(checkpoint, str | os.PathLike) or not os.fspath(checkpoint).endswith(".npz")
+    ):
+        kind = ValueError if isinstance(checkpoint, str | os.PathLike) else TypeError
+        raise kind(f"checkpoint must be the path of an .npz file; got {checkpoint!r}.")
+    if not isinstance(callbacks, list | tuple):
+        raise TypeError(f"callbacks must be a list of functions; got {callbacks!r}. Give [{callbacks!r}].")
     for callback in callbacks:
         if not callable(callback):
             raise TypeError(f"callbacks must be functions of a ugmm_ppl.training.Moment; got {callback!r}.")
+
+
+def held_out_pair(validation: Any) -> None:
+    """Check that `validation` is a share or a pair of arrays."""
+    pair = isinstance(validation, tuple | list)
+    if isinstance(validation, bool | str) or (pair and len(validation) != 2):
+        kind = ValueError if pair else TypeError
+        raise kind(f"validation must be a share in (0, 1) or held-out data (x, y); got {_shown(validation)}.")
 
 
 def held_out_rows(share: Any, rows: int) -> int:
@@ -154,6 +170,12 @@ def choice(what: str, got: Any, valid: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(got), options, n=1, cutoff=0.4)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"{what} must be one of {', '.join(map(repr, options))}; got {got!r}.{hint}")
+
+
+def flag(what: str, got: Any) -> None:
+    """Check that a setting is True or False."""
+    if not isinstance(got, bool | np.bool_):
+        raise TypeError(f"{what} must be True or False; got {got!r}.")
 
 
 def names(what: str, got: Iterable[str], valid: Iterable[str]) -> None:
@@ -226,7 +248,7 @@ def floats(a: np.ndarray) -> np.ndarray:
 
 def labels(y: Any, rows: int, classes: int) -> np.ndarray:
     """Return y as an int `(B,)` array of class codes 0..classes-1, or say what is wrong with it."""
-    a = _same_length(_numpy(y), rows)
+    a = _same_length(_numpy(_given(y)), rows)
     if a.dtype.kind not in "iub":
         if a.dtype.kind != "f":
             raise TypeError(
@@ -251,7 +273,7 @@ def labels(y: Any, rows: int, classes: int) -> np.ndarray:
 
 def targets(y: Any, rows: int) -> np.ndarray:
     """Return y as a float `(B,)` array of finite targets, or say what is wrong with it."""
-    a = _same_length(_numeric(y, "y"), rows)
+    a = _same_length(_numeric(_given(y), "y"), rows)
     _finite(a, "y", "Drop such rows first.")
     return a
 
@@ -497,6 +519,12 @@ def not_converged(what: str, tolerance: float) -> FloatingPointError:
     )
 
 
+def _shown(value: Any) -> str:
+    """What came, shortly."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def _listed(names_: Iterable[str]) -> str:
     return ", ".join(map(repr, names_))
 
@@ -556,6 +584,12 @@ def _finite(a: np.ndarray, what: str, do: str, first_row: int = 0) -> None:
     if first:
         where = f"row {first_row + first[0]}" + "".join(f", column {k}" for k in first[1:])
         raise ValueError(f"{what} must be finite; got {a[first]} in {where} ({total} such values). {do}")
+
+
+def _given(y: Any) -> Any:
+    if y is None:
+        raise TypeError("y must hold one value per row of x; got None. A model of x alone is up.Circuit.")
+    return y
 
 
 def _same_length(y: np.ndarray, rows: int) -> np.ndarray:

@@ -158,6 +158,8 @@ def fit(
         checks.number(name, number, 0.0)
     checks.number("kl_warmup", kl_warmup, 0.0, 1.0, closed_low=True)
     checks.count("seed", seed, least=0)
+    checks.flag("split_batch", split_batch)
+    checks.flag("progress", progress)
     checks.optimizer(optimizer, backend, OPTIMIZERS)
     checks.training(method, validation, patience, checkpoint, callbacks)
     if not isinstance(start, Fit):
@@ -246,7 +248,8 @@ def _split(
     """(x, y, held-out x and y or None)."""
     if validation is None:
         return x, y, None
-    if isinstance(validation, tuple):
+    checks.held_out_pair(validation)
+    if isinstance(validation, tuple | list):
         held_x = model.check_inputs(validation[0], what="validation[0]")
         return x, y, (held_x, model.check_target(validation[1], len(held_x)))
     count = checks.held_out_rows(validation, len(x))
@@ -380,7 +383,7 @@ def _units(
     model: Model, standardize: bool | str, x: np.ndarray, y: np.ndarray | None, features: list[str]
 ) -> tuple[Standardizer | None, Standardizer | None]:
     """What standardises x, and y if it is given."""
-    if standardize not in (True, False, "jointly"):
+    if not isinstance(standardize, bool) and standardize != "jointly":
         raise ValueError(f"standardize must be True, False or 'jointly'; got {standardize!r}. Use True for tables.")
     if standardize is False:
         return None, None

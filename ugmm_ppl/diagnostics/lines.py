@@ -10,6 +10,7 @@ import numpy as np
 
 from ugmm_ppl import kernels
 from ugmm_ppl.model.base import NetworkModel
+from ugmm_ppl.model.score import JointScore
 
 if TYPE_CHECKING:
     from ugmm_ppl.posterior import Fit
@@ -80,9 +81,9 @@ class Subject:
         """Take the data from the fit if it holds them.
 
         Raises:
-            TypeError: The model of the fit is not a network.
+            TypeError: The model of the fit is no density of y given what a network makes of x.
         """
-        if not isinstance(fit.model, NetworkModel):
+        if not isinstance(fit.model, NetworkModel) or isinstance(fit.model, JointScore):
             raise TypeError(
                 f"a fit of a network (Classifier, Regressor) is needed; got one of {type(fit.model).__name__}. Judge "
                 "it by its log density of rows that it was not fitted to."

@@ -110,6 +110,11 @@ class Model(abc.ABC):
         """Values along those axes."""
 
     @property
+    @abc.abstractmethod
+    def column_axis(self) -> str:
+        """Name of the axis of the columns of x, for ArviZ."""
+
+    @property
     def needs_target(self) -> bool:
         """Whether there is nothing to fit or to score without y."""
         return True
@@ -217,6 +222,11 @@ class NetworkModel(Model):
     def readout_sites(self) -> str:
         """Those of the network's readout."""
         return self.network.readout_sites
+
+    @property
+    def column_axis(self) -> str:
+        """That of the inputs of the first layer."""
+        return "input_0"
 
     def check_method(self, method: str) -> None:
         """Refuse dropout with "nuts", and "em"."""

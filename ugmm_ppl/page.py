@@ -293,7 +293,7 @@ svg { display: block; width: 100%; height: auto; fill: currentColor; }
 figcaption { color: var(--soft); font-size: .8rem; margin-top: .4rem; }
 .scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: .5rem; }
 .data td, .data th { white-space: nowrap; font-variant-numeric: tabular-nums; }
-@media (min-width: 46rem) { .verdicts td:nth-child(2), .verdicts td:nth-child(3) { min-width: 12rem; } }
+@media (min-width: 46rem) { .verdicts td:nth-child(n+2):nth-child(-n+4) { min-width: 11rem; } }
 @media (max-width: 46rem) {
   .verdicts thead { display: none; }
   .verdicts, .verdicts tbody, .verdicts tr, .verdicts td { display: block; width: 100%; }

@@ -91,7 +91,7 @@ def convergence(subject: Subject) -> Line:
     steps = fit.training["num_steps"]
     what = "negative ELBO" if fit.method == "svi" else "loss"
     return judged(
-        name, gain, f"gain < {GAIN} nats per row",
+        name, gain, f"gain less two errors < {GAIN} nats per row",
         shown=f"{what} {before[worst]:.1f} ± {error_before[worst]:.1f}; further steps gain {gain:.3f} ± {error:.3f}",
         problem=gain - 2.0 * error > GAIN,
         advice=f"Training ended too early. Give more than num_steps={steps}, or start=fit to go on.",

@@ -39,6 +39,7 @@ class Shifted(up.Regressor):
     """Data that lie half a unit higher, and closer, than the fit supposes."""
 
     def mixture(self, ops: Any, outputs: Any) -> Any:
+        """Moved and narrowed."""
         loc, scale, logits = super().mixture(ops, outputs)
         return loc + 0.5, 0.5 * scale, logits
 
@@ -76,11 +77,10 @@ def main() -> None:
     options = parser.parse_args()
     found, rows = {}, []
     for name, settings in CONTENDERS.items():
-        settings = {"model": MODEL} | settings
-        model, start = settings.pop("model"), time.perf_counter()
+        start = time.perf_counter()
         found[name] = sbc(
-            model, X, num_simulations=options.simulations, num_draws=DRAWS, thin=4, backend=options.backend,
-            progress=False, **settings,
+            **{"model": MODEL} | settings, x=X, num_simulations=options.simulations, num_draws=DRAWS, thin=4, backend=options.backend,
+            progress=False,
         )  # fmt: skip
         row = {"contender": name, "p_value": found[name].p_value, "p_values": found[name].p_values}
         row |= {"symmetry": found[name].symmetry, "seconds": time.perf_counter() - start}

@@ -1,4 +1,4 @@
-"""Every argument of `fit` refuses a wrong value: what is needed, what came, and the nearest valid one if there is one."""
+"""Every argument of `fit` refuses a wrong value: what is needed, what came, and the nearest valid one."""
 
 import inspect
 

@@ -79,8 +79,8 @@ def main() -> None:
     for name, settings in CONTENDERS.items():
         start = time.perf_counter()
         found[name] = sbc(
-            **{"model": MODEL} | settings, x=X, num_simulations=options.simulations, num_draws=DRAWS, thin=4, backend=options.backend,
-            progress=False,
+            **{"model": MODEL} | settings, x=X, num_simulations=options.simulations, num_draws=DRAWS, thin=4,
+            backend=options.backend, progress=False,
         )  # fmt: skip
         row = {"contender": name, "p_value": found[name].p_value, "p_values": found[name].p_values}
         row |= {"symmetry": found[name].symmetry, "seconds": time.perf_counter() - start}

@@ -35,7 +35,7 @@ def value_and_gradients(
     def evaluate(params: dict[str, Tensor], x: Tensor, y: Tensor) -> tuple[float, dict[str, np.ndarray]]:
         own = {name: value.detach().requires_grad_() for name, value in params.items()}
         value = function(own, x, y)
-        gradients = torch.autograd.grad(value, list(own.values()))
+        gradients = torch.autograd.grad(value, list(own.values()), materialize_grads=True)
         return float(value.detach()), {n: _numpy(g) for n, g in zip(own, gradients, strict=True)}
 
     return evaluate

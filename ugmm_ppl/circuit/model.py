@@ -14,6 +14,7 @@ from ugmm_ppl.checks import count
 from ugmm_ppl.circuit import checks, passes
 from ugmm_ppl.circuit.leaves import Binned, Categorical, Leaf, Leaves, kinds
 from ugmm_ppl.circuit.prior import ROLES, CircuitPrior, log_weights
+from ugmm_ppl.circuit.start import initial_values
 from ugmm_ppl.circuit.structure import Structure, random_trees
 from ugmm_ppl.data import Standardizer
 from ugmm_ppl.model.base import CHUNK_ELEMENTS, Model
@@ -245,46 +246,8 @@ class Circuit(Model):
         return {name: np.zeros(shape) for name, shape in self.shapes().items()}
 
     def initial_values(self, x: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-        """Start values: every state of a tree begins as some row of x, with which its leaves agree.
-
-        State j of tree t is given a row drawn from x; the locations of its neurons are that row's values (other drawn
-        values where it has none, and for further components), scales are the spread of the feature, and transitions
-        keep the state with probability 1/2.
-        """
-        rng = np.random.default_rng(seed)
-        leaves, forest, states = self.all_leaves, self.forest, self.neurons
-        values = self.template()
-        rows = np.stack([rng.choice(len(x), states, replace=len(x) < states) for _ in range(forest.num_trees)])
-        tree = forest.tree_of_node[forest.leaf_nodes]
-        for number, leaf in enumerate(leaves.neurons):
-            column = x[:, leaves.features[leaf]]
-            seen = column[~np.isnan(column)]
-            drawn = rng.choice(seen, (states, self.components))
-            drawn[:, 0] = np.where(np.isnan(column[rows[tree[leaf]]]), drawn[:, 0], column[rows[tree[leaf]]])
-            spread = max(float(seen.std()), 1e-3)
-            values["leaves.loc"][number] = drawn + 0.1 * spread * rng.normal(size=drawn.shape)
-            values["leaves.log_scale"][number] = np.log(0.5 * spread)
-        for number, leaf in enumerate(leaves.bins):
-            values["bins.logits"][number] = self._initial_bins(
-                leaf, number, x[:, leaves.features[leaf]], rows[tree[leaf]]
-            )
-        if "sums.logits" in values:
-            values["sums.logits"] += np.log(max(1, states - 1)) * np.eye(states) + 0.1 * rng.normal(
-                size=values["sums.logits"].shape
-            )
-        for name in ("leaves.logits", "roots.logits"):
-            if name in values:
-                values[name] += 0.1 * rng.normal(size=values[name].shape)
-        return values
-
-    def _initial_bins(self, leaf: int, number: int, column: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Logits `(J, C)`: half by the counts of the bins, half the bin of each state's row."""
-        leaves = self.all_leaves
-        low, high, closed = (a[number] for a in (leaves.low, leaves.high, leaves.closed))
-        inside = (column[:, None] >= low) & ((column[:, None] < high) | ((column[:, None] == high) & closed))
-        counts = inside.sum(0) + 1.0
-        own = inside[rows] / np.maximum(inside[rows].sum(1, keepdims=True), 1)
-        return np.where(np.isnan(low), 0.0, np.log(0.5 * counts / counts.sum() + 0.5 * own + 1e-3))
+        """Start values by `ugmm_ppl.circuit.start`; equal for both backends."""
+        return initial_values(self, x, seed)
 
     def natural(self, ops: Ops, values: Mapping[str, Array]) -> dict[str, Array]:
         """What `passes.log_joint` needs, from values of the sites `(..., )` in whichever space they were sampled."""

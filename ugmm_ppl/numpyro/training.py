@@ -65,7 +65,7 @@ class Trainer:
         steps = jnp.arange(first, first + len(rows))
         kind = self._x.dtype
         per_step = (steps, jnp.asarray(rows), jnp.asarray(rates, kind), jnp.asarray(kl_weights, kind))
-        new, found = self._block(state, per_step, self._x, self._y)
+        new, found = self._block(state, per_step, self._keys, self._x, self._y)
         return new, Steps(*(np.asarray(a).T for a in found))
 
     def params(self, state: Any) -> list[dict[str, np.ndarray]]:
@@ -93,8 +93,12 @@ class Trainer:
         leaves = [jnp.asarray(arrays[str(i)], leaf.dtype) for i, leaf in enumerate(jax.tree.leaves(like))]
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
-    def _steps(self, state: Any, per_step: Any, x: Array, y: Array) -> Any:
-        """A block of steps of all restarts, each frozen from its first bad step on."""
+    def _steps(self, state: Any, per_step: Any, keys: Array, x: Array, y: Array) -> Any:
+        """A block of steps of all restarts, each frozen from its first bad step on.
+
+        Keys and data are arguments, not constants: fits that differ in nothing else compile to one entry of JAX's
+        persistent cache.
+        """
 
         def one(params: Any, optimizer: Any, good: Array, key: Array, row: Array, rate: Array, now: Any) -> Any:
             step, kl_weight = now
@@ -113,10 +117,10 @@ class Trainer:
 
         def step(carry: Any, now: Any) -> Any:
             number, rows, rates, kl_weight = now
-            *carry, found = _over_restarts(one)(*carry, self._keys, rows, rates, (number, kl_weight))
+            *carry, found = _over_restarts(one)(*carry, keys, rows, rates, (number, kl_weight))
             return tuple(carry), (*found, carry[2])
 
-        good = jnp.ones(len(self._keys), dtype=bool)
+        good = jnp.ones(len(keys), dtype=bool)
         (params, optimizer, _), found = jax.lax.scan(step, (*state, good), per_step)
         return (params, optimizer), found
 

@@ -653,10 +653,10 @@ def floating(what: str, dtype: str, is_floating: bool) -> None:
         raise TypeError(f"{what} needs floating-point arrays, float32 or float64; got {dtype}. Convert them first.")
 
 
-def no_kernel(problem: str) -> RuntimeError:
-    """UGMM_PPL_KERNEL=native, and it cannot run."""
+def no_kernel(name: str, problem: str) -> RuntimeError:
+    """UGMM_PPL_KERNEL=native or triton, and it cannot run."""
     return RuntimeError(
-        f"UGMM_PPL_KERNEL=native asks for the native kernel, which cannot run: {problem}. "
+        f"UGMM_PPL_KERNEL={name} asks for the {name} kernel, which cannot run: {problem}. "
         "Mend that, or set UGMM_PPL_KERNEL=auto."
     )
 
@@ -666,4 +666,12 @@ def slow_kernel(problem: str) -> str:
     return (
         f"the native kernel is not used: {problem}. A slower one in pure Python takes its place. To build it, install "
         "a C++ compiler (GCC or Clang), then ugmm-ppl again; UGMM_PPL_KERNEL=chunked turns this warning off."
+    )
+
+
+def slow_gpu_kernel(problem: str) -> str:
+    """The words of the warning that the Triton kernels do not run on a CUDA device."""
+    return (
+        f"the Triton kernels are not used on this GPU: {problem}. A slower one takes their place. Triton comes with "
+        "torch for CUDA, and needs a C compiler; UGMM_PPL_KERNEL=chunked turns this warning off."
     )

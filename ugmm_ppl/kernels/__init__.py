@@ -7,9 +7,9 @@ Four of them, with one signature and one result:
 - "chunked": the formula of `neuron.py` on a few rows at a time, recomputed in the backward pass. Any device and dtype.
 - "reference": the formula of `neuron.py` on everything at once, with temporaries of B x J x K.
 
-The environment variable `UGMM_PPL_KERNEL` chooses: "auto" (default: "native" on the CPU and "triton" on a GPU where they
-can run, "chunked" elsewhere), "native" (an error where it cannot run), "triton" (an error where it cannot run on a GPU;
-on the CPU as "auto"), "chunked" or "reference". `info` tells what is in use.
+The environment variable `UGMM_PPL_KERNEL` chooses: "auto" (default: "native" on the CPU and "triton" on a GPU where
+they can run, "chunked" elsewhere), "native" (an error where it cannot run), "triton" (an error where it cannot run on a
+GPU; on the CPU as "auto"), "chunked" or "reference". `info` tells what is in use.
 """
 
 from ugmm_ppl.kernels.library import Info, info

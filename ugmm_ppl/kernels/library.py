@@ -68,8 +68,10 @@ def requested() -> str:
     return checks.choice(VARIABLE, os.environ.get(VARIABLE, "auto"), KERNELS)
 
 
-def choose(device: str, dtype: str) -> str:
+def choose(device: str, dtype: str, with_triton: bool = True) -> str:
     """The kernel for arrays of a device ("cpu", "cuda") and dtype ("float32"): one of `KERNELS` but "auto".
+
+    `with_triton` is false for JAX, which brings its own Triton compiler.
 
     Raises:
         RuntimeError: "native" or "triton" was asked for and cannot run; says why.
@@ -78,7 +80,7 @@ def choose(device: str, dtype: str) -> str:
     if wanted in ("chunked", "reference"):
         return wanted
     if (device == "cuda" and wanted != "native") or (wanted == "triton" and interpreted()):
-        return _triton(wanted, dtype)
+        return _triton(wanted, dtype, _triton_problem() if with_triton else "")
     library, problem = load()
     if library is not None and device != "cpu":
         problem = f"it runs on the CPU only, and the arrays are on {device}"
@@ -93,9 +95,8 @@ def choose(device: str, dtype: str) -> str:
     return "chunked"
 
 
-def _triton(wanted: str, dtype: str) -> str:
-    """`choose` for torch on a CUDA device."""
-    broken = _triton_problem()
+def _triton(wanted: str, dtype: str, broken: str) -> str:
+    """`choose` on a CUDA device."""
     problem = broken or f"they take {', '.join(TRITON_DTYPES)}, and the arrays are {dtype}"
     if not broken and dtype in TRITON_DTYPES:
         return "triton"
@@ -107,7 +108,7 @@ def _triton(wanted: str, dtype: str) -> str:
 
 
 def interpreted() -> bool:
-    """Whether the Triton kernels run in Triton's interpreter, on the CPU; for tests."""
+    """Whether the kernels for a GPU run on the CPU, in the interpreters of Triton and of Pallas; for tests."""
     return os.environ.get("TRITON_INTERPRET") == "1" and requested() == "triton"
 
 

@@ -49,10 +49,10 @@ def activation(x: Array, loc: Array | float, scale: Array, log_weights: Array) -
 
 
 def _choose(dtype: str) -> _Kernels:
-    cpu = library.choose("cpu", dtype, with_triton=False)
-    if cpu == "triton" or not _on_gpu() or library.requested() == "native":
+    cpu = library.choose("cpu", dtype, lambda: "")
+    if cpu == "triton" or library.requested() == "native" or not _on_gpu():
         return _Kernels(cpu, None)
-    gpu = library.choose("cuda", dtype, with_triton=False)
+    gpu = library.choose("cuda", dtype, _pallas_problem)
     return _Kernels(cpu, ON_GPU if gpu == "triton" and library.requested() == "auto" else gpu)
 
 
@@ -63,6 +63,18 @@ def _on_gpu() -> bool:
         return bool(jax.devices("cuda"))
     except RuntimeError:  # JAX's way of saying that there is none
         return False
+
+
+@functools.cache
+def _pallas_problem() -> str:
+    """Why the kernels do not run on a GPU; empty if they do. Finds out by compiling one."""
+    shapes = [jax.ShapeDtypeStruct(shape, "float32") for shape in ((1, 2), *[(1, 1, 2)] * 3)]
+    try:
+        with jax.default_device(jax.devices("cuda")[0]):
+            jax.jit(_pallas().forward).lower(*shapes).compile()
+    except Exception as error:  # whatever Pallas, its compiler and the driver may raise
+        return f"Pallas's Triton compiler fails with {type(error).__name__}: {error}"
+    return ""
 
 
 def _common(x: Array, loc: Array | float, scale: Array, log_weights: Array) -> tuple[Array, ...]:

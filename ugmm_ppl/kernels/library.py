@@ -8,6 +8,7 @@ import functools
 import importlib.util
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from ugmm_ppl import checks
@@ -68,10 +69,10 @@ def requested() -> str:
     return checks.choice(VARIABLE, os.environ.get(VARIABLE, "auto"), KERNELS)
 
 
-def choose(device: str, dtype: str, with_triton: bool = True) -> str:
+def choose(device: str, dtype: str, broken: Callable[[], str] | None = None) -> str:
     """The kernel for arrays of a device ("cpu", "cuda") and dtype ("float32"): one of `KERNELS` but "auto".
 
-    `with_triton` is false for JAX, which brings its own Triton compiler.
+    `broken` tells why the kernels for a GPU cannot run, empty if they can; None is for torch.
 
     Raises:
         RuntimeError: "native" or "triton" was asked for and cannot run; says why.
@@ -80,7 +81,7 @@ def choose(device: str, dtype: str, with_triton: bool = True) -> str:
     if wanted in ("chunked", "reference"):
         return wanted
     if (device == "cuda" and wanted != "native") or (wanted == "triton" and interpreted()):
-        return _triton(wanted, dtype, _triton_problem() if with_triton else "")
+        return _triton(wanted, dtype, (broken or _triton_problem)())
     library, problem = load()
     if library is not None and device != "cpu":
         problem = f"it runs on the CPU only, and the arrays are on {device}"

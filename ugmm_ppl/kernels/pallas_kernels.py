@@ -80,7 +80,7 @@ class _Call(NamedTuple):
 
 def forward(*arguments: Array, interpret: bool = False) -> Array:
     """Equation (2) of x `(..., K)` and parameters `(..., J, K)` with as many leading axes, of one dtype."""
-    return _batching(functools.partial(_forward, interpret))(*arguments)
+    return _batching(functools.partial(_forward, interpret), whole=False)(*arguments)
 
 
 def backward(
@@ -92,17 +92,23 @@ def backward(
     """
     *inputs, out, upstream = arguments
     whole = [jnp.broadcast_to(a, shape) for a, shape in zip(inputs, shapes, strict=True)]
-    return _batching(functools.partial(_backward, interpret, wanted))(*whole, out, upstream)
+    return _batching(functools.partial(_backward, interpret, wanted), whole=True)(*whole, out, upstream)
 
 
-def _batching(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`jax.vmap` adds a leading axis, of size 1 where an argument has none; a kernel would gain an axis of its grid."""
+def _batching(function: Callable[..., Any], *, whole: bool) -> Callable[..., Any]:
+    """`jax.vmap` adds a leading axis to all arguments; to a kernel it would add an axis of its grid.
+
+    Where an argument has none, it is of size 1; or whole, so that each of the batch has its own gradient.
+    """
     batched = jax.custom_batching.custom_vmap(function)
 
     @batched.def_vmap
     def rule(size: int, given: Sequence[bool], *arguments: Array) -> tuple[Any, Any]:
-        found = _batching(function)(*(a if own else a[None] for a, own in zip(arguments, given, strict=True)))
-        found = jax.tree.map(lambda a: jnp.broadcast_to(a, (size, *a.shape[1:])), found)
+        own = (
+            a if has else jnp.broadcast_to(a, (size if whole else 1, *a.shape))
+            for a, has in zip(arguments, given, strict=True)
+        )
+        found = _batching(function, whole=whole)(*own)
         return found, jax.tree.map(lambda _: True, found)
 
     return batched
@@ -203,7 +209,7 @@ def _online(x_ref: Any, refs: Sequence[Any], needed: Array, tile: tuple[int, int
         return new, total * jnp.exp2(top - shift) + jnp.exp2(t - shift[:, :, None]).sum(2)
 
     start = jnp.full((rows, neurons), -jnp.inf, jnp.float32), jnp.zeros((rows, neurons), jnp.float32)
-    steps = jnp.where(jnp.where(needed, 1.0, 0.0).max(1).max(0) > 0.0, x_ref.shape[1] // width, 0)
+    steps = jnp.where(needed, 1.0, 0.0).max(1).max(0).astype(jnp.int32) * (x_ref.shape[1] // width)
     return jax.lax.fori_loop(0, steps, step, start)
 
 

@@ -597,9 +597,15 @@ def building(spec: Any) -> Iterator[None]:
         ) from error
 
 
-def no_device(name: str, available: list[str]) -> ValueError:
+def no_device(name: str | int, available: list[str]) -> ValueError:
     """The error for a device that is not there."""
-    return ValueError(f"device must be one of those present, {', '.join(map(repr, available))}; got {name!r}.")
+    mend = "" if len(available) > 1 else " For a GPU, install the build of torch or JAX for it."
+    return ValueError(f"device must be one of those present, {', '.join(map(repr, available))}; got {name!r}.{mend}")
+
+
+def fit_of_another_device(name: str) -> str:
+    """The words of the warning that a fit is loaded where its device is not."""
+    return f"the fit was made on {name!r}, which is not here: it predicts on the CPU. load(path, device=...) chooses."
 
 
 def layer(in_features: Any, out_features: Any, prior: Any, dropout: Any) -> None:

@@ -192,7 +192,7 @@ def _compiled_loop(step: Step, state: tuple[Tensor, ...], most: int) -> tuple[Te
     """One node of the graph, where a plain loop would be `most` copies of the step."""
     from torch._higher_order_ops import while_loop
 
-    count = torch.zeros((), dtype=torch.int64)
+    count = torch.zeros((), dtype=torch.int64, device=state[-1].device)
     go_on = lambda count, *state: ~state[-1].all() & (count < most)  # noqa: E731
     return while_loop(go_on, lambda count, *state: (count + 1, *step(*state)), (count, *state))[1:]
 

@@ -157,7 +157,8 @@ class NumpyroBackend:
     @contextlib.contextmanager
     def settings(self, *, dtype: str, device: str | int) -> Iterator[None]:
         """Default dtype and device of JAX."""
-        with jax.enable_x64(dtype == "float64"), jax.default_device(self.device(device)):
+        exact = jax.default_matmul_precision("float32")  # a GPU would multiply matrices with 10 bits
+        with jax.enable_x64(dtype == "float64"), jax.default_device(self.device(device)), exact:
             yield
 
     def device(self, device: str | int) -> Any:

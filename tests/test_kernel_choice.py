@@ -48,6 +48,8 @@ def test_info(monkeypatch, wanted):
     assert Path(info.library).is_file()
     assert info.instruction_set in ("baseline", "avx2", "avx512")
     assert isinstance(info.openmp, bool)
+    monkeypatch.setattr(library.importlib.util, "find_spec", lambda name: None)
+    assert kernels.info().cuda == (wanted if wanted == "reference" else "chunked")
 
 
 def test_info_without_the_library(missing, monkeypatch):

@@ -1,6 +1,8 @@
 """The Triton kernels beyond what all kernels have in common (`test_kernel.py`), in Triton's interpreter on the CPU."""
 
 import importlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -151,3 +153,33 @@ def test_transformations(kernels, rng):
     assert_gradients(
         torch.autograd.grad(out.sum(), leaves), oracle_gradients(plain, 2.0 * np.ones(out.shape)), GRADIENT32
     )
+
+
+COMPILE = """
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, compile
+from ugmm_ppl.kernels import triton_kernels as kernels
+
+POINTERS = {"x", "loc", "scale", "log_weights", "out", "upstream"}
+BUFFERS = {"packed", "peaks", "base", "factor", "d_loc", "d_scale", "d_weights", "d_x"}
+TILE = {"BR": 4, "BJ": 8, "BK": 64}
+CASES = {"_pack": {"BK": 128}, "_forward": TILE, "_anchor": TILE | {"ALWAYS": False}, "_inputs": TILE}
+CASES["_parameters"] = TILE | {"LOC": True, "SCALE": True, "WEIGHTS": True}
+for name, constants in CASES.items():
+    kernel = getattr(kernels, name)
+    types = {n: "*bf16" if n in POINTERS else "*fp32" if n in BUFFERS else "i32" for n in kernel.arg_names}
+    types |= {n: "constexpr" for n in constants}
+    source = ASTSource(kernel, types, {(kernel.arg_names.index(n),): value for n, value in constants.items()})
+    options = {"num_warps": 2, "enable_fp_fusion": True}
+    print(name, len(compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["cubin"]) > 0)
+"""
+
+
+def test_they_compile_for_a_gpu(tmp_path, monkeypatch):
+    """To machine code for compute capability 9.0, which needs no GPU; in a process without the interpreter."""
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", ":".join(p for p in sys.path if p))
+    result = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True, check=False)
+    compiled = [f"{name} True" for name in ("_pack", "_forward", "_anchor", "_inputs", "_parameters")]
+    assert result.stdout.splitlines() == compiled, result.stderr[-3000:]

@@ -436,14 +436,12 @@ def _run_parameters(
     groups, rows, neurons, inputs = call.shape
     tiles = _ceil(inputs, tile.inputs), _ceil(neurons, tile.neurons)
     splits, each = _split(rows, tile.rows, groups * math.prod(tiles), tile, call.x.device)
-    sums = packed.new_empty((sum(wanted), splits, groups, neurons, inputs))
-    places = [sums[sum(wanted[:i])] if want else packed for i, want in enumerate(wanted)]
+    sums = [packed.new_empty((splits, groups, neurons, inputs)) if want else packed for want in wanted]
     _parameters[(groups * splits * math.prod(tiles),)](
-        call.x, packed, *shares, *places, packed[0].numel(), groups, rows, neurons, inputs, packed.shape[-1],
+        call.x, packed, *shares, *sums, packed[0].numel(), groups, rows, neurons, inputs, packed.shape[-1],
         *call.x.stride(), *tiles, splits, each, LOC=wanted[0], SCALE=wanted[1], WEIGHTS=wanted[2], **_options(tile),
     )  # fmt: skip
-    sums = sums.sum(1) if splits > 1 else sums[:, 0]
-    return [sums[sum(wanted[:i])] if want else packed for i, want in enumerate(wanted)]
+    return [a.sum(0) if splits > 1 else a[0] for a in sums]
 
 
 def _run_inputs(call: _Call, tile: Tile, packed: Tensor, shares: tuple[Tensor, Tensor]) -> Tensor:

@@ -225,16 +225,22 @@ def linear(shape: tuple[int, ...]) -> tuple[Callable[[], Any], ...]:
     return forward, both
 
 
-def contenders(arrays: tuple[np.ndarray, ...], tune: bool) -> dict[str, tuple[str, Callable[[], Any]]]:
-    """Name -> (library, function that makes the calls)."""
-    from ugmm_ppl.kernels import for_jax, for_torch
+def tuned(call: Callable[[], Any]) -> Callable[[], Any]:
+    """The call with tiles that are measured at the first one."""
 
-    def tuned(*arguments: Any) -> Any:
+    def run() -> Any:
         os.environ["UGMM_PPL_TUNE"] = "1"
         try:
-            return for_torch.activation(*arguments)
+            return call()
         finally:
             os.environ.pop("UGMM_PPL_TUNE")
+
+    return run
+
+
+def contenders(arrays: tuple[np.ndarray, ...], compiled: bool) -> dict[str, tuple[str, Callable[[], Any]]]:
+    """Name -> (library, function that makes the calls)."""
+    from ugmm_ppl.kernels import for_torch
 
     plain = broadcast(torch, torch.logsumexp)
     found: dict[str, tuple[str, Callable[[], Any]]] = {
@@ -244,20 +250,27 @@ def contenders(arrays: tuple[np.ndarray, ...], tune: bool) -> dict[str, tuple[st
             lambda: tuple(in_graph(c) for c in with_torch(for_torch.activation, arrays)),
         ),
         "broadcast, torch": ("torch", lambda: with_torch(plain, arrays)),
-        "broadcast, torch.compile": ("torch", lambda: with_torch(torch.compile(plain, dynamic=False), arrays)),
         "chunked, torch": ("torch", lambda: with_torch(for_torch._chunked, arrays)),
     }
-    if tune:
-        found["ours, torch, measured tiles"] = ("torch", lambda: with_torch(tuned, arrays))
     try:
         import jax
 
+        from ugmm_ppl.kernels import for_jax
+
         jax.devices("cuda")
+        found["ours, JAX"] = ("jax", lambda: with_jax(for_jax.activation, arrays))
+        found["broadcast, JAX jit"] = ("jax", lambda: with_jax(broadcast(jax.numpy, jax.nn.logsumexp), arrays))
     except (ImportError, RuntimeError) as error:
         print(f"without JAX: {error}")
-        return found
-    found["ours, JAX"] = ("jax", lambda: with_jax(for_jax.activation, arrays))
-    found["broadcast, JAX jit"] = ("jax", lambda: with_jax(broadcast(jax.numpy, jax.nn.logsumexp), arrays))
+    found["ours, torch, measured tiles, in a graph"] = (
+        "torch",
+        lambda: tuple(in_graph(tuned(c)) for c in with_torch(for_torch.activation, arrays)),
+    )
+    if compiled:  # which takes long
+        found["broadcast, torch.compile"] = (
+            "torch",
+            lambda: with_torch(torch.compile(plain, dynamic=False), arrays),
+        )
     return found
 
 
@@ -277,13 +290,13 @@ def peak_of(call: Callable[[], Any]) -> float:
     return (torch.cuda.max_memory_allocated() - before) / 2**20
 
 
-def compare(shape: tuple[int, ...], rate: float, deadline: Deadline, tune: bool) -> list[dict[str, Any]]:
+def compare(shape: tuple[int, ...], rate: float, deadline: Deadline, compiled: bool) -> list[dict[str, Any]]:
     """All contenders at one shape."""
     torch._dynamo.reset()
     arrays, terms = arrays_of(shape), math.prod(shape)
     rows: list[dict[str, Any]] = []
-    expected: list[np.ndarray] | None = None
-    everyone = contenders(arrays, tune) | {"nn.Linear": ("torch", lambda: linear(shape))}
+    expected: list[np.ndarray] = []
+    everyone = contenders(arrays, compiled) | {"nn.Linear": ("torch", lambda: linear(shape))}
     for name, (library, make) in everyone.items():
         row: dict[str, Any] = {"shape": shape, "contender": name}
         if deadline.passed():
@@ -367,10 +380,10 @@ def predictions(deadline: Deadline) -> list[dict[str, Any]]:
 def print_tables(content: dict[str, Any]) -> None:
     for row in content.get("kernels", []):
         if "problem" in row:
-            print(f"  {row['shape']!s:22} {row['contender']:30} {row['problem'][:80]}")
+            print(f"  {row['shape']!s:22} {row['contender']:40} {row['problem'][:80]}")
             continue
         cells = [f"{row[k]['ms']:9.4f} ms ({100 * row[f'{k}_of_limit']:5.1f} %)" for k in ("forward", "both")]
-        print(f"  {row['shape']!s:22} {row['contender']:30} {'  '.join(cells)}  {row.get('peak_mib', 0):8.1f} MiB")
+        print(f"  {row['shape']!s:22} {row['contender']:40} {'  '.join(cells)}  {row.get('peak_mib', 0):8.1f} MiB")
     for part in ("svi_steps", "predictions"):
         for row in content.get(part, []):
             print(f"  {part}: { {k: v for k, v in row.items() if k not in ('count',)} }")
@@ -389,15 +402,15 @@ def main() -> None:
     name = f"gpu-{options.name or content['device']['name'].lower().replace(' ', '-')}"
     print(content["device"])
     for shape in SHAPES[:1] if options.quick else (SHAPES[0], DRAWS, *SHAPES[1:]):
-        content["kernels"] += compare(shape, content["device"]["exponentials_per_s"], deadline, tune=True)
+        content["kernels"] += compare(shape, content["device"]["exponentials_per_s"], deadline, shape in SHAPES[:2])
         measure.write(name, content)
         if shape == SHAPES[0]:  # whole programs early: they matter most
             content["svi_steps"] = svi_steps(deadline)
             content["predictions"] = predictions(deadline)
             measure.write(name, content)
-    from ugmm_ppl.kernels import triton_kernels
+    from ugmm_ppl.kernels import triton_calls
 
-    content["measured_tiles"] = {str(key): tile._asdict() for key, tile in triton_kernels._measured.items()}
+    content["measured_tiles"] = {str(key): tile._asdict() for key, tile in triton_calls._measured.items()}
     print_tables(content)
     print(measure.write(name, content))
 

@@ -61,12 +61,12 @@ PYTHON
 
 failed=0
 workers=()
-"$python" -c "import xdist" 2> /dev/null && workers=(-n 4)
+"$python" -c "import xdist" 2> /dev/null && workers=(-n 8)
 # Warnings of other versions of the libraries are no errors here; the installed package, not the folder, is tested.
-PYTHONSAFEPATH=1 timeout 200 "$python" -m pytest tests/test_gpu.py -m gpu -q --durations=10 \
+PYTHONSAFEPATH=1 timeout 170 "$python" -m pytest tests/test_gpu.py -m gpu -q --durations=10 \
     -o addopts="-rfE --strict-markers" -o filterwarnings=default "${workers[@]}" || failed=1
 echo "tests: $([ $failed = 0 ] && echo passed || echo FAILED)"
-(cd benchmarks && timeout 190 "$python" gpu.py --seconds 130) || { failed=1; echo "benchmark: FAILED or cut short"; }
+(cd benchmarks && timeout 235 "$python" gpu.py --seconds 180) || { failed=1; echo "benchmark: FAILED or cut short"; }
 if [ -n "${OUT:-}" ]; then cp benchmarks/results/gpu-*.json "$OUT"/ 2> /dev/null || echo "no results"; fi
 date -u
 exit $failed

@@ -194,23 +194,23 @@ def assert_close(torch, found, want):
 
 
 def test_every_tile(torch, leaves, monkeypatch):
-    from ugmm_ppl.kernels import for_torch, triton_kernels
+    from ugmm_ppl.kernels import for_torch, triton_calls
 
     want = by_reference(torch, leaves)
-    for tile in triton_kernels.TILES:
-        monkeypatch.setattr(triton_kernels, "TILES", (tile,))
+    for tile in triton_calls.TILES:
+        monkeypatch.setattr(triton_calls, "TILES", (tile,))
         out = for_torch.activation(*leaves)
         assert_close(torch, [out, *torch.autograd.grad(out.sum(), leaves)], want)
 
 
 def test_tiles_can_be_measured(torch, leaves, monkeypatch):
-    from ugmm_ppl.kernels import for_torch, triton_kernels
+    from ugmm_ppl.kernels import for_torch, triton_calls
 
-    monkeypatch.setenv(triton_kernels.TUNE, "1")
-    monkeypatch.setattr(triton_kernels, "_measured", {})
+    monkeypatch.setenv(triton_calls.TUNE, "1")
+    monkeypatch.setattr(triton_calls, "_measured", {})
     out = for_torch.activation(*leaves)
     assert_close(torch, [out, *torch.autograd.grad(out.sum(), leaves)], by_reference(torch, leaves))
-    assert {key[0] for key in triton_kernels._measured} == {"forward", "anchor", "inputs", "parameters"}
+    assert {key[0] for key in triton_calls._measured} == {"forward", "anchor", "inputs", "parameters"}
 
 
 def test_a_graph_of_both_passes(torch, leaves):
@@ -270,7 +270,8 @@ def test_a_fit_travels(gpu, rng, tmp_path):
     assert np.isfinite(fit.losses).all()
     assert fit.losses[:, -10:].mean() < fit.losses[:, :10].mean()
     again = up.fit(up.Classifier(up.Network((5, 16)), 2), x, y, device=0, num_restarts=2, **settings)
-    np.testing.assert_array_equal(fit.losses, again.losses)
+    # The same bits from torch; XLA measures which product of matrices is the fastest whenever it compiles.
+    np.testing.assert_allclose(fit.losses, again.losses, rtol=0.0 if gpu.name == "pyro" else NETWORK32)
     fit.save(tmp_path / "fit.npz")
     points = [up.load(tmp_path / "fit.npz", device=device).points() for device in (None, "cpu")]
     for one, other in zip(*points, strict=True):

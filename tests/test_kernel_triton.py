@@ -24,8 +24,8 @@ def kernels(monkeypatch):
     """The module of the kernels, interpreted and in use."""
     monkeypatch.setenv("TRITON_INTERPRET", "1")  # asked for when the module is first imported
     monkeypatch.setenv("UGMM_PPL_KERNEL", "triton")
-    module = importlib.import_module("ugmm_ppl.kernels.triton_kernels")
-    if type(module._forward).__name__ != "InterpretedFunction":
+    module = importlib.import_module("ugmm_ppl.kernels.triton_calls")
+    if type(module.triton_kernels.forward).__name__ != "InterpretedFunction":
         pytest.skip("the kernels were compiled for the GPU in this process")
     with np.errstate(all="ignore"):  # the interpreter computes by NumPy, which warns of log2(0) = -inf
         yield module
@@ -163,8 +163,8 @@ from ugmm_ppl.kernels import triton_kernels as kernels
 POINTERS = {"x", "loc", "scale", "log_weights", "out", "upstream"}
 BUFFERS = {"packed", "peaks", "base", "factor", "d_loc", "d_scale", "d_weights", "d_x"}
 TILE = {"BR": 4, "BJ": 8, "BK": 64}
-CASES = {"_pack": {"BK": 128}, "_forward": TILE, "_anchor": TILE | {"ALWAYS": False}, "_inputs": TILE}
-CASES["_parameters"] = TILE | {"LOC": True, "SCALE": True, "WEIGHTS": True}
+CASES = {"pack": {"BK": 128}, "forward": TILE, "anchor": TILE | {"ALWAYS": False}, "gradients_of_inputs": TILE}
+CASES["gradients_of_parameters"] = TILE | {"LOC": True, "SCALE": True, "WEIGHTS": True}
 for name, constants in CASES.items():
     kernel = getattr(kernels, name)
     types = {n: "*bf16" if n in POINTERS else "*fp32" if n in BUFFERS else "i32" for n in kernel.arg_names}
@@ -181,5 +181,5 @@ def test_they_compile_for_a_gpu(tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", ":".join(p for p in sys.path if p))
     result = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True, check=False)
-    compiled = [f"{name} True" for name in ("_pack", "_forward", "_anchor", "_inputs", "_parameters")]
-    assert result.stdout.splitlines() == compiled, result.stderr[-3000:]
+    names = ("pack", "forward", "anchor", "gradients_of_inputs", "gradients_of_parameters")
+    assert result.stdout.splitlines() == [f"{name} True" for name in names], result.stderr[-3000:]

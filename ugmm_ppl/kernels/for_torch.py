@@ -103,15 +103,15 @@ def _chunked(x: Tensor, loc: Tensor, scale: Tensor, log_weights: Tensor) -> Tens
 
 def _by_triton(x: Tensor) -> bool:
     """Whether the operator runs the Triton kernels: not on the CPU, unless in their interpreter."""
-    return x.device.type != "cpu" or library.interpreted()
+    return not x.is_cpu or library.interpreted()
 
 
 def _run_forward(x: Tensor, loc: Tensor, scale: Tensor, log_weights: Tensor) -> Tensor:
     leading, own = _leading(x, loc, scale, log_weights), tuple(scale.shape[-2:])
     if _by_triton(x):
-        from ugmm_ppl.kernels import triton_kernels
+        from ugmm_ppl.kernels import triton_calls
 
-        return triton_kernels.forward(x, loc, scale, log_weights, leading)
+        return triton_calls.forward(x, loc, scale, log_weights, leading)
     out = x.new_empty((*leading, own[0]))
     strides = _strides(leading, own, x, loc, scale, log_weights)
     _call("ugmm_forward", x, leading, own, strides, None, (x, loc, scale, log_weights, out))
@@ -132,9 +132,9 @@ def _run_backward(
 ) -> list[Tensor]:
     inputs = (x, loc, scale, log_weights)
     if _by_triton(x):
-        from ugmm_ppl.kernels import triton_kernels
+        from ugmm_ppl.kernels import triton_calls
 
-        return triton_kernels.backward(inputs, out, upstream, wanted)
+        return triton_calls.backward(inputs, out, upstream, wanted)
     leading, own = tuple(upstream.shape[:-1]), tuple(scale.shape[-2:])
     gradients = [t.new_empty(t.shape) if want else t.new_empty(0) for t, want in zip(inputs, wanted, strict=True)]
     strides = _strides(leading, own, *inputs)

@@ -120,9 +120,9 @@ def _triton_problem() -> str:
         return "the package triton is not installed"
     if interpreted():
         return ""
-    from ugmm_ppl.kernels import triton_kernels
+    from ugmm_ppl.kernels import triton_calls
 
-    return triton_kernels.problem()
+    return triton_calls.problem()
 
 
 @functools.cache

@@ -1,14 +1,14 @@
-"""Equation (2) and its gradient on an NVIDIA GPU, as Triton kernels; `for_torch` calls `forward` and `backward`.
+"""Equation (2) and its gradient on an NVIDIA GPU, as Triton kernels; `ugmm_ppl.kernels.triton_calls` runs them.
 
 In base 2, with r = sqrt(log2(e) / 2) / scale and c = log2(weights / (scale sqrt(2 pi))), the term of a component is
 t = c - ((x - loc) r)^2, so that a = log(2) log2 sum_k 2^t. An SM has 16 exponentials per clock and 4 x 32 other
 instructions, which is 8 of those for each exponential.
 
-- `_pack` stores loc, r and c - peak of every neuron, where peak is its largest c. No term exceeds it, so the forward
+- `pack` stores loc, r and c - peak of every neuron, where peak is its largest c. No term exceeds it, so the forward
   pass needs no maximum: it adds up 2^(t - peak), five instructions for a term. Sums that come out too small to be exact
   (all inputs some nine scales away) are found again with an online maximum, by those tiles alone.
 - The backward pass recomputes the shares 2^(t - a). Where a is so far from zero that its rounding would be felt in
-  them, `_anchor` puts the largest term in its place; the upstream gradient then takes the rest.
+  them, `anchor` puts the largest term in its place; the upstream gradient then takes the rest.
 - Two kernels add up the gradients: those of the parameters over rows, those of the inputs over neurons. In one kernel
   one of both sums would have to leave the registers: by atomics, whose order is not fixed, or by a copy of x for every
   few neurons, whose traffic costs more than the second exponential. A first layer needs only one of them.
@@ -19,17 +19,10 @@ gives the same bits. float32, bfloat16 and float16 are read and written; float64
 exponential for it. Nothing waits for the device, so calls can be captured in a CUDA graph.
 """
 
-import contextlib
-import functools
 import math
-import os
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
 
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
 LN2 = tl.constexpr(math.log(2.0))
 LOG2E = tl.constexpr(1.0 / math.log(2.0))
@@ -49,18 +42,12 @@ SMALL = tl.constexpr(2.0**-60)
 FAR = tl.constexpr(32.0)
 """Of an activation in base 2: up to here its rounding is not felt in 2^(t - a)."""
 
-SPLIT_STEPS = 4
-"""Least steps of a part of a sum that is split."""
-
-PADDING = 128
-"""Components are padded to a multiple of this by impossible ones: the largest tile along k."""
-
 
 # --------------------------------------------------------------------------------------------------------- the kernels
 
 
 @triton.jit(do_not_specialize=["neurons"])
-def _pack(
+def pack(
     loc, scale, log_weights, packed, peaks, plane, neurons, inputs, padded,
     loc_g, loc_j, loc_k, scale_g, scale_j, scale_k, weights_g, weights_j, weights_k, BK: tl.constexpr,
 ):  # fmt: skip
@@ -130,7 +117,7 @@ def _tile(first_tiles, second_tiles):
 
 
 @triton.jit(do_not_specialize=["rows", "neurons", "neuron_tiles", "row_tiles"])
-def _forward(
+def forward(
     x, packed, peaks, out, plane, rows, neurons, inputs, padded, x_g, x_r, x_k, neuron_tiles, row_tiles,
     BR: tl.constexpr, BJ: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
@@ -159,7 +146,7 @@ def _forward(
 
 
 @triton.jit(do_not_specialize=["rows", "neurons", "neuron_tiles", "row_tiles"])
-def _anchor(
+def anchor(
     x, packed, peaks, out, upstream, base, factor, plane, rows, neurons, inputs, padded, x_g, x_r, x_k,
     neuron_tiles, row_tiles, ALWAYS: tl.constexpr, BR: tl.constexpr, BJ: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
@@ -187,7 +174,7 @@ def _anchor(
 
 
 @triton.jit(do_not_specialize=["groups", "rows", "neurons", "k_tiles", "neuron_tiles", "splits", "rows_of_split"])
-def _parameters(
+def gradients_of_parameters(
     x, packed, base, factor, d_loc, d_scale, d_weights, plane, groups, rows, neurons, inputs, padded, x_g, x_r, x_k,
     k_tiles, neuron_tiles, splits, rows_of_split,
     LOC: tl.constexpr, SCALE: tl.constexpr, WEIGHTS: tl.constexpr,
@@ -231,7 +218,7 @@ def _parameters(
 
 
 @triton.jit(do_not_specialize=["groups", "rows", "neurons", "k_tiles", "row_tiles", "splits", "neurons_of_split"])
-def _inputs(
+def gradients_of_inputs(
     x, packed, base, factor, d_x, plane, groups, rows, neurons, inputs, padded, x_g, x_r, x_k,
     k_tiles, row_tiles, splits, neurons_of_split, BR: tl.constexpr, BJ: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
@@ -257,256 +244,3 @@ def _inputs(
     at = ((split * groups + group) * rows + row[:, None]) * inputs
     at += k[None, :]
     tl.store(d_x + at, sums * (-2.0 * LN2), mask=(row < rows)[:, None] & (k < inputs)[None, :])
-
-
-# ---------------------------------------------------------------------------------------------------- how they are run
-
-
-class Tile(NamedTuple):
-    """What one program works on at a time: rows x neurons x inputs, by some warps of 32 threads along the inputs."""
-
-    rows: int
-    neurons: int
-    inputs: int
-    warps: int
-
-
-TILES = (
-    Tile(8, 8, 64, 2),
-    Tile(4, 8, 64, 2),
-    Tile(8, 8, 32, 1),
-    Tile(4, 8, 128, 4),
-    Tile(8, 8, 128, 4),
-    Tile(16, 4, 64, 2),
-)
-"""Tiles to choose from; without a measurement the first, or the second where the first would be too few."""
-
-TUNE = "UGMM_PPL_TUNE"
-"""Environment variable: 1 has the best tile measured at the first call of a shape, which then takes some seconds."""
-
-
-class _Call(NamedTuple):
-    """One call as the kernels take it: leading axes along which a parameter varies as groups, the others as rows."""
-
-    x: Tensor  # (groups, rows, K)
-    parameters: tuple[Tensor, ...]  # (groups, J, K) each
-    order: tuple[int, ...]  # the leading axes, those of the groups first
-    sizes: tuple[int, ...]  # their sizes in that order
-    split: int  # how many of them are of the groups
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """Groups, rows, neurons, inputs."""
-        groups, rows, inputs = self.x.shape
-        return groups, rows, self.parameters[0].shape[-2], inputs
-
-    def arranged(self, a: Tensor) -> Tensor:
-        """`(*leading, n)` as `(groups, rows, n)`, contiguous."""
-        leading = tuple(self.sizes[self.order.index(i)] for i in range(len(self.order)))
-        whole = a.expand(*leading, a.shape[-1]).permute(*self.order, len(self.order))
-        return whole.reshape(*self.x.shape[:2], a.shape[-1]).contiguous()
-
-    def back(self, a: Tensor, rows: bool) -> Tensor:
-        """`(groups, rows, ...)`, or `(groups, ...)` without rows, over all leading axes."""
-        tail = a.shape[1 + rows :]
-        sizes = (*self.sizes[: self.split], *(n if rows else 1 for n in self.sizes[self.split :]))
-        axes = [self.order.index(i) for i in range(len(self.order))]
-        return a.reshape(*sizes, *tail).permute(*axes, *range(len(axes), len(axes) + len(tail)))
-
-
-def forward(x: Tensor, loc: Tensor, scale: Tensor, log_weights: Tensor, leading: tuple[int, ...]) -> Tensor:
-    """Equation (2) of x `(..., K)` and parameters `(..., J, K)` of one dtype; `leading` is their leading axes."""
-    call = _arrange(leading, x, loc, scale, log_weights)
-    groups, rows, neurons, _ = call.shape
-    out = x.new_empty((groups, rows, neurons))
-    if out.numel() > 0:
-        with _on(x.device):
-            packed, peaks = _packed(call)
-            _with_tile("forward", call, lambda tile: _run_forward(call, tile, packed, peaks, out))
-    return call.back(out, rows=True).contiguous()
-
-
-def backward(inputs: Sequence[Tensor], out: Tensor, upstream: Tensor, wanted: Sequence[bool]) -> list[Tensor]:
-    """Gradients of x, loc, scale and log_weights in their shapes; of size 0 where one is not wanted."""
-    x, *parameters = inputs
-    found = [t.new_zeros(t.shape) if want else t.new_empty(0) for t, want in zip(inputs, wanted, strict=True)]
-    if upstream.numel() == 0 or not any(wanted):
-        return found
-    call = _arrange(tuple(upstream.shape[:-1]), x, *parameters)
-    out, upstream = call.arranged(out), call.arranged(upstream)
-    with _on(x.device):
-        packed, peaks = _packed(call)
-        half = x.dtype.itemsize == 2  # activations that were stored in half precision are too coarse for shares
-        shares = _with_tile("anchor", call, lambda tile: _run_anchor(call, tile, packed, peaks, out, upstream, half))
-        if wanted[0]:
-            d_x = _with_tile("inputs", call, lambda tile: _run_inputs(call, tile, packed, shares))
-            found[0] = _fitted(call.back(d_x, rows=True), x)
-        if any(wanted[1:]):
-            given = tuple(wanted[1:])
-            sums = _with_tile("parameters", call, lambda tile: _run_parameters(call, tile, packed, shares, given))
-            for i, parameter in enumerate(parameters):
-                if given[i]:
-                    found[1 + i] = _fitted(call.back(sums[i], rows=False), parameter)
-    return found
-
-
-@functools.cache
-def problem() -> str:
-    """Why the kernels do not run on the current CUDA device; empty if they do. Finds out by running one."""
-    try:
-        with torch.utils._python_dispatch._disable_current_modes(), torch.no_grad():
-            ones = torch.ones((1, 1, 2), device="cuda")
-            _packed(_Call(ones, (ones, ones, ones), (), (), 0))
-    except Exception as error:  # whatever Triton, its compiler and the driver may raise
-        return f"a first kernel fails with {type(error).__name__}: {error}"
-    return ""
-
-
-def _arrange(leading: tuple[int, ...], x: Tensor, *parameters: Tensor) -> _Call:
-    depth = len(leading)
-
-    def size(parameter: Tensor, axis: int) -> int:
-        own = axis - depth + parameter.ndim - 2
-        return parameter.shape[own] if own >= 0 else 1
-
-    groups = [i for i in range(depth) if leading[i] > 1 and any(size(p, i) > 1 for p in parameters)]
-    rows = [i for i in range(depth) if i not in groups]
-    count = math.prod(leading[i] for i in groups)
-    own = parameters[0].shape[-2:]
-    turned = x.expand(*leading, x.shape[-1]).permute(*groups, *rows, depth)
-    shaped = []
-    for parameter in parameters:
-        one = parameter.expand(*(n if i in groups else 1 for i, n in enumerate(leading)), *own)
-        shaped.append(one.permute(*groups, *rows, depth, depth + 1).reshape(count, *own))
-    all_rows = math.prod(leading[i] for i in rows)
-    order = (*groups, *rows)
-    return _Call(
-        turned.reshape(count, all_rows, x.shape[-1]),
-        tuple(shaped),
-        order,
-        tuple(leading[i] for i in order),
-        len(groups),
-    )
-
-
-def _fitted(gradient: Tensor, like: Tensor) -> Tensor:
-    """Summed over the axes along which an argument was broadcast, in its dtype."""
-    return gradient.sum_to_size(like.shape).to(like.dtype).contiguous()
-
-
-def _packed(call: _Call) -> tuple[Tensor, Tensor]:
-    groups, _, neurons, inputs = call.shape
-    padded = _ceil(inputs, PADDING) * PADDING
-    packed = call.x.new_empty((3, groups, neurons, padded), dtype=torch.float32)
-    peaks = call.x.new_empty((groups, neurons), dtype=torch.float32)
-    strides = [s for p in call.parameters for s in p.stride()]
-    block = min(1024, triton.next_power_of_2(padded))
-    _pack[(groups * neurons,)](
-        *call.parameters, packed, peaks, packed[0].numel(), neurons, inputs, padded, *strides, BK=block, num_warps=4,
-        enable_fp_fusion=True,
-    )  # fmt: skip
-    return packed, peaks
-
-
-def _run_forward(call: _Call, tile: Tile, packed: Tensor, peaks: Tensor, out: Tensor) -> None:
-    groups, rows, neurons, inputs = call.shape
-    tiles = _ceil(neurons, tile.neurons), _ceil(rows, tile.rows)
-    _forward[(groups * math.prod(tiles),)](
-        call.x, packed, peaks, out, packed[0].numel(), rows, neurons, inputs, packed.shape[-1],
-        *call.x.stride(), *tiles, **_options(tile),
-    )  # fmt: skip
-
-
-def _run_anchor(
-    call: _Call, tile: Tile, packed: Tensor, peaks: Tensor, out: Tensor, upstream: Tensor, always: bool
-) -> tuple[Tensor, Tensor]:
-    groups, rows, neurons, inputs = call.shape
-    tiles = _ceil(neurons, tile.neurons), _ceil(rows, tile.rows)
-    base = out.new_empty((2, *out.shape), dtype=torch.float32)
-    _anchor[(groups * math.prod(tiles),)](
-        call.x, packed, peaks, out, upstream, base[0], base[1], packed[0].numel(), rows, neurons, inputs,
-        packed.shape[-1], *call.x.stride(), *tiles, ALWAYS=always, **_options(tile),
-    )  # fmt: skip
-    return base[0], base[1]
-
-
-def _run_parameters(
-    call: _Call, tile: Tile, packed: Tensor, shares: tuple[Tensor, Tensor], wanted: tuple[bool, ...]
-) -> list[Tensor]:
-    groups, rows, neurons, inputs = call.shape
-    tiles = _ceil(inputs, tile.inputs), _ceil(neurons, tile.neurons)
-    splits, each = _split(rows, tile.rows, groups * math.prod(tiles), tile, call.x.device)
-    sums = [packed.new_empty((splits, groups, neurons, inputs)) if want else packed for want in wanted]
-    _parameters[(groups * splits * math.prod(tiles),)](
-        call.x, packed, *shares, *sums, packed[0].numel(), groups, rows, neurons, inputs, packed.shape[-1],
-        *call.x.stride(), *tiles, splits, each, LOC=wanted[0], SCALE=wanted[1], WEIGHTS=wanted[2], **_options(tile),
-    )  # fmt: skip
-    return [a.sum(0) if splits > 1 else a[0] for a in sums]
-
-
-def _run_inputs(call: _Call, tile: Tile, packed: Tensor, shares: tuple[Tensor, Tensor]) -> Tensor:
-    groups, rows, neurons, inputs = call.shape
-    tiles = _ceil(inputs, tile.inputs), _ceil(rows, tile.rows)
-    splits, each = _split(neurons, tile.neurons, groups * math.prod(tiles), tile, call.x.device)
-    sums = packed.new_empty((splits, groups, rows, inputs))
-    _inputs[(groups * splits * math.prod(tiles),)](
-        call.x, packed, *shares, sums, packed[0].numel(), groups, rows, neurons, inputs, packed.shape[-1],
-        *call.x.stride(), *tiles, splits, each, **_options(tile),
-    )  # fmt: skip
-    return sums.sum(0) if splits > 1 else sums[0]
-
-
-def _options(tile: Tile) -> dict[str, Any]:
-    return {
-        "BR": tile.rows, "BJ": tile.neurons, "BK": tile.inputs, "num_warps": tile.warps, "enable_fp_fusion": True,
-    }  # fmt: skip
-
-
-def _split(size: int, step: int, tiles: int, tile: Tile, device: torch.device) -> tuple[int, int]:
-    """Parts of a sum so that there are some 16 warps for every multiprocessor, and the length of a part."""
-    wanted = _ceil(16 * _multiprocessors(device) // tile.warps, tiles)
-    most = max(1, size // (SPLIT_STEPS * step))
-    each = _ceil(_ceil(size, min(wanted, most)), step) * step
-    return _ceil(size, each), each
-
-
-@functools.cache
-def _multiprocessors(device: torch.device) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
-
-
-def _tiles(rows: int, neurons: int, inputs: int) -> list[Tile]:
-    """Tiles for a shape, none larger than it."""
-    most = [triton.next_power_of_2(n) for n in (rows, neurons, max(inputs, 16))]
-    cut = [[min(a, b) for a, b in zip(tile, most, strict=False)] for tile in TILES]
-    return list(dict.fromkeys(Tile(r, j, k, max(1, k // 32)) for r, j, k in cut))
-
-
-_measured: dict[tuple[Any, ...], Tile] = {}
-
-
-def _with_tile(kind: str, call: _Call, run: Callable[[Tile], Any]) -> Any:
-    """Run with a tile that gives all multiprocessors work, or that was measured to be the best for this work."""
-    groups, rows, neurons, inputs = call.shape
-    tiles = _tiles(rows, neurons, inputs)
-    if os.environ.get(TUNE) != "1" or not call.x.is_cuda:
-        few = groups * _ceil(rows, tiles[0].rows) * _ceil(neurons, tiles[0].neurons) < 4 * _multiprocessors(
-            call.x.device
-        )
-        return run(tiles[min(1, len(tiles) - 1)] if few else tiles[0])
-    key = (kind, groups, triton.next_power_of_2(rows), neurons, inputs, call.x.dtype, call.x.device)
-    if key not in _measured and not torch.cuda.is_current_stream_capturing():
-        times = {tile: triton.testing.do_bench(functools.partial(run, tile), warmup=2, rep=20) for tile in tiles}
-        _measured[key] = min(times, key=times.__getitem__)
-    return run(_measured.get(key, tiles[0]))
-
-
-def _on(device: torch.device) -> Any:
-    """Triton launches on the current device."""
-    if device.type != "cuda" or device.index == torch.cuda.current_device():
-        return contextlib.nullcontext()
-    return torch.cuda.device(device)
-
-
-def _ceil(a: int, b: int) -> int:
-    return -(-a // b)

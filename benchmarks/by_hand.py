@@ -61,10 +61,11 @@ def in_pyro(x: np.ndarray, y: np.ndarray, settings: Settings) -> Callable[[], fl
     guide = AutoNormal(model, init_loc_fn=init_to_value(values=start), init_scale=settings.init_scale)
     svi = SVI(model, guide, Adam({"lr": settings.rate}), Trace_ELBO())
     order = map(Batches(len(x), settings.batch, 0), itertools.count())
-    all_x, all_y = torch.from_numpy(x), torch.from_numpy(y)
+    device = torch.get_default_device()
+    all_x, all_y = torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
 
     def step() -> float:
-        rows = torch.from_numpy(next(order))
+        rows = torch.from_numpy(next(order)).to(device)
         with pyro.validation_enabled(False):  # as in ours
             return svi.step(all_x[rows], all_y[rows])
 

@@ -57,9 +57,9 @@ def data() -> tuple[np.ndarray, np.ndarray]:
 class Ours:
     """The project's own training on one backend, some steps a block."""
 
-    def __init__(self, backend: str, x: np.ndarray, y: np.ndarray) -> None:
-        self.backend, self.data = load_backend(backend), (x, y)
-        with self.backend.settings(dtype="float32", device="cpu"):
+    def __init__(self, backend: str, x: np.ndarray, y: np.ndarray, device: str = "cpu") -> None:
+        self.backend, self.data, self.device = load_backend(backend), (x, y), device
+        with self.backend.settings(dtype="float32", device=device):
             sites, self.start = latent_sites(self.backend, MODEL, MODEL.initial_values(x, 0), 0)
             self.guide = make_guide("normal", self.backend, sites, init_scale=INIT_SCALE, rank=1)
             self.objective = functools.partial(
@@ -75,7 +75,7 @@ class Ours:
 
     def turn(self, blocks: int) -> float:
         """Train from the start: the seconds of the first block, and those of a step of the others into `steps`."""
-        with self.backend.settings(dtype="float32", device="cpu"):
+        with self.backend.settings(dtype="float32", device=self.device):
             state = self.trainer.start([self.guide.initial(self.start)])
             times = [time.perf_counter()]
             for first in range(0, blocks * BLOCK, BLOCK):
@@ -93,28 +93,33 @@ class Ours:
 class ByHand:
     """Steps of a model written by hand; mirrors `Ours`."""
 
-    def __init__(self, backend: str, x: np.ndarray, y: np.ndarray) -> None:
+    def __init__(self, backend: str, x: np.ndarray, y: np.ndarray, device: str = "cpu") -> None:
+        self.settings = functools.partial(load_backend(backend).settings, dtype="float32", device=device)
         start = {n.replace("layers.", "layer").replace(".", "_"): v for n, v in MODEL.initial_values(x, 0).items()}
         shapes = [(j, k) for k, j in itertools.pairwise(SIZES)]
         settings = by_hand.Settings(shapes, CLASSES, BATCH, RATE, INIT_SCALE, start)
-        self.step = (by_hand.in_pyro if backend == "pyro" else by_hand.in_numpyro)(x, y, settings)
-        before = time.perf_counter()
-        self.first_loss = self.step()
-        self.first_block = time.perf_counter() - before
+        with self.settings():
+            self.step = (by_hand.in_pyro if backend == "pyro" else by_hand.in_numpyro)(x, y, settings)
+            before = time.perf_counter()
+            self.first_loss = self.step()
+            self.first_block = time.perf_counter() - before
         self.steps: list[float] = []
 
     def turn(self, count: int) -> None:
         """Some steps."""
-        for _ in range(count):
-            start = time.perf_counter()
-            self.step()
-            self.steps.append(time.perf_counter() - start)
+        with self.settings():
+            for _ in range(count):
+                start = time.perf_counter()
+                self.step()
+                self.steps.append(time.perf_counter() - start)
 
 
-def compare(backend: str, x: np.ndarray, y: np.ndarray, rounds: int) -> tuple[list[dict[str, Any]], Ours]:
+def compare(
+    backend: str, x: np.ndarray, y: np.ndarray, rounds: int, device: str = "cpu"
+) -> tuple[list[dict[str, Any]], Ours]:
     """Ours and the model written by hand take turns on one backend."""
-    ours = Ours(backend, x, y)
-    hand = ByHand(backend, x, y)
+    ours = Ours(backend, x, y, device)
+    hand = ByHand(backend, x, y, device)
     for _ in range(rounds):
         ours.turn(4)
         hand.turn(2)

@@ -1,6 +1,7 @@
 """What the tests of the kernels share: arguments, equation (2) in extended precision, calls of the C functions."""
 
 import ctypes
+import importlib.util
 import shutil
 
 import numpy as np
@@ -11,6 +12,7 @@ from ugmm_ppl.kernels import library
 
 NATIVE = library.load()[0]
 needs_native = pytest.mark.skipif(NATIVE is None, reason=f"no native kernel here: {library.load()[1]}")
+NO_TRITON = None if importlib.util.find_spec("triton") else "triton is not installed here"
 INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
 
 SHAPES = {  # leading axes of x, and of loc, scale and log_weights

@@ -48,6 +48,8 @@ def test_info(monkeypatch, wanted):
     assert Path(info.library).is_file()
     assert info.instruction_set in ("baseline", "avx2", "avx512")
     assert isinstance(info.openmp, bool)
+    monkeypatch.setattr(library.importlib.util, "find_spec", lambda name: None)
+    assert kernels.info().cuda == (wanted if wanted == "reference" else "chunked")
 
 
 def test_info_without_the_library(missing, monkeypatch):
@@ -104,14 +106,42 @@ def test_an_old_processor_has_no_native_kernel(missing, monkeypatch, tmp_path):
 @needs_native
 @pytest.mark.parametrize(
     ("device", "dtype", "problem"),
-    [("cuda", "float32", "runs on the CPU only, and the arrays are on cuda"), ("cpu", "float16", "arrays are float16")],
+    [("cuda", "float64", "runs on the CPU only, and the arrays are on cuda"), ("cpu", "float16", "arrays are float16")],
 )
 def test_what_native_cannot_do_is_done_in_chunks_or_refused(monkeypatch, device, dtype, problem):
+    monkeypatch.setattr(library, "_triton_problem", lambda: "")
     monkeypatch.setenv("UGMM_PPL_KERNEL", "auto")
     assert library.choose(device, dtype) == "chunked"
     monkeypatch.setenv("UGMM_PPL_KERNEL", "native")
     with refused(RuntimeError, "UGMM_PPL_KERNEL=native", problem):
         library.choose(device, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_triton_on_a_gpu(monkeypatch, dtype):
+    """On the CPU, asking for Triton is asking for what is best there."""
+    monkeypatch.setattr(library, "_triton_problem", lambda: "")
+    for wanted in ("auto", "triton"):
+        monkeypatch.setenv("UGMM_PPL_KERNEL", wanted)
+        assert library.choose("cuda", dtype) == "triton"
+        assert library.choose("cpu", "float64") == ("native" if library.load()[0] else "chunked")
+    with refused(RuntimeError, "UGMM_PPL_KERNEL=triton", "take float32, bfloat16, float16", "are float64"):
+        library.choose("cuda", "float64")
+    monkeypatch.setenv("UGMM_PPL_KERNEL", "auto")
+    assert library.choose("cuda", "float64") == "chunked"
+
+
+def test_triton_that_cannot_run(monkeypatch):
+    """An error where it was asked for; one warning, and chunks, where it was not."""
+    monkeypatch.setattr(library, "_triton_problem", lambda: "the package triton is not installed")
+    library._say_once.cache_clear()
+    monkeypatch.setenv("UGMM_PPL_KERNEL", "triton")
+    with refused(RuntimeError, "UGMM_PPL_KERNEL=triton", "cannot run", "triton is not installed"):
+        library.choose("cuda", "float32")
+    monkeypatch.setenv("UGMM_PPL_KERNEL", "auto")
+    with pytest.warns(RuntimeWarning, match="Triton kernels are not used on this GPU: the package triton"):
+        assert library.choose("cuda", "float32") == "chunked"
+    assert library.choose("cuda", "float32") == "chunked"  # a second warning would be an error
 
 
 SHAPES = {  # of x, loc, scale and log_weights

@@ -82,6 +82,16 @@ class Backend(Protocol):
     def array(self, value: Any) -> Array:
         """Array of the backend; floats take the default dtype and device of the surrounding `settings`."""
 
+    def numpy(self, value: Array) -> np.ndarray:
+        """A NumPy array of the same numbers, from whatever device."""
+
+    def device_name(self, device: str | int) -> str:
+        """The name of a device: "cpu", or "cuda:1" for "cuda:1", "gpu:1" or 1.
+
+        Raises:
+            ValueError: It is not there; the message lists what is.
+        """
+
     def concatenate(self, parts: Sequence[Array]) -> Array:
         """Join 1-D arrays."""
 
@@ -108,7 +118,7 @@ class Backend(Protocol):
     ) -> dict[str, Site]:
         """Run a model with the given values at its sites, and return its sample sites."""
 
-    def settings(self, *, dtype: str, device: str) -> AbstractContextManager[Any]:
+    def settings(self, *, dtype: str, device: str | int) -> AbstractContextManager[Any]:
         """Default dtype and device for everything inside."""
 
 

@@ -34,7 +34,7 @@ def common(
 def fit(
     model_file: Annotated[Path, typer.Argument(help="Python file with `model`, `data()` and `settings`; see models/.")],
     backend: Annotated[str | None, typer.Option(help="numpyro or pyro.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, gpu, cuda or cuda:0.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, gpu, cuda, cuda:0 or the number of a GPU.")] = None,
     method: Annotated[str | None, typer.Option(help="svi, map, laplace or nuts.")] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps; draws per chain for nuts.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
@@ -66,10 +66,11 @@ def predict(
     run_dir: Annotated[Path, typer.Argument(help="Folder that `fit` wrote.")],
     data: Annotated[Path, typer.Argument(help="CSV file with the feature columns.")],
     out: Annotated[Path | None, typer.Option(help="CSV file to write; default the terminal.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, gpu, cuda, cuda:0 or the number of a GPU.")] = "cpu",
 ) -> None:
     """Predict the rows of a CSV file."""
     with _user_errors():
-        run_predict(run_dir, data, out)
+        run_predict(run_dir, data, out, device)
 
 
 @app.command()

@@ -65,7 +65,7 @@ def fit(
     num_draws: int = 500,
     max_tree_depth: int = 10,
     seed: int = 0,
-    device: str = "cpu",
+    device: str | int = "cpu",
     dtype: str | None = None,
     standardize: bool | str = True,
     feature_names: Any = None,
@@ -123,7 +123,7 @@ def fit(
         num_draws: Draws per chain that "nuts" keeps.
         max_tree_depth: "nuts" takes at most 2^max_tree_depth - 1 leapfrog steps per draw.
         seed: Seed of everything random. The same seed on the same machine gives the same result.
-        device: "cpu", "gpu", "cuda" or "cuda:0".
+        device: "cpu", "gpu", "cuda", "cuda:1" or the number of a GPU. Data are moved there once.
         dtype: "float32" or "float64"; None is "float64" for "nuts" and "float32" otherwise.
         standardize: True standardises each column of x, "jointly" all columns by one mean and scale (pixels), False
             none. With either the target of a regressor is standardised too. Predictions are in the user's units.
@@ -166,6 +166,7 @@ def fit(
         checks.choice("start", start, STARTS)
     model.check_method(method)
     primitives = load_backend(backend)
+    device = primitives.device_name(device)
     with primitives.settings(dtype=dtype, device=device):
         x = model.check_inputs(x)
         model.check_training(x)
@@ -272,7 +273,7 @@ def _sample(fit: Fit, training: _Training, **settings: int) -> None:
             progress=bar, **settings,
         )  # fmt: skip
     fit.state, fit.stats, fit.interrupted = [drawn.values], drawn.stats, drawn.interrupted
-    fit.held = {name: np.asarray(value) for name, value in held.items()}
+    fit.held = {name: backend.numpy(value) for name, value in held.items()}
 
 
 def _train(fit: Fit, training: _Training) -> None:

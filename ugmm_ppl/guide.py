@@ -188,10 +188,10 @@ def latent_sites(
     sites, unconstrained = {}, {}
     for name, site in trace.items():
         if name not in start:
-            start[name] = backend.array(np.median([np.asarray(draw[name].value) for draw in draws], axis=0))
+            start[name] = backend.array(np.median([backend.numpy(draw[name].value) for draw in draws], axis=0))
         bijector = backend.bijector(site.distribution)
         u = start[name] if bijector is None else bijector.unconstrain(start[name])
-        unconstrained[name] = np.asarray(u, dtype=np.float64)
+        unconstrained[name] = backend.numpy(u).astype(np.float64)
         sites[name] = LatentSite(tuple(np.shape(start[name])), unconstrained[name].shape, bijector, name in plain)
     return sites, unconstrained
 

@@ -104,7 +104,9 @@ class Fit(Predictive):
         with self._settings():
             for params in self.state:
                 moments = self.family.moments({name: self._backend.array(value) for name, value in params.items()})
-                found.append({name: np.asarray(mean, dtype=np.float64) for name, (mean, _) in moments.items()})
+                found.append(
+                    {name: self._backend.numpy(mean).astype(np.float64) for name, (mean, _) in moments.items()}
+                )
         return found
 
     def network_data(self) -> tuple[np.ndarray, np.ndarray]:
@@ -230,6 +232,16 @@ class Fit(Predictive):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fit to one `.npz` file: arrays and a JSON description, no pickle, no training data."""
         storage.save(self, path)
+
+    def to(self, device: str | int) -> Fit:
+        """This fit, predicting on another device from now on: "cpu", "gpu", "cuda", "cuda:1" or 1.
+
+        Raises:
+            ValueError: The device is not there; the message lists what is.
+        """
+        self.device = self._backend.device_name(device)
+        vars(self).pop("family", None)  # its constants are on the old device
+        return self
 
     @property
     def _backend(self) -> Backend:

@@ -123,11 +123,11 @@ def _reached(fit: up.Fit) -> dict[str, int]:
     return {"steps": int(np.isfinite(fit.losses).sum())}
 
 
-def run_predict(run_dir: Path, data: Path, out: Path | None) -> None:
+def run_predict(run_dir: Path, data: Path, out: Path | None, device: str = "cpu") -> None:
     """Predict a CSV file with the fit of a run folder."""
     from ugmm_ppl.data import read_csv
 
-    fit = _load_run(run_dir)
+    fit = _load_run(run_dir, device)
     prediction = fit.predict(read_csv(data, fit.feature_names))
     if fit.model.real_target:
         levels = np.array([0.05, 0.5, 0.95])
@@ -155,10 +155,10 @@ def run_report(run_dir: Path, out: Path) -> Any:
     return write_report(fit, out, x, y, title=run_dir.resolve().name)
 
 
-def _load_run(run_dir: Path) -> up.Fit:
+def _load_run(run_dir: Path, device: str = "cpu") -> up.Fit:
     if not (run_dir / "fit.npz").is_file():
         raise FileNotFoundError(f"{run_dir} must be a folder written by `ugmm-ppl fit`; it has no fit.npz.")
-    return up.load(run_dir / "fit.npz", device="cpu")
+    return up.load(run_dir / "fit.npz", device=device)
 
 
 def load_model_file(path: Path) -> ModuleType:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ugmm_ppl import devices
 from ugmm_ppl.circuit.model import Circuit
 from ugmm_ppl.data import Standardizer
 from ugmm_ppl.model import Classifier, JointScore, Model, Regressor
@@ -78,17 +79,18 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         raise
 
 
-def load(path: str | os.PathLike[str], *, model: Model | None = None, device: str | None = None) -> Fit:
+def load(path: str | os.PathLike[str], *, model: Model | None = None, device: str | int | None = None) -> Fit:
     """Read a fit that `Fit.save` wrote.
 
     Args:
         path: The file.
         model: The model, needed only if its prior has callables, which are not stored.
-        device: Where to predict; None is the device it was fitted on.
+        device: Where to predict; None is the device it was fitted on, or the CPU, with a warning, where that is not.
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: Not a file of this library, or of a newer version of it, or a model with callables and none given.
+        ValueError: Not a file of this library, or of a newer version of it, or a model with callables and none given,
+            or a device that is not there.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -100,7 +102,8 @@ def load(path: str | os.PathLike[str], *, model: Model | None = None, device: st
         raise ValueError(
             f"{path} has format {description['format']}; this version reads up to {FORMAT}. Upgrade ugmm-ppl."
         )
-    settings = description["settings"] | ({} if device is None else {"device": device})
+    settings = description["settings"]
+    settings["device"] = devices.of_stored_fit(settings["backend"], settings["device"], device)
     units: dict[str, Any] = {
         name: Standardizer(arrays[f"{name}/mean"], arrays[f"{name}/scale"]) if f"{name}/mean" in arrays else None
         for name in ("x_units", "y_units")

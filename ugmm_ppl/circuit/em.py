@@ -171,7 +171,7 @@ class EMTrainer:
 
         sites = self._guide.sites
         values, _ = constrain(sites, {name: self._backend.array(params[f"{name}:loc"]) for name in sites})
-        natural = self._model.natural(NUMPY, {n: np.asarray(v, dtype=np.float64) for n, v in values.items()})
+        natural = self._model.natural(NUMPY, {n: self._backend.numpy(v).astype(np.float64) for n, v in values.items()})
         if "scale" in natural:
             natural["log_scale"] = np.log(natural.pop("scale"))
         return natural
@@ -185,7 +185,7 @@ class EMTrainer:
             value = natural["loc"] if role == "loc" else log if role in ("log_scale", "logits") else np.exp(log)
             value = np.where(np.isfinite(value), value, 0.0)  # logits of padding
             if site.bijector is not None:
-                value = np.asarray(site.bijector.unconstrain(self._backend.array(value)), dtype=np.float64)
+                value = self._backend.numpy(site.bijector.unconstrain(self._backend.array(value))).astype(np.float64)
             found[f"{name}:loc"] = value
         return found
 

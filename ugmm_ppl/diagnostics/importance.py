@@ -135,13 +135,15 @@ def _sites(subject: Subject) -> list[Line]:
             with fit._settings():
                 backend = fit._backend
                 moments = guide.moments({name: backend.array(value) for name, value in params.items()})
-                means = {n: np.broadcast_to(np.asarray(moments[n][0]), v.shape[1:]) for n, v in subject.draws.items()}
+                means = {
+                    n: np.broadcast_to(backend.numpy(moments[n][0]), v.shape[1:]) for n, v in subject.draws.items()
+                }
                 draws = means | {name: subject.draws[name][chain] for name in names}
                 outputs = backend.inference.outputs(fit.model, draws, network_x, fit.model.rows_at_once)
                 log_prior = backend.inference.log_prior(fit.model, draws)
             log_q = np.zeros(subject.num_draws)
             for name in names:
-                mean, variance = (np.asarray(a, dtype=np.float64) for a in moments[name])
+                mean, variance = (backend.numpy(a).astype(np.float64) for a in moments[name])
                 z2 = (draws[name] - mean) ** 2 / variance
                 log_q -= 0.5 * z2.reshape(subject.num_draws, -1).sum(1)
             log_likelihood = fit.model.log_likelihood(outputs.astype(np.float64), target).sum(-1)

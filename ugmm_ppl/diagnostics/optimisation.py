@@ -104,7 +104,7 @@ def moved(fit: Fit) -> Line:
         backend, found = fit._backend, []
         for params in fit.state:
             moments = fit.family.moments({name: backend.array(value) for name, value in params.items()})
-            variances = [np.asarray(moments[name][1]).ravel() for name in fit.family.inferred]
+            variances = [backend.numpy(moments[name][1]).ravel() for name in fit.family.inferred]
             found.append(np.concatenate(variances))
     shares = [float(np.mean(np.abs(np.log(np.sqrt(v) / fit.init_scale)) < STILL)) for v in found]
     worst = max(shares)

@@ -1,7 +1,7 @@
-"""Equation (2) on JAX arrays by the fastest kernel: dispatch, the native kernel by `jax.ffi`, chunks.
+"""Equation (2) on JAX arrays by the fastest kernel: dispatch, the native kernel by `jax.ffi`, Pallas on a GPU, chunks.
 
 Derivatives: `activation` has a JVP rule, so forward mode works, by the reference formula. The tangent is a primitive of
-its own, linear in the tangents; its transpose, which is what reverse mode runs, is the native backward kernel. Second
+its own, linear in the tangents; its transpose, which is what reverse mode runs, is the fused backward kernel. Second
 derivatives go through the reference formula.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,14 +25,56 @@ from ugmm_ppl.numpyro.ops import OPS
 CHUNK_ELEMENTS = {"cpu": 2**11, "elsewhere": 2**24}
 """Entries of a chunk's temporary. On the CPU mostly one row at a time: then XLA fuses it away."""
 
+ON_GPU = "triton"
+"""What `auto` takes on a GPU: "triton" (`ugmm_ppl.kernels.pallas_kernels`), "chunked", or "reference", which leaves the
+formula to XLA's own fusion."""
+
+
+class _Kernels(NamedTuple):
+    """The kernel on the CPU, and the one on a GPU; none where this process sees no GPU."""
+
+    cpu: str
+    gpu: str | None
+
 
 def activation(x: Array, loc: Array | float, scale: Array, log_weights: Array) -> Array:
     """Equation (2): arguments, result and errors as `neuron.activation`; shapes `(..., K)` and `(..., J, K)`."""
     arguments = _common(x, loc, scale, log_weights)
-    kernel = library.choose("cpu", str(arguments[0].dtype))
-    if kernel == "reference":
+    kernels = _choose(str(arguments[0].dtype))
+    if kernels.cpu == "reference":
         return _reference(*arguments)
-    return (_native_on_cpu if kernel == "native" else _chunked)(*arguments)
+    if kernels.cpu == "chunked" and kernels.gpu in (None, "chunked"):
+        return _chunked(*arguments)
+    return _fused(kernels, *arguments)
+
+
+def _choose(dtype: str) -> _Kernels:
+    cpu = library.choose("cpu", dtype, lambda: "")
+    if cpu == "triton" or library.requested() == "native" or not _on_gpu():
+        return _Kernels(cpu, None)
+    gpu = library.choose("cuda", dtype, _pallas_problem)
+    return _Kernels(cpu, ON_GPU if gpu == "triton" and library.requested() == "auto" else gpu)
+
+
+@functools.cache
+def _on_gpu() -> bool:
+    """Whether this process computes on NVIDIA GPUs too; without them the kernels for them are not even traced."""
+    try:
+        return bool(jax.devices("cuda"))
+    except RuntimeError:  # JAX's way of saying that there is none
+        return False
+
+
+@functools.cache
+def _pallas_problem() -> str:
+    """Why the kernels do not run on a GPU; empty if they do. Finds out by compiling one."""
+    shapes = [jax.ShapeDtypeStruct(shape, "float32") for shape in ((1, 2), *[(1, 1, 2)] * 3)]
+    try:
+        with jax.default_device(jax.devices("cuda")[0]):
+            jax.jit(_pallas().forward).lower(*shapes).compile()
+    except Exception as error:  # whatever Pallas, its compiler and the driver may raise
+        return f"Pallas's Triton compiler fails with {type(error).__name__}: {error}"
+    return ""
 
 
 def _common(x: Array, loc: Array | float, scale: Array, log_weights: Array) -> tuple[Array, ...]:
@@ -100,7 +142,7 @@ def _in_chunks(size: int, x: Array, loc: Array, scale: Array, log_weights: Array
     return found.reshape(*found.shape[:-3], count * rows, found.shape[-1])[..., : x.shape[-2], :]
 
 
-# ------------------------------------------------------------------------------------------------ the native kernel
+# ------------------------------------------------------------------------------------------------ the fused kernels
 
 
 @functools.cache
@@ -111,10 +153,21 @@ def _register() -> None:
         jax.ffi.register_ffi_target(f"ugmm_ppl_{name}", handler, platform="cpu")
 
 
-@jax.custom_jvp
-def _native_on_cpu(x: Array, loc: Array, scale: Array, log_weights: Array) -> Array:
-    """The native kernel where the computation runs on the CPU, chunks where it runs elsewhere."""
-    return jax.lax.platform_dependent(x, loc, scale, log_weights, cpu=_forward, default=_chunked)
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _fused(kernels: _Kernels, *arguments: Array) -> Array:
+    """The kernel of the platform where the computation runs, chunks where there is none."""
+    if kernels.cpu == "triton":
+        return _pallas().forward(*arguments, interpret=True)
+    rules: dict[str, Any] = {"cpu": _forward} if kernels.cpu == "native" else {}
+    if kernels.gpu in ("triton", "reference"):
+        rules["cuda"] = _pallas().forward if kernels.gpu == "triton" else _reference
+    return jax.lax.platform_dependent(*arguments, **rules, default=_chunked)
+
+
+def _pallas() -> Any:
+    from ugmm_ppl.kernels import pallas_kernels  # which takes as long to import as JAX itself
+
+    return pallas_kernels
 
 
 def _forward(x: Array, loc: Array, scale: Array, log_weights: Array) -> Array:
@@ -124,9 +177,9 @@ def _forward(x: Array, loc: Array, scale: Array, log_weights: Array) -> Array:
     return call(x, loc, scale, log_weights)
 
 
-@_native_on_cpu.defjvp
-def _(primals: Sequence[Array], tangents: Sequence[Array]) -> tuple[Array, Array]:
-    out = _native_on_cpu(*primals)
+@_fused.defjvp
+def _(kernels: _Kernels, primals: Sequence[Array], tangents: Sequence[Array]) -> tuple[Array, Array]:
+    out = _fused(kernels, *primals)
     inputs = primals[1].shape[-1]  # K, also of an x that all components share
     x, x_tangent = (jnp.broadcast_to(a, (*a.shape[:-1], inputs)) for a in (primals[0], tangents[0]))
     return out, tangent_p.bind(x, *primals[1:], out, x_tangent, *tangents[1:])
@@ -136,6 +189,7 @@ def _(primals: Sequence[Array], tangents: Sequence[Array]) -> tuple[Array, Array
 def _gradients(wanted: tuple[bool, ...], shapes: tuple[tuple[int, ...], ...], *arguments: Array) -> list[Array]:
     """Gradients `shapes` of x, loc, scale, log_weights given them, the activations and the upstream gradient."""
     upstream = arguments[-1]
+    reference = functools.partial(_gradients_of_reference, wanted, shapes)
 
     def native(*arguments: Array) -> list[Array]:
         _register()
@@ -144,16 +198,23 @@ def _gradients(wanted: tuple[bool, ...], shapes: tuple[tuple[int, ...], ...], *a
         found = call(*arguments)
         return [f if w else jnp.broadcast_to(f.sum(), s) for f, w, s in zip(found, wanted, shapes, strict=True)]
 
-    reference = functools.partial(_gradients_of_reference, wanted, shapes)
-    return jax.lax.platform_dependent(*arguments, cpu=native, default=reference)
+    kernels = _choose(str(upstream.dtype))
+    if kernels.cpu == "triton":
+        return _pallas().backward(wanted, shapes, *arguments, interpret=True)
+    rules: dict[str, Any] = {"cpu": native} if kernels.cpu == "native" else {}
+    if kernels.gpu in ("triton", "reference"):
+        by_xla = functools.partial(_gradients_of_reference, wanted, shapes, function=_reference)
+        by_pallas = functools.partial(_pallas().backward, wanted, shapes)
+        rules["cuda"] = by_pallas if kernels.gpu == "triton" else by_xla
+    return jax.lax.platform_dependent(*arguments, **rules, default=reference)
 
 
 def _gradients_of_reference(
-    wanted: tuple[bool, ...], shapes: tuple[tuple[int, ...], ...], *arguments: Array
+    wanted: tuple[bool, ...], shapes: tuple[tuple[int, ...], ...], *arguments: Array, function: Any = None
 ) -> list[Array]:
     *inputs, _, upstream = arguments
     whole = [jnp.broadcast_to(a, shape) for a, shape in zip(inputs, shapes, strict=True)]
-    found = jax.vjp(_chunked, *whole)[1](upstream)
+    found = jax.vjp(function or _chunked, *whole)[1](upstream)
     return [f if want else jnp.zeros_like(f) for f, want in zip(found, wanted, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""Equation (2) on torch tensors by the fastest kernel: dispatch, the native kernel as a torch operator, chunks."""
+"""Equation (2) on torch tensors by the fastest kernel: dispatch, the fused kernels as a torch operator, chunks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def activation(x: Tensor, loc: Tensor | float, scale: Tensor, log_weights: Tenso
     x, loc, scale, log_weights = _common(x, loc, scale, log_weights)
     kernel = library.choose(x.device.type, str(x.dtype).removeprefix("torch."))
     transforms = [] if torch.compiler.is_compiling() else torch._C._functorch.get_interpreter_stack() or []
-    if kernel == "native" and not _forward_mode(transforms):
+    if kernel in ("native", "triton") and not _forward_mode(transforms):
         if transforms:
             return _Transformed.apply(x, loc, scale, log_weights)
         if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
@@ -98,18 +98,28 @@ def _chunked(x: Tensor, loc: Tensor, scale: Tensor, log_weights: Tensor) -> Tens
     return torch.cat([part(chunk) for chunk in x.split(rows, dim=-2)], dim=-2)
 
 
-# ---------------------------------------------------------------------------------------------- the native operator
+# ------------------------------------------------------------------------------------------------------ the operator
+
+
+def _by_triton(x: Tensor) -> bool:
+    """Whether the operator runs the Triton kernels: not on the CPU, unless in their interpreter."""
+    return not x.is_cpu or library.interpreted()
 
 
 def _run_forward(x: Tensor, loc: Tensor, scale: Tensor, log_weights: Tensor) -> Tensor:
     leading, own = _leading(x, loc, scale, log_weights), tuple(scale.shape[-2:])
+    if _by_triton(x):
+        from ugmm_ppl.kernels import triton_calls
+
+        return triton_calls.forward(x, loc, scale, log_weights, leading)
     out = x.new_empty((*leading, own[0]))
     strides = _strides(leading, own, x, loc, scale, log_weights)
     _call("ugmm_forward", x, leading, own, strides, None, (x, loc, scale, log_weights, out))
     return out
 
 
-_forward = torch.library.custom_op("ugmm_ppl::activation", _run_forward, mutates_args=(), device_types="cpu")
+DEVICES = ("cpu", "cuda")
+_forward = torch.library.custom_op("ugmm_ppl::activation", _run_forward, mutates_args=(), device_types=DEVICES)
 
 
 @_forward.register_fake
@@ -121,6 +131,10 @@ def _run_backward(
     x: Tensor, loc: Tensor, scale: Tensor, log_weights: Tensor, out: Tensor, upstream: Tensor, wanted: Sequence[bool]
 ) -> list[Tensor]:
     inputs = (x, loc, scale, log_weights)
+    if _by_triton(x):
+        from ugmm_ppl.kernels import triton_calls
+
+        return triton_calls.backward(inputs, out, upstream, wanted)
     leading, own = tuple(upstream.shape[:-1]), tuple(scale.shape[-2:])
     gradients = [t.new_empty(t.shape) if want else t.new_empty(0) for t, want in zip(inputs, wanted, strict=True)]
     strides = _strides(leading, own, *inputs)
@@ -133,7 +147,9 @@ def _run_backward(
     return gradients
 
 
-_backward = torch.library.custom_op("ugmm_ppl::activation_backward", _run_backward, mutates_args=(), device_types="cpu")
+_backward = torch.library.custom_op(
+    "ugmm_ppl::activation_backward", _run_backward, mutates_args=(), device_types=DEVICES
+)
 
 
 @_backward.register_fake

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions
 from jax import Array
@@ -17,7 +18,7 @@ from numpyro import handlers
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import Transform, biject_to
 
-from ugmm_ppl import checks
+from ugmm_ppl import checks, devices
 from ugmm_ppl.backend import Bijector, Site
 from ugmm_ppl.numpyro import derivatives, inference
 from ugmm_ppl.numpyro.distribution import UnivariateGaussianMixture
@@ -83,6 +84,10 @@ class NumpyroBackend:
     def array(self, value: Any) -> Array:
         """Array of default dtype and device; whole numbers stay whole."""
         return jnp.asarray(value)
+
+    def numpy(self, value: Array) -> np.ndarray:
+        """A copy from a GPU, a view on the CPU."""
+        return np.asarray(value)
 
     def concatenate(self, parts: Sequence[Array]) -> Array:
         """Join 1-D arrays."""
@@ -150,24 +155,24 @@ class NumpyroBackend:
         }
 
     @contextlib.contextmanager
-    def settings(self, *, dtype: str, device: str) -> Iterator[None]:
+    def settings(self, *, dtype: str, device: str | int) -> Iterator[None]:
         """Default dtype and device of JAX."""
-        with jax.enable_x64(dtype == "float64"), jax.default_device(self.device(device)):
+        exact = jax.default_matmul_precision("float32")  # a GPU would multiply matrices with 10 bits
+        with jax.enable_x64(dtype == "float64"), jax.default_device(self.device(device)), exact:
             yield
 
-    def device(self, name: str) -> Any:
-        """The JAX device called "cpu", "gpu", "cuda" or "cuda:1".
+    def device(self, device: str | int) -> Any:
+        """The JAX device called "cpu", "gpu", "cuda", "cuda:1" or 1.
 
         Raises:
             ValueError: It is not there; the message lists what is.
         """
-        kinds = {"cpu": _devices("cpu"), "cuda": _devices("cuda")}
-        available = ["cpu", *(f"cuda:{i}" for i in range(len(kinds["cuda"])))]
-        wanted = {"gpu": "cuda:0", "cuda": "cuda:0"}.get(name, name)
-        if wanted not in available:
-            raise checks.no_device(name, available)
-        kind, _, index = wanted.partition(":")
-        return kinds[kind][int(index or 0)]
+        kind, _, index = self.device_name(device).partition(":")
+        return _devices(kind)[int(index or 0)]
+
+    def device_name(self, device: str | int) -> str:
+        """The name of a device that is there."""
+        return devices.choose(device, len(_devices("cuda")))
 
 
 def _devices(kind: str) -> list[Any]:

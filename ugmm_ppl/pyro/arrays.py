@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -28,5 +29,11 @@ def normals(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
 def seed_torch(seed: int) -> None:
     """As `torch.manual_seed`, which formats a stack trace for every kind of device that is not in use: 1 ms a call."""
     torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():
+    if torch.get_default_device().type == "cuda":
         torch.cuda.manual_seed_all(seed)
+
+
+def kept_random_state() -> AbstractContextManager[None]:
+    """Context that leaves torch's random state, on the CPU and the default device, as it was."""
+    device = torch.get_default_device()
+    return torch.random.fork_rng([device.index or 0] if device.type == "cuda" else [])

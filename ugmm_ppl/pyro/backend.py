@@ -15,10 +15,11 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ugmm_ppl import checks
+from ugmm_ppl import checks, devices
 from ugmm_ppl.backend import Bijector, Site
 from ugmm_ppl.prior import SIMPLEX, Distribution
 from ugmm_ppl.pyro import derivatives, inference
+from ugmm_ppl.pyro.arrays import to_numpy
 from ugmm_ppl.pyro.distribution import UnivariateGaussianMixture
 from ugmm_ppl.pyro.ops import OPS
 from ugmm_ppl.pyro.training import Trainer
@@ -86,6 +87,10 @@ class PyroBackend:
         kind = torch.get_default_dtype() if value.dtype.kind == "f" else None
         return torch.as_tensor(np.array(value), dtype=kind, device=torch.get_default_device())
 
+    def numpy(self, value: Tensor) -> np.ndarray:
+        """A copy from a GPU, a view on the CPU."""
+        return to_numpy(value) if isinstance(value, Tensor) else np.asarray(value)
+
     def concatenate(self, parts: Sequence[Tensor]) -> Tensor:
         """Join 1-D tensors."""
         return torch.cat(list(parts))
@@ -151,7 +156,7 @@ class PyroBackend:
         }
 
     @contextlib.contextmanager
-    def settings(self, *, dtype: str, device: str) -> Iterator[None]:
+    def settings(self, *, dtype: str, device: str | int) -> Iterator[None]:
         """Default dtype and device of torch."""
         before, target = torch.get_default_dtype(), self.device(device)
         torch.set_default_dtype(getattr(torch, dtype))
@@ -161,17 +166,17 @@ class PyroBackend:
         finally:
             torch.set_default_dtype(before)
 
-    def device(self, name: str) -> torch.device:
-        """The torch device called "cpu", "gpu", "cuda" or "cuda:1".
+    def device(self, device: str | int) -> torch.device:
+        """The torch device called "cpu", "gpu", "cuda", "cuda:1" or 1.
 
         Raises:
             ValueError: It is not there; the message lists what is.
         """
-        available = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-        wanted = {"gpu": "cuda:0", "cuda": "cuda:0"}.get(name, name)
-        if wanted not in available:
-            raise checks.no_device(name, available)
-        return torch.device(wanted)
+        return torch.device(self.device_name(device))
+
+    def device_name(self, device: str | int) -> str:
+        """The name of a device that is there."""
+        return devices.choose(device, torch.cuda.device_count())
 
 
 def _is_deterministic(node: Mapping[str, Any]) -> bool:

@@ -15,7 +15,7 @@ from pyro.infer import NUTS
 from torch import Tensor
 
 from ugmm_ppl.progress import Progress
-from ugmm_ppl.pyro.arrays import normals, seed_torch, to_numpy, to_tensor
+from ugmm_ppl.pyro.arrays import kept_random_state, normals, seed_torch, to_numpy, to_tensor
 from ugmm_ppl.training import NutsDraws, nuts_stats
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Context in which torch draws its random numbers from `seed`; the user's random state is left as it was."""
-    with torch.random.fork_rng():
+    with kept_random_state():
         seed_torch(seed)
         yield
 
@@ -55,12 +55,13 @@ def outputs(model: Model, draws: Mapping[str, np.ndarray], x: np.ndarray, chunk_
 
     size = len(next(iter(draws.values())))
     result = np.empty((size, len(x), model.num_outputs), dtype=to_numpy(torch.empty(0)).dtype)
+    inputs = to_tensor(x)
     with torch.no_grad(), pyro.validation_enabled(False):
         for s in range(size):
             run = poutine.condition(model.outputs, data={name: to_tensor(value[s]) for name, value in draws.items()})
             for start in range(0, len(x), chunk_size):
                 rows = slice(start, start + chunk_size)
-                result[s, rows] = to_numpy(run(BACKEND, to_tensor(x[rows])))
+                result[s, rows] = to_numpy(run(BACKEND, inputs[rows]))
     return result
 
 

@@ -166,14 +166,15 @@ class TorchOps:
 
     @staticmethod
     def shared_log_prob(value: Tensor, loc: Tensor, scale: Tensor, log_weights: Tensor) -> Tensor | None:
-        """The activation of one neuron whose inputs all are the value, by the native kernel."""
+        """The activation of one neuron whose inputs all are the value, by a fused kernel."""
         from ugmm_ppl.kernels import for_torch, library
 
         shared = all(size == 1 or step == 0 for size, step in zip(loc.shape[:-1], loc.stride()[:-1], strict=True))
         small = value.numel() * loc.shape[-1] < KERNEL_ELEMENTS
         if small or not shared or torch.compiler.is_compiling() or value.dtype != loc.dtype:
             return None
-        if library.choose(value.device.type, str(value.dtype).removeprefix("torch.")) != "native":
+        kernel = library.choose(value.device.type, str(value.dtype).removeprefix("torch."))
+        if kernel not in ("native", "triton"):
             return None
         shape = torch.broadcast_shapes(value.shape, loc.shape[:-1])
         row = [a[(0,) * (a.ndim - 1)][None] for a in (loc, scale, log_weights)]  # (1, K)
@@ -191,7 +192,7 @@ def _compiled_loop(step: Step, state: tuple[Tensor, ...], most: int) -> tuple[Te
     """One node of the graph, where a plain loop would be `most` copies of the step."""
     from torch._higher_order_ops import while_loop
 
-    count = torch.zeros((), dtype=torch.int64)
+    count = torch.zeros((), dtype=torch.int64, device=state[-1].device)
     go_on = lambda count, *state: ~state[-1].all() & (count < most)  # noqa: E731
     return while_loop(go_on, lambda count, *state: (count + 1, *step(*state)), (count, *state))[1:]
 

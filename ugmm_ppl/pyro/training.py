@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ugmm_ppl import checks
-from ugmm_ppl.pyro.arrays import normals, seed_torch, to_numpy, to_tensor
+from ugmm_ppl.pyro.arrays import kept_random_state, normals, seed_torch, to_numpy, to_tensor
 from ugmm_ppl.training import Steps
 
 BUILT = {
@@ -64,7 +64,7 @@ class Trainer:
         found = [np.full(shape, np.nan) for _ in range(3)]
         good = np.zeros(shape, dtype=bool)
         new = [restart.copy(self._make) for restart in state]
-        with torch.random.fork_rng(), pyro.validation_enabled(False):
+        with kept_random_state(), pyro.validation_enabled(False):
             for r, restart in enumerate(new):
                 for n in range(len(rows)):
                     parts = self._differentiate(restart.params, r, first + n, rows[n, r], float(kl_weights[n]))
@@ -85,7 +85,7 @@ class Trainer:
     ) -> dict[str, np.ndarray]:
         """The gradient of one step of one restart."""
         params = state[restart].params
-        with torch.random.fork_rng(), pyro.validation_enabled(False):
+        with kept_random_state(), pyro.validation_enabled(False):
             self._differentiate(params, restart, step, rows, kl_weight)
         return {name: to_numpy(p.grad) for name, p in params.items()}
 

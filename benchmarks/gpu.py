@@ -1,0 +1,419 @@
+"""Equation (2), SVI steps and predictions on a CUDA device, from torch and from JAX, in float32.
+
+    JAX_PLATFORMS=cuda,cpu XLA_PYTHON_CLIENT_PREALLOCATE=false python benchmarks/gpu.py [--name NAME] [--seconds 240]
+
+First what the device can do: exponentials per second in registers, bytes per second of a copy. Then the kernels
+forward, and forward with the gradients of x, loc, scale and log_weights, beside the broadcast formula in torch, in
+torch.compile and in jit JAX, and `nn.Linear` of the same sizes. The limit is one exponential per term forward and two
+with gradients.
+Times are medians of bursts of calls, by device events in torch and by waiting for the last result in JAX; a contender
+"in a graph" is captured as a CUDA graph, which leaves out the launches. Then whole SVI steps against `by_hand.py`, and
+predictions against the broadcast formula.
+Writes benchmarks/results/gpu-NAME.json after every part, so that a run that is cut short leaves what it has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # for both libraries in one process; see docs/gpu.md
+
+import kernel as formulas
+import measure
+import numpy as np
+import svi_step
+import torch
+import triton
+import triton.language as tl
+
+import ugmm_ppl as up
+from ugmm_ppl.backend import load_backend
+
+SHAPES = ((128, 128, 784), (1024, 1024, 1024), (4096, 1024, 1024))
+DRAWS = (32, 256, 128, 784)
+"""S draws of the parameters, and a batch of B for each."""
+BURSTS = 15
+BURST_SECONDS = 0.02
+
+
+@triton.jit
+def _exponentials(out, steps, BLOCK: tl.constexpr):
+    """`steps` exponentials of every element of a block, in registers."""
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    value = at.to(tl.float32) * 1e-9
+    for _ in range(0, steps, 8):
+        for _ in tl.static_range(8):
+            value = tl.exp2(-value)
+    tl.store(out + at, value)
+
+
+class Deadline:
+    """Tells when to begin nothing more."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.perf_counter() + seconds
+
+    def passed(self) -> bool:
+        """Whether it is time to end."""
+        return time.perf_counter() > self._end
+
+
+def spread(times: list[float]) -> dict[str, Any]:
+    """Median, minimum and quartiles, ms, of times in seconds."""
+    ms = sorted(1e3 * t for t in times)
+    low, _, high = statistics.quantiles(ms, n=4)
+    return {"ms": statistics.median(ms), "min_ms": ms[0], "quartiles_ms": [low, high], "bursts": len(ms)}
+
+
+def time_torch(call: Callable[[], Any]) -> dict[str, Any]:
+    """A call's time on the device, launches included, of bursts long enough to be measured."""
+    for _ in range(3):
+        call()
+    torch.cuda.synchronize()
+
+    def burst(count: int) -> float:
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        for _ in range(count):
+            call()
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end) / 1e3 / count
+
+    count = max(1, min(1000, int(BURST_SECONDS / burst(5))))
+    return spread([burst(count) for _ in range(BURSTS)])
+
+
+def time_jax(call: Callable[[], Any]) -> dict[str, Any]:
+    """A call's time, of bursts of calls that JAX hands over without waiting, up to the last result."""
+    import jax
+
+    jax.block_until_ready(call())
+    start = time.perf_counter()
+    jax.block_until_ready(call())
+    count, times = max(1, min(1000, int(BURST_SECONDS / (time.perf_counter() - start)))), []
+    for _ in range(BURSTS):
+        start = time.perf_counter()
+        for _ in range(count):
+            last = call()
+        jax.block_until_ready(last)
+        times.append((time.perf_counter() - start) / count)
+    return spread(times)
+
+
+def in_graph(call: Callable[[], Any]) -> Callable[[], Any]:
+    """The call as a CUDA graph."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
+
+
+# --------------------------------------------------------------------------------------------- what the device can do
+
+
+def device() -> dict[str, Any]:
+    """Its name, and measured rates."""
+    properties = torch.cuda.get_device_properties(0)
+    steps, block = 4096, 1024
+    programs = properties.multi_processor_count * 16
+    out = torch.empty(programs * block, device="cuda")
+    exponentials = time_torch(lambda: _exponentials[(programs,)](out, steps, BLOCK=block, num_warps=4))
+    assert torch.isfinite(out).all()
+    source = torch.empty(2**28, device="cuda")
+    target = torch.empty_like(source)
+    copy = time_torch(lambda: target.copy_(source))
+    rate = 1e3 * programs * block * steps / exponentials["ms"]
+    clock = rate / (16 * properties.multi_processor_count)
+    return {
+        "name": properties.name, "multiprocessors": properties.multi_processor_count,
+        "memory_gib": properties.total_memory / 2**30, "cuda": torch.version.cuda,
+        "exponentials_per_s": rate, "clock_of_16_per_cycle_ghz": clock / 1e9,
+        "copy_bytes_per_s": 1e3 * 2 * 4 * source.numel() / copy["ms"],
+    }  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------------------------- the kernels
+
+
+def arrays_of(shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+    """x, loc, scale, log_weights and the upstream gradient; with S draws an axis in front of all."""
+    if len(shape) == 3:
+        return formulas.inputs(shape)
+    draws, *rest = shape
+    rng = np.random.default_rng(1)
+    x, loc, scale, log_weights, upstream = formulas.inputs(tuple(rest))
+
+    def each(a: np.ndarray) -> np.ndarray:
+        return np.stack([a[rng.permutation(len(a))] for _ in range(draws)])
+
+    return each(x), each(loc)[:, None], each(scale)[:, None], each(log_weights)[:, None], each(upstream)
+
+
+def broadcast(library: Any, logsumexp: Callable[..., Any]) -> Callable[..., Any]:
+    """Equation (2) with temporaries (..., B, J, K)."""
+
+    def activation(x: Any, loc: Any, scale: Any, log_weights: Any) -> Any:
+        z = (x[..., None, :] - loc) / scale
+        return logsumexp(log_weights - library.log(scale) - formulas.HALF_LOG_2PI - 0.5 * z * z, -1)
+
+    return activation
+
+
+def with_torch(function: Callable[..., Any], arrays: tuple[np.ndarray, ...]) -> tuple[Callable[[], Any], ...]:
+    """Calls forward, and forward with gradients."""
+    *arguments, upstream = (torch.from_numpy(a).cuda() for a in arrays)
+    leaves = [a.clone().requires_grad_() for a in arguments]
+
+    def forward() -> Any:
+        with torch.no_grad():
+            return function(*arguments)
+
+    def both() -> Any:
+        out = function(*leaves)
+        return out.detach(), torch.autograd.grad(out, leaves, upstream)
+
+    return forward, both
+
+
+def with_jax(function: Callable[..., Any], arrays: tuple[np.ndarray, ...]) -> tuple[Callable[[], Any], ...]:
+    """The same, compiled."""
+    import jax
+
+    def plain(*arguments: Any) -> Any:  # a function of its own: JAX would find the trace of the other kernel
+        return function(*arguments)
+
+    def with_gradients(upstream: Any, *arguments: Any) -> Any:
+        out, pullback = jax.vjp(function, *arguments)
+        return out, pullback(upstream)
+
+    with jax.default_device(jax.devices("cuda")[0]):
+        *arguments, upstream = (jax.numpy.asarray(a) for a in arrays)
+        forward = jax.jit(plain).lower(*arguments).compile()
+        both = jax.jit(with_gradients).lower(upstream, *arguments).compile()
+    return lambda: forward(*arguments), lambda: both(upstream, *arguments)
+
+
+def linear(shape: tuple[int, ...]) -> tuple[Callable[[], Any], ...]:
+    """`nn.Linear` with the gradients of input, weight and bias; of S draws `torch.bmm`."""
+    *draws, rows, neurons, components = shape
+    x = torch.randn(*draws, rows, components, device="cuda", requires_grad=True)
+    weight = torch.randn(*draws, neurons, components, device="cuda", requires_grad=True)
+    bias = torch.randn(*draws, 1, neurons, device="cuda", requires_grad=True)
+    upstream = torch.randn(*draws, rows, neurons, device="cuda")
+
+    def forward() -> Any:
+        with torch.no_grad():
+            return x @ weight.mT + bias
+
+    def both() -> Any:
+        return torch.autograd.grad(x @ weight.mT + bias, (x, weight, bias), upstream)
+
+    return forward, both
+
+
+def tuned(call: Callable[[], Any]) -> Callable[[], Any]:
+    """The call with tiles that are measured at the first one."""
+
+    def run() -> Any:
+        os.environ["UGMM_PPL_TUNE"] = "1"
+        try:
+            return call()
+        finally:
+            os.environ.pop("UGMM_PPL_TUNE")
+
+    return run
+
+
+def contenders(arrays: tuple[np.ndarray, ...], compiled: bool) -> dict[str, tuple[str, Callable[[], Any]]]:
+    """Name -> (library, function that makes the calls)."""
+    from ugmm_ppl.kernels import for_torch
+
+    plain = broadcast(torch, torch.logsumexp)
+    found: dict[str, tuple[str, Callable[[], Any]]] = {
+        "ours, torch": ("torch", lambda: with_torch(for_torch.activation, arrays)),
+        "ours, torch, in a graph": (
+            "torch",
+            lambda: tuple(in_graph(c) for c in with_torch(for_torch.activation, arrays)),
+        ),
+        "broadcast, torch": ("torch", lambda: with_torch(plain, arrays)),
+        "chunked, torch": ("torch", lambda: with_torch(for_torch._chunked, arrays)),
+    }
+    try:
+        import jax
+
+        from ugmm_ppl.kernels import for_jax
+
+        jax.devices("cuda")
+        found["ours, JAX"] = ("jax", lambda: with_jax(for_jax.activation, arrays))
+        found["broadcast, JAX jit"] = ("jax", lambda: with_jax(broadcast(jax.numpy, jax.nn.logsumexp), arrays))
+    except (ImportError, RuntimeError) as error:
+        print(f"without JAX: {error}")
+    found["ours, torch, measured tiles, in a graph"] = (
+        "torch",
+        lambda: tuple(in_graph(tuned(c)) for c in with_torch(for_torch.activation, arrays)),
+    )
+    if compiled:  # which takes long
+        found["broadcast, torch.compile"] = (
+            "torch",
+            lambda: with_torch(torch.compile(plain, dynamic=False), arrays),
+        )
+    return found
+
+
+def numbers(results: Any) -> list[np.ndarray]:
+    out, gradients = results
+    return [a.cpu().numpy() if isinstance(a, torch.Tensor) else np.asarray(a) for a in (out, *gradients)]
+
+
+def peak_of(call: Callable[[], Any]) -> float:
+    """MiB that a torch call takes beside what is there."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    call()
+    torch.cuda.synchronize()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
+def compare(shape: tuple[int, ...], rate: float, deadline: Deadline, compiled: bool) -> list[dict[str, Any]]:
+    """All contenders at one shape."""
+    torch._dynamo.reset()
+    arrays, terms = arrays_of(shape), math.prod(shape)
+    rows: list[dict[str, Any]] = []
+    expected: list[np.ndarray] = []
+    everyone = contenders(arrays, compiled) | {"nn.Linear": ("torch", lambda: linear(shape))}
+    for name, (library, make) in everyone.items():
+        row: dict[str, Any] = {"shape": shape, "contender": name}
+        if deadline.passed():
+            rows.append(row | {"problem": "no time left"})
+            continue
+        try:
+            begin = time.perf_counter()
+            forward, both = make()
+            found = both()
+            row["first_call_s"] = time.perf_counter() - begin
+            if "graph" not in name and name != "nn.Linear":
+                mine = numbers(found)
+                expected = expected or mine
+                row["difference"] = max(
+                    float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(mine, expected, strict=True)
+                )
+            del found
+            measured = time_torch if library == "torch" else time_jax
+            row["forward"], row["both"] = measured(forward), measured(both)
+            if library == "torch" and "graph" not in name:
+                row["peak_mib"] = peak_of(both)
+            for kind, exponentials in (("forward", 1), ("both", 2)):
+                row[f"{kind}_of_limit"] = 1e3 * exponentials * terms / rate / row[kind]["ms"]
+        except Exception as error:  # too little memory, mostly; the others shall still be measured
+            row["problem"] = f"{type(error).__name__}: {str(error)[:300]}"
+        rows.append(row)
+        forward = both = None  # type: ignore[assignment]
+        gc.collect()
+        torch.cuda.empty_cache()
+    return rows
+
+
+# ------------------------------------------------------------------------------------------------------- whole programs
+
+
+def svi_steps(deadline: Deadline) -> list[dict[str, Any]]:
+    """A step of the 784-128-64 classifier of `svi_step.py`, ours and by hand."""
+    x, y = svi_step.data()
+    rows: list[dict[str, Any]] = []
+    for backend in svi_step.BACKENDS:
+        if deadline.passed():
+            break
+        try:
+            found, _ = svi_step.compare(backend, x, y, 3, "cuda")
+            rows += found
+        except Exception as error:
+            rows.append({"backend": backend, "problem": f"{type(error).__name__}: {str(error)[:300]}"})
+    return rows
+
+
+def predictions(deadline: Deadline) -> list[dict[str, Any]]:
+    """10,000 rows by 32 draws of a 784-128-64 classifier: ours, with the fused and with the broadcast formula."""
+    x, y = svi_step.data()
+    rows = []
+    for backend in svi_step.BACKENDS:
+        if deadline.passed():
+            break
+        try:
+            fit = up.fit(
+                up.Classifier(up.Network(svi_step.SIZES), svi_step.CLASSES), x, y, backend=backend, device="cuda",
+                num_steps=20, batch_size=128, standardize=False, progress=False,
+            )  # fmt: skip
+            for name in ("auto", "reference"):
+                with formulas.kernel(name):
+                    if load_backend(backend).name == "numpyro":
+                        from ugmm_ppl.numpyro import inference
+
+                        inference._compiled_outputs.cache_clear()
+                    fit.predict(x[:2000], num_draws=2)
+                    times = []
+                    for _ in range(3):
+                        start = time.perf_counter()
+                        fit.predict(x, num_draws=32)
+                        times.append(time.perf_counter() - start)
+                rows.append({"backend": backend, "kernel": name, "seconds": sorted(times)})
+        except Exception as error:
+            rows.append({"backend": backend, "problem": f"{type(error).__name__}: {str(error)[:300]}"})
+    return rows
+
+
+def print_tables(content: dict[str, Any]) -> None:
+    for row in content.get("kernels", []):
+        if "problem" in row:
+            print(f"  {row['shape']!s:22} {row['contender']:40} {row['problem'][:80]}")
+            continue
+        cells = [f"{row[k]['ms']:9.4f} ms ({100 * row[f'{k}_of_limit']:5.1f} %)" for k in ("forward", "both")]
+        print(f"  {row['shape']!s:22} {row['contender']:40} {'  '.join(cells)}  {row.get('peak_mib', 0):8.1f} MiB")
+    for part in ("svi_steps", "predictions"):
+        for row in content.get(part, []):
+            print(f"  {part}: { {k: v for k, v in row.items() if k not in ('count',)} }")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--name", help="of the results; default the device's")
+    parser.add_argument("--seconds", type=float, default=240.0, help="after so long nothing more is begun")
+    parser.add_argument("--quick", action="store_true", help="the smallest shape only: does it run?")
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        raise SystemExit("benchmarks/gpu.py needs a CUDA device, and torch sees none here.")
+    deadline = Deadline(options.seconds)
+    content: dict[str, Any] = {"machine": measure.machine(), "device": device(), "kernels": []}
+    name = f"gpu-{options.name or content['device']['name'].lower().replace(' ', '-')}"
+    print(content["device"])
+    for shape in SHAPES[:1] if options.quick else (SHAPES[0], DRAWS, *SHAPES[1:]):
+        content["kernels"] += compare(shape, content["device"]["exponentials_per_s"], deadline, shape in SHAPES[:2])
+        measure.write(name, content)
+        if shape == SHAPES[0]:  # whole programs early: they matter most
+            content["svi_steps"] = svi_steps(deadline)
+            content["predictions"] = predictions(deadline)
+            measure.write(name, content)
+    from ugmm_ppl.kernels import triton_calls
+
+    content["measured_tiles"] = {str(key): tile._asdict() for key, tile in triton_calls._measured.items()}
+    print_tables(content)
+    print(measure.write(name, content))
+
+
+if __name__ == "__main__":
+    main()

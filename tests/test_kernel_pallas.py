@@ -1,0 +1,94 @@
+"""The Pallas kernels beyond what all kernels have in common (`test_kernel.py`), in Pallas's interpreter on the CPU."""
+
+import numpy as np
+import pytest
+from helpers import assert_relative
+from kernel_cases import assert_gradients, close, draw, oracle, oracle_gradients
+from tolerances import GRADIENT32, ORACLE32
+
+jax = pytest.importorskip("jax", reason="jax is not installed here")
+pytest.importorskip("numpyro", reason="numpyro is not installed here")
+from ugmm_ppl.kernels import for_jax, pallas_kernels  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
+
+@pytest.fixture(autouse=True)
+def interpreted(monkeypatch):
+    """The kernels are in use, in the interpreter."""
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setenv("UGMM_PPL_KERNEL", "triton")
+
+
+def run(arguments, upstream, dtype="float32"):
+    """Activations and gradients of NumPy arguments."""
+
+    @jax.jit
+    def both(upstream, *arguments):
+        out, vjp = jax.vjp(for_jax.activation, *arguments)
+        return out, vjp(upstream)
+
+    return both(*(jax.numpy.asarray(a, dtype) for a in (upstream, *arguments)))
+
+
+@pytest.mark.parametrize("shape", [(16, 8, 128), (9, 17, 65)])
+def test_shapes_that_do_and_do_not_fill_the_tiles(monkeypatch, rng, shape):
+    """With sums in parts, as on a device with many multiprocessors."""
+    monkeypatch.setattr(pallas_kernels, "SPLIT_STEPS", 1)
+    assert pallas_kernels._split(16, 8, 2, 64)[0] == 2
+    rows, neurons, inputs = shape
+    arguments = draw(rng, (rows,), [()] * 3, neurons, inputs, "float32")
+    want, *_ = oracle(*arguments)
+    upstream = rng.normal(size=want.shape).astype(np.float32)
+    out, found = run(arguments, upstream)
+    assert_relative(out, want, ORACLE32)
+    assert_gradients(found, oracle_gradients(arguments, upstream), GRADIENT32)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_storage_only(rng, dtype):
+    """Against the exact answer for the rounded arguments: only results are rounded, to 2^-8 (bfloat16) or 2^-11."""
+    rounded = [np.asarray(jax.numpy.asarray(a, dtype), np.float64) for a in draw(rng, (9,), [()] * 3, 5, 40)]
+    want, *_ = oracle(*rounded)
+    upstream = np.asarray(jax.numpy.asarray(rng.normal(size=want.shape), dtype), np.float64)
+    out, found = run(rounded, upstream, dtype)
+    assert out.dtype == dtype
+    unit = float(jax.numpy.finfo(dtype).eps)
+    np.testing.assert_allclose(np.asarray(out, float), want.astype(float), rtol=unit)
+    for one, other in zip(found, oracle_gradients(rounded, upstream), strict=True):
+        assert one.dtype == dtype
+        largest = float(np.abs(other).max())
+        np.testing.assert_allclose(np.asarray(one, float), other.astype(float), rtol=unit, atol=GRADIENT32 * largest)
+
+
+def test_transformations(rng):
+    """vmap of gradients, also nested, and second derivatives."""
+    x, loc, scale, log_weights = (jax.numpy.asarray(a) for a in draw(rng, (4,), [()] * 3, 2, 5, "float32"))
+
+    def loss(x, loc):
+        return (for_jax.activation(x, loc, scale, log_weights) ** 2).sum()
+
+    found = jax.jit(jax.grad(loss, (0, 1)))(x, loc)
+    each = jax.jit(jax.vmap(jax.vmap(jax.grad(loss, (0, 1)), (0, None)), (None, 0)))(
+        x, jax.numpy.stack([loc, 2.0 * loc])
+    )
+    close(each[0][0], found[0], GRADIENT32)
+    close(each[1][0].sum(0), found[1], GRADIENT32)
+    hessian = jax.jit(jax.hessian(lambda loc: loss(x, loc)))(loc)
+    by_reference = jax.hessian(lambda loc: (for_jax._reference(x, loc, scale, log_weights) ** 2).sum())(loc)
+    close(hessian, by_reference, GRADIENT32)
+
+
+def test_they_are_lowered_for_a_gpu():
+    """As far as that goes without one: to Triton's intermediate code."""
+    if tuple(int(part) for part in jax.__version__.split(".")[:2]) >= (0, 12):
+        pytest.skip("JAX 0.12 lowers Pallas kernels only where there is a GPU")
+    x, parameter = (jax.ShapeDtypeStruct(shape, "float32") for shape in ((128, 784), (1, 128, 784)))
+
+    def both(*arguments):
+        out = pallas_kernels.forward(*arguments)
+        shapes = tuple(a.shape for a in arguments)
+        return pallas_kernels.backward((True,) * 4, shapes, *arguments, out, out)
+
+    lowered = jax.jit(both).trace(x, parameter, parameter, parameter).lower(lowering_platforms=("cuda",))
+    assert lowered.as_text().count("custom_call") == 4

@@ -1,0 +1,274 @@
+"""The calls of the Triton kernels from torch: layout, tiles, launches; `for_torch` calls `forward` and `backward`."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+from ugmm_ppl.kernels import triton_kernels
+
+PADDING = 128
+"""Components are padded to a multiple of this by impossible ones: the largest tile along k."""
+
+SPLIT_STEPS = 4
+"""Least steps of a part of a sum that is split."""
+
+
+class Tile(NamedTuple):
+    """What one program works on at a time: rows x neurons x inputs, by some warps of 32 threads along the inputs."""
+
+    rows: int
+    neurons: int
+    inputs: int
+    warps: int
+
+
+TILES = (
+    Tile(8, 8, 64, 2),
+    Tile(4, 8, 64, 2),
+    Tile(8, 8, 32, 1),
+    Tile(4, 8, 128, 4),
+    Tile(8, 8, 128, 4),
+    Tile(16, 4, 64, 2),
+)
+"""Tiles to choose from; without a measurement the first, or the second where the first would be too few."""
+
+TUNE = "UGMM_PPL_TUNE"
+"""Environment variable: 1 has the best tile measured at the first call of a shape, which then takes some seconds."""
+
+
+class _Call(NamedTuple):
+    """One call as the kernels take it: leading axes along which a parameter varies as groups, the others as rows."""
+
+    x: Tensor  # (groups, rows, K)
+    parameters: tuple[Tensor, ...]  # (groups, J, K) each
+    order: tuple[int, ...]  # the leading axes, those of the groups first
+    sizes: tuple[int, ...]  # their sizes in that order
+    split: int  # how many of them are of the groups
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Groups, rows, neurons, inputs."""
+        groups, rows, inputs = self.x.shape
+        return groups, rows, self.parameters[0].shape[-2], inputs
+
+    def arranged(self, a: Tensor) -> Tensor:
+        """`(*leading, n)` as `(groups, rows, n)`, contiguous."""
+        leading = tuple(self.sizes[self.order.index(i)] for i in range(len(self.order)))
+        whole = a.expand(*leading, a.shape[-1]).permute(*self.order, len(self.order))
+        return whole.reshape(*self.x.shape[:2], a.shape[-1]).contiguous()
+
+    def back(self, a: Tensor, rows: bool) -> Tensor:
+        """`(groups, rows, ...)`, or `(groups, ...)` without rows, over all leading axes."""
+        tail = a.shape[1 + rows :]
+        sizes = (*self.sizes[: self.split], *(n if rows else 1 for n in self.sizes[self.split :]))
+        axes = [self.order.index(i) for i in range(len(self.order))]
+        return a.reshape(*sizes, *tail).permute(*axes, *range(len(axes), len(axes) + len(tail)))
+
+
+def forward(x: Tensor, loc: Tensor, scale: Tensor, log_weights: Tensor, leading: tuple[int, ...]) -> Tensor:
+    """Equation (2) of x `(..., K)` and parameters `(..., J, K)` of one dtype; `leading` is their leading axes."""
+    call = _arrange(leading, x, loc, scale, log_weights)
+    groups, rows, neurons, _ = call.shape
+    out = x.new_empty((groups, rows, neurons))
+    if out.numel() > 0:
+        with _on(x.device):
+            packed, peaks = _packed(call)
+            _with_tile("forward", call, lambda tile: _run_forward(call, tile, packed, peaks, out))
+    return call.back(out, rows=True).contiguous()
+
+
+def backward(inputs: Sequence[Tensor], out: Tensor, upstream: Tensor, wanted: Sequence[bool]) -> list[Tensor]:
+    """Gradients of x, loc, scale and log_weights in their shapes; of size 0 where one is not wanted."""
+    x, *parameters = inputs
+    if upstream.numel() == 0:
+        return [t.new_zeros(t.shape) if want else t.new_empty(0) for t, want in zip(inputs, wanted, strict=True)]
+    found = [t.new_empty(0) for t in inputs]
+    if not any(wanted):
+        return found
+    call = _arrange(tuple(upstream.shape[:-1]), x, *parameters)
+    out, upstream = call.arranged(out), call.arranged(upstream)
+    with _on(x.device):
+        packed, peaks = _packed(call)
+        half = x.dtype.itemsize == 2  # activations that were stored in half precision are too coarse for shares
+        shares = _with_tile("anchor", call, lambda tile: _run_anchor(call, tile, packed, peaks, out, upstream, half))
+        if wanted[0]:
+            d_x = _with_tile("inputs", call, lambda tile: _run_inputs(call, tile, packed, shares))
+            found[0] = _fitted(call.back(d_x, rows=True), x)
+        if any(wanted[1:]):
+            given = tuple(wanted[1:])
+            sums = _with_tile("parameters", call, lambda tile: _run_parameters(call, tile, packed, shares, given))
+            for i, parameter in enumerate(parameters):
+                if given[i]:
+                    found[1 + i] = _fitted(call.back(sums[i], rows=False), parameter)
+    return found
+
+
+@functools.cache
+def problem() -> str:
+    """Why the kernels do not run on the current CUDA device; empty if they do. Finds out by running one."""
+    try:
+        with torch.utils._python_dispatch._disable_current_modes(), torch.no_grad():
+            ones = torch.ones((1, 1, 2), device="cuda")
+            _packed(_Call(ones, (ones, ones, ones), (), (), 0))
+    except Exception as error:  # whatever Triton, its compiler and the driver may raise
+        return f"a first kernel fails with {type(error).__name__}: {error}"
+    return ""
+
+
+def _arrange(leading: tuple[int, ...], x: Tensor, *parameters: Tensor) -> _Call:
+    depth = len(leading)
+
+    def size(parameter: Tensor, axis: int) -> int:
+        own = axis - depth + parameter.ndim - 2
+        return parameter.shape[own] if own >= 0 else 1
+
+    groups = [i for i in range(depth) if leading[i] > 1 and any(size(p, i) > 1 for p in parameters)]
+    rows = [i for i in range(depth) if i not in groups]
+    count = math.prod(leading[i] for i in groups)
+    own = parameters[0].shape[-2:]
+    turned = x.expand(*leading, x.shape[-1]).permute(*groups, *rows, depth)
+    shaped = []
+    for parameter in parameters:
+        one = parameter.expand(*(n if i in groups else 1 for i, n in enumerate(leading)), *own)
+        shaped.append(one.permute(*groups, *rows, depth, depth + 1).reshape(count, *own))
+    all_rows = math.prod(leading[i] for i in rows)
+    order = (*groups, *rows)
+    return _Call(
+        turned.reshape(count, all_rows, x.shape[-1]),
+        tuple(shaped),
+        order,
+        tuple(leading[i] for i in order),
+        len(groups),
+    )
+
+
+def _fitted(gradient: Tensor, like: Tensor) -> Tensor:
+    """Summed over the axes along which an argument was broadcast, in its dtype."""
+    return gradient.sum_to_size(like.shape).to(like.dtype).contiguous()
+
+
+def _packed(call: _Call) -> tuple[Tensor, Tensor]:
+    groups, _, neurons, inputs = call.shape
+    padded = _ceil(inputs, PADDING) * PADDING
+    packed = call.x.new_empty((3, groups, neurons, padded), dtype=torch.float32)
+    peaks = call.x.new_empty((groups, neurons), dtype=torch.float32)
+    strides = [s for p in call.parameters for s in p.stride()]
+    block = min(1024, triton.next_power_of_2(padded))
+    triton_kernels.pack[(groups * neurons,)](
+        *call.parameters, packed, peaks, packed[0].numel(), neurons, inputs, padded, *strides, BK=block, num_warps=4,
+        enable_fp_fusion=True,
+    )  # fmt: skip
+    return packed, peaks
+
+
+def _run_forward(call: _Call, tile: Tile, packed: Tensor, peaks: Tensor, out: Tensor) -> None:
+    groups, rows, neurons, inputs = call.shape
+    tiles = _ceil(neurons, tile.neurons), _ceil(rows, tile.rows)
+    triton_kernels.forward[(groups * math.prod(tiles),)](
+        call.x, packed, peaks, out, packed[0].numel(), rows, neurons, inputs, packed.shape[-1],
+        *call.x.stride(), *tiles, **_options(tile),
+    )  # fmt: skip
+
+
+def _run_anchor(
+    call: _Call, tile: Tile, packed: Tensor, peaks: Tensor, out: Tensor, upstream: Tensor, always: bool
+) -> tuple[Tensor, Tensor]:
+    groups, rows, neurons, inputs = call.shape
+    tiles = _ceil(neurons, tile.neurons), _ceil(rows, tile.rows)
+    base = out.new_empty((2, *out.shape), dtype=torch.float32)
+    triton_kernels.anchor[(groups * math.prod(tiles),)](
+        call.x, packed, peaks, out, upstream, base[0], base[1], packed[0].numel(), rows, neurons, inputs,
+        packed.shape[-1], *call.x.stride(), *tiles, ALWAYS=always, **_options(tile),
+    )  # fmt: skip
+    return base[0], base[1]
+
+
+def _run_parameters(
+    call: _Call, tile: Tile, packed: Tensor, shares: tuple[Tensor, Tensor], wanted: tuple[bool, ...]
+) -> list[Tensor]:
+    groups, rows, neurons, inputs = call.shape
+    tiles = _ceil(inputs, tile.inputs), _ceil(neurons, tile.neurons)
+    splits, each = _split(rows, tile.rows, groups * math.prod(tiles), tile, call.x.device)
+    sums = [packed.new_empty((splits, groups, neurons, inputs)) if want else packed for want in wanted]
+    triton_kernels.gradients_of_parameters[(groups * splits * math.prod(tiles),)](
+        call.x, packed, *shares, *sums, packed[0].numel(), groups, rows, neurons, inputs, packed.shape[-1],
+        *call.x.stride(), *tiles, splits, each, LOC=wanted[0], SCALE=wanted[1], WEIGHTS=wanted[2], **_options(tile),
+    )  # fmt: skip
+    return [a.sum(0) if splits > 1 else a[0] for a in sums]
+
+
+def _run_inputs(call: _Call, tile: Tile, packed: Tensor, shares: tuple[Tensor, Tensor]) -> Tensor:
+    groups, rows, neurons, inputs = call.shape
+    tiles = _ceil(inputs, tile.inputs), _ceil(rows, tile.rows)
+    splits, each = _split(neurons, tile.neurons, groups * math.prod(tiles), tile, call.x.device)
+    sums = packed.new_empty((splits, groups, rows, inputs))
+    triton_kernels.gradients_of_inputs[(groups * splits * math.prod(tiles),)](
+        call.x, packed, *shares, sums, packed[0].numel(), groups, rows, neurons, inputs, packed.shape[-1],
+        *call.x.stride(), *tiles, splits, each, **_options(tile),
+    )  # fmt: skip
+    return sums.sum(0) if splits > 1 else sums[0]
+
+
+def _options(tile: Tile) -> dict[str, Any]:
+    return {
+        "BR": tile.rows, "BJ": tile.neurons, "BK": tile.inputs, "num_warps": tile.warps, "enable_fp_fusion": True,
+    }  # fmt: skip
+
+
+def _split(size: int, step: int, tiles: int, tile: Tile, device: torch.device) -> tuple[int, int]:
+    """Parts of a sum so that there are some 16 warps for every multiprocessor, and the length of a part."""
+    wanted = _ceil(16 * _multiprocessors(device) // tile.warps, tiles)
+    most = max(1, size // (SPLIT_STEPS * step))
+    each = _ceil(_ceil(size, min(wanted, most)), step) * step
+    return _ceil(size, each), each
+
+
+@functools.cache
+def _multiprocessors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+
+
+def _tiles(rows: int, neurons: int, inputs: int) -> list[Tile]:
+    """Tiles for a shape, none larger than it."""
+    most = [triton.next_power_of_2(n) for n in (rows, neurons, max(inputs, 16))]
+    cut = [[min(a, b) for a, b in zip(tile, most, strict=False)] for tile in TILES]
+    return list(dict.fromkeys(Tile(r, j, k, max(1, k // 32)) for r, j, k in cut))
+
+
+_measured: dict[tuple[Any, ...], Tile] = {}
+
+
+def _with_tile(kind: str, call: _Call, run: Callable[[Tile], Any]) -> Any:
+    """Run with a tile that gives all multiprocessors work, or that was measured to be the best for this work."""
+    groups, rows, neurons, inputs = call.shape
+    tiles = _tiles(rows, neurons, inputs)
+    if os.environ.get(TUNE) != "1" or not call.x.is_cuda:
+        few = groups * _ceil(rows, tiles[0].rows) * _ceil(neurons, tiles[0].neurons) < 4 * _multiprocessors(
+            call.x.device
+        )
+        return run(tiles[min(1, len(tiles) - 1)] if few else tiles[0])
+    key = (kind, groups, triton.next_power_of_2(rows), neurons, inputs, call.x.dtype, call.x.device)
+    if key not in _measured and not torch.cuda.is_current_stream_capturing():
+        times = {tile: triton.testing.do_bench(functools.partial(run, tile), warmup=2, rep=20) for tile in tiles}
+        _measured[key] = min(times, key=times.__getitem__)
+    return run(_measured.get(key, tiles[0]))
+
+
+def _on(device: torch.device) -> Any:
+    """Triton launches on the current device."""
+    if device.type != "cuda" or device.index == torch.cuda.current_device():
+        return contextlib.nullcontext()
+    return torch.cuda.device(device)
+
+
+def _ceil(a: int, b: int) -> int:
+    return -(-a // b)

@@ -1,0 +1,246 @@
+"""Equation (2) and its gradient on an NVIDIA GPU, as Triton kernels; `ugmm_ppl.kernels.triton_calls` runs them.
+
+In base 2, with r = sqrt(log2(e) / 2) / scale and c = log2(weights / (scale sqrt(2 pi))), the term of a component is
+t = c - ((x - loc) r)^2, so that a = log(2) log2 sum_k 2^t. An SM has 16 exponentials per clock and 4 x 32 other
+instructions, which is 8 of those for each exponential.
+
+- `pack` stores loc, r and c - peak of every neuron, where peak is its largest c. No term exceeds it, so the forward
+  pass needs no maximum: it adds up 2^(t - peak), five instructions for a term. Sums that come out too small to be exact
+  (all inputs some nine scales away) are found again with an online maximum, by those tiles alone.
+- The backward pass recomputes the shares 2^(t - a). Where a is so far from zero that its rounding would be felt in
+  them, `anchor` puts the largest term in its place; the upstream gradient then takes the rest.
+- Two kernels add up the gradients: those of the parameters over rows, those of the inputs over neurons. In one kernel
+  one of both sums would have to leave the registers: by atomics, whose order is not fixed, or by a copy of x for every
+  few neurons, whose traffic costs more than the second exponential. A first layer needs only one of them.
+
+All sums are float32. Threads lie along the inputs k, so sums over rows and neurons need no exchange between threads.
+Where there are too few tiles for the device, a sum is split, and the parts are added in a fixed order: the same input
+gives the same bits. float32, bfloat16 and float16 are read and written; float64 is left to chunks, as the device has no
+exponential for it. Nothing waits for the device, so calls can be captured in a CUDA graph.
+"""
+
+import math
+
+import triton
+import triton.language as tl
+
+LN2 = tl.constexpr(math.log(2.0))
+LOG2E = tl.constexpr(1.0 / math.log(2.0))
+HALF_LOG2_2PI = tl.constexpr(0.5 * math.log2(2.0 * math.pi))
+ROOT_HALF_LOG2E = tl.constexpr(math.sqrt(0.5 / math.log(2.0)))
+
+INFINITE = tl.constexpr(float("inf"))
+HUGE = tl.constexpr(3e38)
+"""In place of an activation of -inf, whose components all have no share: 2^(t - HUGE) is 0."""
+
+REACH = tl.constexpr(3.4e25)
+"""An input beyond it is beyond all components; held there, its squares still overflow and its gradient is 0."""
+
+SMALL = tl.constexpr(2.0**-60)
+"""Smallest sum of 2^(t - peak) that is exact: what float32 drops is then below 2^-66 K of it."""
+
+FAR = tl.constexpr(32.0)
+"""Of an activation in base 2: up to here its rounding is not felt in 2^(t - a)."""
+
+
+# --------------------------------------------------------------------------------------------------------- the kernels
+
+
+@triton.jit(do_not_specialize=["neurons"])
+def pack(
+    loc, scale, log_weights, packed, peaks, plane, neurons, inputs, padded,
+    loc_g, loc_j, loc_k, scale_g, scale_j, scale_k, weights_g, weights_j, weights_k, BK: tl.constexpr,
+):  # fmt: skip
+    """One neuron: loc, r and c - peak into three planes of `packed`, peak into `peaks`."""
+    row = tl.program_id(0).to(tl.int64)
+    group, neuron = row // neurons, row % neurons
+    loc += group * loc_g + neuron * loc_j
+    scale += group * scale_g + neuron * scale_j
+    log_weights += group * weights_g + neuron * weights_j
+    packed += row * padded
+    peak = tl.full((BK,), -INFINITE, tl.float32)
+    for start in range(0, padded, BK):
+        k = start + tl.arange(0, BK).to(tl.int64)
+        width = tl.load(scale + k * scale_k, mask=k < inputs, other=1.0).to(tl.float32)
+        share = tl.load(log_weights + k * weights_k, mask=k < inputs, other=-INFINITE).to(tl.float32)
+        peak = tl.maximum(peak, share * LOG2E - tl.log2(width) - HALF_LOG2_2PI)
+    top = tl.max(peak, 0)
+    tl.store(peaks + row, top)
+    top = tl.where(top == -INFINITE, 0.0, top)
+    for start in range(0, padded, BK):
+        k = start + tl.arange(0, BK).to(tl.int64)
+        m = tl.load(loc + k * loc_k, mask=k < inputs, other=0.0).to(tl.float32)
+        width = tl.load(scale + k * scale_k, mask=k < inputs, other=1.0).to(tl.float32)
+        share = tl.load(log_weights + k * weights_k, mask=k < inputs, other=-INFINITE).to(tl.float32)
+        tl.store(packed + k, m, mask=k < padded)
+        tl.store(packed + plane + k, tl.div_rn(tl.full((BK,), ROOT_HALF_LOG2E, tl.float32), width), mask=k < padded)
+        c = share * LOG2E - tl.log2(width) - HALF_LOG2_2PI - top
+        tl.store(packed + 2 * plane + k, c, mask=k < padded)
+
+
+@triton.jit
+def _terms(x_rows, components, plane, k, x_k, inputs):
+    """z and t - peak, (rows, neurons, k), of pointers to rows of x (rows, 1) and of components (neurons, 1).
+
+    `tl.fma`, so that every kernel rounds a term alike.
+    """
+    value = tl.load(x_rows + k[None, :] * x_k, mask=(k < inputs)[None, :], other=0.0).to(tl.float32)
+    value = tl.where(value > REACH, REACH, value)
+    value = tl.where(value < -REACH, -REACH, value)
+    m = tl.load(components + k[None, :])
+    r = tl.load(components + plane + k[None, :])
+    c = tl.load(components + 2 * plane + k[None, :])
+    z = (value[:, None, :] - m[None, :, :]) * r[None, :, :]
+    return z, tl.fma(-z, z, tl.broadcast_to(c[None, :, :], z.shape))
+
+
+@triton.jit
+def _online(x_rows, components, plane, x_k, inputs, end, BR: tl.constexpr, BJ: tl.constexpr, BK: tl.constexpr):
+    """Largest t - peak and sum of 2^(t - largest), (rows, neurons), over the components up to `end`."""
+    top = tl.full((BR, BJ), -INFINITE, tl.float32)
+    total = tl.zeros((BR, BJ), tl.float32)
+    for start in range(0, end, BK):
+        k = start + tl.arange(0, BK).to(tl.int64)
+        _, t = _terms(x_rows, components, plane, k, x_k, inputs)
+        new = tl.maximum(top, tl.max(t, 2))
+        shift = tl.where(new == -INFINITE, 0.0, new)
+        total = total * tl.exp2(top - shift) + tl.sum(tl.exp2(t - shift[:, :, None]), 2)
+        top = new
+    return top, total
+
+
+@triton.jit
+def _tile(first_tiles, second_tiles):
+    """(first, second, rest) of the number of this program."""
+    number = tl.program_id(0)
+    return number % first_tiles, (number // first_tiles) % second_tiles, number // (first_tiles * second_tiles)
+
+
+@triton.jit(do_not_specialize=["rows", "neurons", "neuron_tiles", "row_tiles"])
+def forward(
+    x, packed, peaks, out, plane, rows, neurons, inputs, padded, x_g, x_r, x_k, neuron_tiles, row_tiles,
+    BR: tl.constexpr, BJ: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """Activations of a tile of rows and neurons."""
+    neuron_tile, row_tile, group = _tile(neuron_tiles, row_tiles)
+    group = group.to(tl.int64)
+    row = row_tile.to(tl.int64) * BR + tl.arange(0, BR)
+    neuron = neuron_tile.to(tl.int64) * BJ + tl.arange(0, BJ)
+    own_row, own_neuron = tl.minimum(row, rows - 1), group * neurons + tl.minimum(neuron, neurons - 1)
+    x_rows = x + group * x_g + own_row[:, None] * x_r
+    components = packed + own_neuron[:, None] * padded
+    sums = tl.zeros((BR, BJ, BK), tl.float32)
+    for start in range(0, inputs, BK):
+        k = start + tl.arange(0, BK).to(tl.int64)
+        _, t = _terms(x_rows, components, plane, k, x_k, inputs)
+        sums += tl.exp2(t)
+    total = tl.sum(sums, 2)
+    peak = tl.broadcast_to(tl.load(peaks + own_neuron)[None, :], (BR, BJ))
+    a = peak + tl.log2(total)
+    inexact = (total < SMALL) & (peak != -INFINITE)
+    end = tl.where(tl.max(tl.max(inexact.to(tl.int32), 1), 0) > 0, inputs, 0)
+    top, total = _online(x_rows, components, plane, x_k, inputs, end, BR, BJ, BK)
+    a = tl.where(inexact, peak + top + tl.log2(total), a)
+    at = out + (group * rows + row[:, None]) * neurons + neuron[None, :]
+    tl.store(at, a * LN2, mask=(row < rows)[:, None] & (neuron < neurons)[None, :])
+
+
+@triton.jit(do_not_specialize=["rows", "neurons", "neuron_tiles", "row_tiles"])
+def anchor(
+    x, packed, peaks, out, upstream, base, factor, plane, rows, neurons, inputs, padded, x_g, x_r, x_k,
+    neuron_tiles, row_tiles, ALWAYS: tl.constexpr, BR: tl.constexpr, BJ: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """What makes shares times upstream gradients of terms: factor 2^(t - peak - base)."""
+    neuron_tile, row_tile, group = _tile(neuron_tiles, row_tiles)
+    group = group.to(tl.int64)
+    row = row_tile.to(tl.int64) * BR + tl.arange(0, BR)
+    neuron = neuron_tile.to(tl.int64) * BJ + tl.arange(0, BJ)
+    own_row, own_neuron = tl.minimum(row, rows - 1), group * neurons + tl.minimum(neuron, neurons - 1)
+    x_rows = x + group * x_g + own_row[:, None] * x_r
+    components = packed + own_neuron[:, None] * padded
+    at = (group * rows + row[:, None]) * neurons + neuron[None, :]
+    inside = (row < rows)[:, None] & (neuron < neurons)[None, :]
+    a = tl.load(out + at, mask=inside, other=0.0).to(tl.float32) * LOG2E
+    g = tl.load(upstream + at, mask=inside, other=0.0).to(tl.float32)
+    peak = tl.broadcast_to(tl.load(peaks + own_neuron)[None, :], (BR, BJ))
+    far = peak != -INFINITE if ALWAYS else (tl.abs(a) > FAR) & (a != -INFINITE)
+    end = tl.where(tl.max(tl.max(far.to(tl.int32), 1), 0) > 0, inputs, 0)
+    top, total = _online(x_rows, components, plane, x_k, inputs, end, BR, BJ, BK)
+    impossible = (total == 0.0) | (peak == -INFINITE) if ALWAYS else a == -INFINITE
+    b = tl.where(far, top, a - peak)
+    tl.store(base + at, tl.where(impossible, HUGE, b), mask=inside)
+    g /= tl.where(far & ~impossible, total, 1.0)
+    tl.store(factor + at, tl.where(impossible, 0.0, g), mask=inside)
+
+
+@triton.jit(do_not_specialize=["groups", "rows", "neurons", "k_tiles", "neuron_tiles", "splits", "rows_of_split"])
+def gradients_of_parameters(
+    x, packed, base, factor, d_loc, d_scale, d_weights, plane, groups, rows, neurons, inputs, padded, x_g, x_r, x_k,
+    k_tiles, neuron_tiles, splits, rows_of_split,
+    LOC: tl.constexpr, SCALE: tl.constexpr, WEIGHTS: tl.constexpr,
+    BR: tl.constexpr, BJ: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """Gradients of a tile of components, over some rows, from w = factor 2^(t - peak - base)."""
+    k_tile, neuron_tile, rest = _tile(k_tiles, neuron_tiles)
+    split, group = (rest % splits).to(tl.int64), (rest // splits).to(tl.int64)
+    k = k_tile.to(tl.int64) * BK + tl.arange(0, BK)
+    neuron = neuron_tile.to(tl.int64) * BJ + tl.arange(0, BJ)
+    own_neuron = group * neurons + tl.minimum(neuron, neurons - 1)
+    components = packed + own_neuron[:, None] * padded
+    w_sum, q_sum, s_sum = tl.zeros((BJ, BK), tl.float32), tl.zeros((BJ, BK), tl.float32), tl.zeros((BJ, BK), tl.float32)
+    first = split * rows_of_split
+    end = tl.minimum(first + rows_of_split, rows)
+    for start in range(first, end, BR):
+        row = start + tl.arange(0, BR)
+        x_rows = x + group * x_g + tl.minimum(row, rows - 1)[:, None] * x_r
+        z, t = _terms(x_rows, components, plane, k, x_k, inputs)
+        at = (group * rows + row[:, None]) * neurons + neuron[None, :]
+        inside = (row < end)[:, None] & (neuron < neurons)[None, :]
+        b = tl.load(base + at, mask=inside, other=HUGE)
+        g = tl.load(factor + at, mask=inside, other=0.0)
+        w = tl.exp2(t - b[:, :, None]) * g[:, :, None]
+        w_sum += tl.sum(w, 0)
+        if LOC or SCALE:
+            q = w * z
+            q_sum += tl.sum(q, 0)
+            if SCALE:
+                s_sum += tl.sum(q * z, 0)
+    r = tl.load(components + plane + k[None, :])
+    at = ((split * groups + group) * neurons + neuron[:, None]) * inputs
+    at += k[None, :]
+    inside = (neuron < neurons)[:, None] & (k < inputs)[None, :]
+    if LOC:
+        tl.store(d_loc + at, q_sum * r * (2.0 * LN2), mask=inside)
+    if SCALE:
+        tl.store(d_scale + at, (s_sum * (2.0 * LN2) - w_sum) * (r * (1.0 / ROOT_HALF_LOG2E)), mask=inside)
+    if WEIGHTS:
+        tl.store(d_weights + at, w_sum, mask=inside)
+
+
+@triton.jit(do_not_specialize=["groups", "rows", "neurons", "k_tiles", "row_tiles", "splits", "neurons_of_split"])
+def gradients_of_inputs(
+    x, packed, base, factor, d_x, plane, groups, rows, neurons, inputs, padded, x_g, x_r, x_k,
+    k_tiles, row_tiles, splits, neurons_of_split, BR: tl.constexpr, BJ: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """Gradients of a tile of inputs, over some neurons."""
+    k_tile, row_tile, rest = _tile(k_tiles, row_tiles)
+    split, group = (rest % splits).to(tl.int64), (rest // splits).to(tl.int64)
+    k = k_tile.to(tl.int64) * BK + tl.arange(0, BK)
+    row = row_tile.to(tl.int64) * BR + tl.arange(0, BR)
+    x_rows = x + group * x_g + tl.minimum(row, rows - 1)[:, None] * x_r
+    sums = tl.zeros((BR, BK), tl.float32)
+    first = split * neurons_of_split
+    end = tl.minimum(first + neurons_of_split, neurons)
+    for start in range(first, end, BJ):
+        neuron = start + tl.arange(0, BJ)
+        components = packed + (group * neurons + tl.minimum(neuron, neurons - 1))[:, None] * padded
+        z, t = _terms(x_rows, components, plane, k, x_k, inputs)
+        at = (group * rows + row[:, None]) * neurons + neuron[None, :]
+        inside = (row < rows)[:, None] & (neuron < end)[None, :]
+        b = tl.load(base + at, mask=inside, other=HUGE)
+        g = tl.load(factor + at, mask=inside, other=0.0)
+        r = tl.load(components + plane + k[None, :])
+        sums += tl.sum(tl.exp2(t - b[:, :, None]) * g[:, :, None] * z * r[None, :, :], 1)
+    at = ((split * groups + group) * rows + row[:, None]) * inputs
+    at += k[None, :]
+    tl.store(d_x + at, sums * (-2.0 * LN2), mask=(row < rows)[:, None] & (k < inputs)[None, :])

@@ -26,7 +26,7 @@ def encoder(given: Any) -> None:
     """Refuse anything but a known name or a function that makes modules."""
     if isinstance(given, str):
         choice("encoder, unless a function (in_features, out_features) -> module,", given, ENCODERS)
-    elif not callable(given) or hasattr(given, "parameters"):
+    elif not callable(given) or (hasattr(given, "parameters") and not isinstance(given, type)):
         raise TypeError(
             f"encoder must be one of {', '.join(map(repr, ENCODERS))} or a function (in_features, out_features) -> "
             f"module, which is called for every layer, e.g. lambda i, o: torch.nn.Linear(i, o); got {given!r}."

@@ -187,25 +187,19 @@ class Perceptron:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Module:
-    """A `torch.nn.Module` or a `flax.nnx.Module`, made by a function (in_features, out_features) -> module."""
+    """A `torch.nn.Module` or a `flax.nnx.Module` as a function of its parameters."""
 
-    backend: Backend
-    make: Callable[[int, int], Any]
-    widths: tuple[int, int]
-
-    @functools.cached_property
-    def _parts(self) -> tuple[dict[str, np.ndarray], Callable[[Mapping[str, Array], Array], Array]]:
-        with self.backend.inference.seeded(0):
-            return self.backend.module(self.make(*self.widths))
+    parameters: Mapping[str, np.ndarray]
+    function: Callable[[Mapping[str, Array], Array], Array]
 
     def initial(self, seed: int) -> dict[str, np.ndarray]:
         """The parameters it was made with."""
         del seed
-        return self._parts[0]
+        return dict(self.parameters)
 
     def apply(self, params: Mapping[str, Array], x: Array) -> Array:
         """See `Network`."""
-        return self._parts[1](params, x)
+        return self.function(params, x)
 
 
 def make_local_guide(
@@ -216,7 +210,8 @@ def make_local_guide(
         return PerExample(backend, sizes)
     ends = [(below, 2 * above) for above, below in itertools.pairwise(sizes)]
     if callable(encoder):
-        return Encoder(backend, sizes, tuple(Module(backend, encoder, end) for end in ends))
+        with backend.inference.seeded(0):
+            return Encoder(backend, sizes, tuple(Module(*backend.module(encoder(*end))) for end in ends))
     networks = (Perceptron(backend, (inputs, *widths, outputs)) for inputs, outputs in ends)
     return Encoder(backend, sizes, tuple(networks))
 

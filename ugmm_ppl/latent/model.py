@@ -207,22 +207,26 @@ class LatentNetwork(Model):
         return found
 
     def initial_values(self, x: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-        """Start values: random gains and weights, and scales below those of standardised data.
+        """Start values: gains near one of either sign, weights that prefer some inputs, small shifts.
 
-        Components of z and of neurons begin at different places, so that they part from each other.
+        So every layer says much of the one below from the first step on. Where it says little, the guide of the upper
+        layer soon falls back on its prior, and learns no more (posterior collapse). Components of z begin at different
+        places, so that they part from each other.
         """
         del x
         rng = np.random.default_rng(seed)
         values = self.template()
         for site, value in values.items():
-            role = site.rpartition(".")[2]
+            stem, _, role = site.rpartition(".")
             noise = rng.normal(size=value.shape)
-            if role == "log_scale":
+            if role == "gain":
+                values[site] = np.where(noise < 0.0, -1.0, 1.0) * np.exp(0.2 * rng.normal(size=value.shape))
+            elif role == "log_scale":
                 values[site] = np.log(0.5) + 0.1 * noise
-            elif site.startswith("classes"):
-                values[site] = value
-            else:
-                values[site] = noise if role in ("gain", "loc") else 0.5 * noise
+            elif role == "loc":
+                values[site] = noise if stem == density.LATENT else 0.3 * noise
+            elif stem != "classes":
+                values[site] = noise
         return values
 
     def axes(self, output: str) -> dict[str, tuple[list[str], tuple[int, ...]]]:

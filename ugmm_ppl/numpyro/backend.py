@@ -99,7 +99,7 @@ class NumpyroBackend:
             held = jax.tree.unflatten(tree, [params[str(i)] for i in range(len(leaves))])
             return nnx.merge(graph, held, rest)(x)
 
-        return {str(i): np.asarray(leaf) for i, leaf in enumerate(leaves)}, apply
+        return {str(i): np.asarray(leaf, dtype=np.float64) for i, leaf in enumerate(leaves)}, apply
 
     def array(self, value: Any) -> Array:
         """Array of default dtype and device; whole numbers stay whole."""

@@ -222,7 +222,7 @@ def test_bad_rows_are_refused(change, message):
 
 def test_other_bad_input_is_refused():
     x, y = table()
-    with pytest.raises(ValueError, match="this circuit has no classes, so y must be None"):
+    with pytest.raises(ValueError, match="this Circuit has no classes, so y must be None"):
         up.fit(up.Circuit(3), x, y, **SETTINGS)
     with pytest.raises(ValueError, match="method='laplace' needs a model of y given x"):
         up.fit(MODEL, x, y, method="laplace", **SETTINGS)

@@ -47,3 +47,6 @@ DIFFERENCES = 1e-8
 
 ELBO32 = 1e-4
 """Relative, weights of restarts: exp of differences of float32 losses, of some 100 to 1000 nats, rounded to 6e-8."""
+
+SIGMAS = 5.0
+"""Standard errors between an average over draws and its expectation: a false alarm in 2 million, seeds being fixed."""

@@ -20,6 +20,7 @@ from ugmm_ppl.circuit import quad_tree as quad_tree
 from ugmm_ppl.circuit import random_trees as random_trees
 from ugmm_ppl.data import Data as Data
 from ugmm_ppl.fit import fit as fit
+from ugmm_ppl.latent import LatentNetwork as LatentNetwork
 from ugmm_ppl.model import Classifier as Classifier
 from ugmm_ppl.model import JointScore as JointScore
 from ugmm_ppl.model import Regressor as Regressor
@@ -41,6 +42,7 @@ __all__ = [
     "Data",
     "Fit",
     "JointScore",
+    "LatentNetwork",
     "MissingExtraError",
     "Network",
     "NonFiniteError",

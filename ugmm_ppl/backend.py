@@ -79,6 +79,17 @@ class Backend(Protocol):
     def uniform(self, shape: tuple[int, ...], like: Array) -> Array:
         """Uniform numbers in [0, 1) that are no sample site; for dropout."""
 
+    def normal(self, shape: tuple[int, ...], like: Array) -> Array:
+        """Standard normal numbers that are no sample site; for the values of a row."""
+
+    def module(self, module: Any) -> tuple[dict[str, np.ndarray], Callable[[Mapping[str, Array], Array], Array]]:
+        """Parameters of a module of the backend's library, and the function (parameters, x) -> output that it is.
+
+        Raises:
+            TypeError: It is no such module.
+            ValueError: It has a state besides its parameters.
+        """
+
     def array(self, value: Any) -> Array:
         """Array of the backend; floats take the default dtype and device of the surrounding `settings`."""
 
@@ -171,6 +182,12 @@ class Inference(Protocol):
 
     def outputs(self, model: Model, draws: Mapping[str, np.ndarray], x: np.ndarray, chunk_size: int, /) -> np.ndarray:
         """Network outputs `(S, B, O)` for draws."""
+
+    def run(self, function: Callable[..., Any], /, *arguments: Any) -> tuple[np.ndarray, ...]:
+        """Values of a function of arrays and dicts of such that returns arrays; compiled where that is possible.
+
+        It is compiled once, if it is the same function in every call.
+        """
 
     def log_prior(self, model: Model, draws: Mapping[str, np.ndarray], /) -> np.ndarray:
         """Log prior density of draws, `(S,)`."""

@@ -278,6 +278,19 @@ def targets(y: Any, rows: int) -> np.ndarray:
     return a
 
 
+def no_module(got: Any, kind: str, example: str) -> TypeError:
+    """The error for something else than a module of the backend's library."""
+    return TypeError(f"encoder must make a {kind}, e.g. {example}; it made {got!r} of type {type(got).__name__}.")
+
+
+def module_with_state(module: Any) -> ValueError:
+    """The error for a module that is no pure function of its parameters."""
+    return ValueError(
+        f"encoder must make modules without a state besides their parameters; got {type(module).__name__} with "
+        "buffers, running means or random numbers. Leave out batch normalisation and dropout."
+    )
+
+
 def streamable(x: Any) -> None:
     """Refuse what is neither an array nor a stream of arrays."""
     if isinstance(x, str | bytes) or not (hasattr(x, "shape") or isinstance(x, Iterable)):

@@ -56,6 +56,7 @@ def negative_elbo(
     """
     values, log_dets = constrain(guide.sites, guide.draw(params, noise))
     moments = guide.moments(params)
+    model = guide.complete(model, params)
     trace = backend.trace(model, values, x, y, data_size=data_size, train=True)
     log_likelihood, kl = 0.0, -guide.entropy(params)
     for name, site in trace.items():

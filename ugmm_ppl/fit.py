@@ -81,9 +81,10 @@ def fit(
     data set.
 
     Args:
-        model: `Classifier`, `Regressor` or `Circuit`.
+        model: `Classifier`, `Regressor`, `Circuit` or `LatentNetwork`.
         x: Inputs `(N, K)`, finite; for a `Circuit` NaN where missing.
-        y: Class codes 0..classes-1, or real targets, `(N,)`. For a `Circuit` -1 where the class is not known, or None.
+        y: Class codes 0..classes-1, or real targets, `(N,)`. For a `Circuit` or `LatentNetwork` -1 where the class is
+            not known, or None.
         backend: "pyro" or "numpyro".
         method: "svi", "map", "laplace", "em" or "nuts".
         guide: Gaussian family of "svi" and "laplace": "normal" (mean field), "full", "lowrank" ("svi" only), or "delta"
@@ -141,7 +142,7 @@ def fit(
         CheckpointError: A checkpoint could not be written; its attribute `fit` holds what was reached.
     """
     if not isinstance(model, Model):
-        raise TypeError(f"model must be an up.Classifier, up.Regressor or up.Circuit; got {model!r}.")
+        raise TypeError(f"model must be an up.Classifier, up.Regressor, up.Circuit or up.LatentNetwork; got {model!r}.")
     families = checks.guide(guide, FAMILIES)
     if checks.choice("method", method, METHODS) == "svi" and set(families.values()) == {"delta"}:
         method = "map"
@@ -265,7 +266,8 @@ def _sample(fit: Fit, training: _Training, **settings: int) -> None:
     starts, inferred = _starts(fit, training), fit.family.inferred
     held, _ = constrain(fit.family.sites, {n: backend.array(u) for n, u in starts[0].items() if n not in inferred})
     model = backend.condition(functools.partial(fit.model, backend), held)
-    starts = [{n: u for n, u in start.items() if n in inferred} for start in starts]
+    local = [fit.model.local_starts(x, y, fit.seed + chain) for chain in range(len(starts))]
+    starts = [{n: u for n, u in start.items() if n in inferred} | own for start, own in zip(starts, local, strict=True)]
     label = f"nuts, {len(starts)} chains"
     with Progress(settings["num_warmup"] + settings["num_draws"], label, show=training.progress) as bar:
         drawn = backend.inference.nuts(
@@ -326,7 +328,7 @@ def _scorer(fit: Fit, guide: Guide, held_out: tuple[np.ndarray, np.ndarray] | No
 
     def score(params: dict[str, np.ndarray]) -> float:
         values, _ = backend.inference.guide_draws(guide, params, draws, fit.seed)
-        outputs = backend.inference.outputs(model, values, x, model.rows_at_once).astype(np.float64)
+        outputs = fit.evaluate(values, x, model.rows_at_once, params).astype(np.float64)
         log_density = np.logaddexp.reduce(model.log_likelihood(outputs, y), axis=0) - np.log(len(draws))
         mean = float((log_density - fit.log_unit(held_out[0])).mean())
         return -np.inf if np.isnan(mean) else mean

@@ -105,11 +105,12 @@ class Functions:
         result = np.empty((fit.num_chains, self.num_draws, len(x), *shape), dtype or fit.dtype)
         with fit._settings():
             for chain, block, draws in self._blocks():
+                params = None if fit.method == "nuts" else fit.state[chain]
                 for start in range(0, len(x), chunk_size):
                     rows = slice(start, start + chunk_size)
                     inputs = fit.to_network(checks.floats(x[rows]))
                     padded = _pad(inputs) if chunk_size >= VECTOR else inputs
-                    outputs = fit._backend.inference.outputs(fit.model, draws, padded, len(padded))
+                    outputs = fit.evaluate(draws, padded, len(padded), params)
                     result[chain, block, rows] = function(outputs[:, : len(inputs)], rows)
         return result
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import functools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -100,6 +100,11 @@ class Guide:
         return self.log_prob(params, unconstrained) - sum(
             log_dets[name] for name in self.sites if name in self.inferred
         )
+
+    def complete(self, model: Callable[..., Any], params: Mapping[str, Array]) -> Callable[..., Any]:
+        """The model with what else than its sites the guide has for it: here nothing."""
+        del params
+        return model
 
     def culprits(self, gradients: Mapping[str, np.ndarray]) -> list[str]:
         """Names of the sites with a gradient that is not finite."""

@@ -194,6 +194,20 @@ class Fit(Predictive):
         one_chain = {name: value[None] for name, value in draws.items()}
         return one_chain | self.replicates(one_chain, outputs[None], seed)
 
+    def evaluate(
+        self, draws: dict[str, np.ndarray], x: np.ndarray, chunk_size: int, params: dict[str, np.ndarray] | None
+    ) -> np.ndarray:
+        """Outputs of the model `(S, B, O)`.
+
+        Args:
+            draws: Parameters `(S, ...)` by site.
+            x: Inputs as the network sees them `(B, K)`.
+            chunk_size: Rows at a time.
+            params: Parameters of the guide that the draws come from, if there is one.
+        """
+        del params
+        return self._backend.inference.outputs(self.model, draws, x, chunk_size)
+
     def replicates(self, draws: dict[str, np.ndarray], outputs: np.ndarray, seed: int | None) -> dict[str, np.ndarray]:
         """New data for every draw in the units of the data, `(C, S, B, ...)` by name.
 

@@ -190,6 +190,12 @@ class Predictive(abc.ABC):
         result.weighting, result.unequal_weights = how, weights
         return result
 
+    @abc.abstractmethod
+    def evaluate(
+        self, draws: dict[str, np.ndarray], x: np.ndarray, chunk_size: int, params: dict[str, np.ndarray] | None
+    ) -> np.ndarray:
+        """Outputs of the model `(S, B, O)`; described at `Fit`."""
+
     def to_network(self, x: np.ndarray) -> np.ndarray:
         """Inputs as the network sees them."""
         return x if self.x_units is None else self.x_units.standardize(x)

@@ -15,6 +15,7 @@ import numpy as np
 from ugmm_ppl import devices
 from ugmm_ppl.circuit.model import Circuit
 from ugmm_ppl.data import Standardizer
+from ugmm_ppl.latent.model import LatentNetwork
 from ugmm_ppl.model import Classifier, JointScore, Model, Regressor
 from ugmm_ppl.network import Network
 from ugmm_ppl.prior import ROLES, Distribution, Prior
@@ -130,18 +131,20 @@ def describe_model(model: Any) -> dict[str, Any]:
     """A model as JSON values."""
     if isinstance(model, Circuit):
         return {"kind": "Circuit", **model.described(_describe_prior)}
+    if isinstance(model, LatentNetwork):
+        return {"kind": "LatentNetwork", **model.described(_describe_prior, _describe_priors)}
     fields = {f.name: getattr(model, f.name) for f in dataclasses.fields(model) if f.name not in ("network", "prior")}
     return {
         "kind": type(model).__name__,
         "network": dataclasses.asdict(model.network),
-        "prior": {role: _describe_prior(getattr(model.prior, role)) for role in ROLES}
-        | {
-            "layers": {
-                str(i): {r: _describe_prior(p) for r, p in roles.items()} for i, roles in model.prior.layers.items()
-            }
-        },
+        "prior": _describe_priors(model.prior),
         **fields,
     }
+
+
+def _describe_priors(prior: Prior) -> dict[str, Any]:
+    layers = {str(i): {r: _describe_prior(p) for r, p in roles.items()} for i, roles in prior.layers.items()}
+    return {role: _describe_prior(getattr(prior, role)) for role in ROLES} | {"layers": layers}
 
 
 def _describe_prior(value: Any) -> Any:
@@ -158,13 +161,22 @@ def _build_model(description: dict[str, Any], path: Any) -> Model:
     parts = dict(description)
     if parts["kind"] == "Circuit":
         return Circuit.from_description(parts, lambda value: _build_prior(value, path))
+    if parts["kind"] == "LatentNetwork":
+        del parts["kind"]
+        return LatentNetwork.from_description(
+            parts, lambda value: _build_prior(value, path), lambda value: _build_priors(value, path)
+        )
     kind, network, prior = parts.pop("kind"), parts.pop("network"), parts.pop("prior")
     network["sizes"] = tuple(network["sizes"])
     if isinstance(network["dropout"], list):
         network["dropout"] = tuple(network["dropout"])
-    layers = {int(i): {r: _build_prior(p, path) for r, p in roles.items()} for i, roles in prior.pop("layers").items()}
-    built = Prior(**{role: _build_prior(value, path) for role, value in prior.items()}, layers=layers)
-    return MODELS[kind](network=Network(**network), prior=built, **parts)
+    return MODELS[kind](network=Network(**network), prior=_build_priors(prior, path), **parts)
+
+
+def _build_priors(given: Mapping[str, Any], path: Any) -> Prior:
+    parts = dict(given)
+    layers = {int(i): {r: _build_prior(p, path) for r, p in roles.items()} for i, roles in parts.pop("layers").items()}
+    return Prior(**{role: _build_prior(value, path) for role, value in parts.items()}, layers=layers)
 
 
 def _build_prior(value: Any, path: Any) -> Any:
@@ -172,7 +184,7 @@ def _build_prior(value: Any, path: Any) -> Any:
         return None
     if "callable" in value:
         raise ValueError(
-            f"{path} holds a fit whose prior has the callable {value['callable']!r}, which is not stored. "
+            f"{path} holds a fit whose model has the callable {value['callable']!r}, which is not stored. "
             "Give the model: up.load(path, model=...)."
         )
     return Distribution(value["name"], tuple(value["args"]), value["kwargs"])

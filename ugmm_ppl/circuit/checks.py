@@ -114,17 +114,17 @@ def impossible_evidence(log_density: np.ndarray) -> None:
         )
 
 
-def classes_or_unknown(y: Any, rows: int, classes: int | None) -> np.ndarray:
+def classes_or_unknown(y: Any, rows: int, classes: int | None, kind: str = "Circuit") -> np.ndarray:
     """Class codes as int64 `(B,)`, -1 where the class is not known; None is all -1."""
     if y is None:
         return np.full(rows, -1, dtype=np.int64)
-    if classes is None:
-        raise ValueError(
-            "this circuit has no classes, so y must be None. Give Circuit(..., classes=...), or leave y out."
-        )
     a = np.asarray(y)
+    if classes is None and not np.array_equal(a, np.full(rows, -1)):
+        raise ValueError(
+            f"this {kind} has no classes, so y must be None. Give {kind}(..., classes=...), or leave y out."
+        )
     unknown = a == -1 if a.dtype.kind in "if" else np.zeros(a.shape, dtype=bool)
-    found = labels(np.where(unknown, 0, a), rows, classes)
+    found = labels(np.where(unknown, 0, a), rows, classes or 1)
     return np.where(unknown, -1, found)
 
 

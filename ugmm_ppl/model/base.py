@@ -143,6 +143,11 @@ class Model(abc.ABC):
         """What standardises x; `jointly` takes all columns as one."""
         return Standardizer.of(x, jointly=jointly)
 
+    def local_starts(self, x: np.ndarray, y: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+        """Start values of latent variables of the rows, which "nuts" samples beside the parameters: here none."""
+        del x, y, seed
+        return {}
+
     def em_trainer(self, backend: Backend, guide: Guide, data: tuple[np.ndarray, np.ndarray]) -> Trainer:
         """What takes the steps of method="em", for models that have it."""
         raise checks.no_em(self)

@@ -19,7 +19,7 @@ from numpyro.distributions import constraints
 from numpyro.distributions.transforms import Transform, biject_to
 
 from ugmm_ppl import checks, devices
-from ugmm_ppl.backend import Bijector, Site
+from ugmm_ppl.backend import Bijector, Site, require
 from ugmm_ppl.numpyro import derivatives, inference
 from ugmm_ppl.numpyro.distribution import UnivariateGaussianMixture
 from ugmm_ppl.numpyro.ops import OPS
@@ -80,6 +80,26 @@ class NumpyroBackend:
     def uniform(self, shape: tuple[int, ...], like: Array) -> Array:
         """Uniform numbers from the key of the surrounding seed handler."""
         return jax.random.uniform(numpyro.prng_key(), shape, like.dtype)
+
+    def normal(self, shape: tuple[int, ...], like: Array) -> Array:
+        """Standard normal numbers from the key of the surrounding seed handler."""
+        return jax.random.normal(numpyro.prng_key(), shape, like.dtype)
+
+    def module(self, module: Any) -> tuple[dict[str, np.ndarray], Callable[[Mapping[str, Array], Array], Array]]:
+        """Of a `flax.nnx.Module`; its parameters are named by their numbers."""
+        nnx = require("flax.nnx", "flax", ("flax",))
+        if not isinstance(module, nnx.Module):
+            raise checks.no_module(module, "flax.nnx.Module", "lambda i, o: nnx.Linear(i, o, rngs=nnx.Rngs(0))")
+        graph, state, rest = nnx.split(module, nnx.Param, ...)
+        if jax.tree.leaves(rest):
+            raise checks.module_with_state(module)
+        leaves, tree = jax.tree.flatten(state)
+
+        def apply(params: Mapping[str, Array], x: Array) -> Array:
+            held = jax.tree.unflatten(tree, [params[str(i)] for i in range(len(leaves))])
+            return nnx.merge(graph, held, rest)(x)
+
+        return {str(i): np.asarray(leaf, dtype=np.float64) for i, leaf in enumerate(leaves)}, apply
 
     def array(self, value: Any) -> Array:
         """Array of default dtype and device; whole numbers stay whole."""

@@ -73,6 +73,17 @@ def _compiled_outputs(model: Model, x64: bool) -> Callable[..., Array]:  # noqa:
     return jax.jit(lambda draws, x: jax.lax.map(lambda draw: one(draw, x), draws))
 
 
+def run(function: Callable[..., Any], *arguments: Any) -> tuple[np.ndarray, ...]:
+    """Values of a function of arrays and dicts of arrays that returns arrays; described at `Inference`."""
+    found = _compiled(function, jax.config.jax_enable_x64)(*jax.tree.map(jnp.asarray, arguments))
+    return tuple(np.asarray(a) for a in found)
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(function: Callable[..., Any], x64: bool) -> Callable[..., Any]:  # noqa: ARG001
+    return jax.jit(function)
+
+
 def log_prior(model: Model, draws: Mapping[str, np.ndarray]) -> np.ndarray:
     """Log prior density of draws `(S, ...)`: `(S,)`."""
     run = _compiled_log_prior(model, jax.config.jax_enable_x64)

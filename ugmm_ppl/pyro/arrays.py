@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,11 @@ def to_tensor(a: np.ndarray) -> Tensor:
     """A tensor of its own; floats take the default dtype."""
     kind = torch.get_default_dtype() if a.dtype.kind == "f" else None
     return torch.as_tensor(np.array(a), dtype=kind, device=torch.get_default_device())
+
+
+def tensors(given: Any) -> Any:
+    """An array, or a dict of such, as tensors."""
+    return {name: tensors(a) for name, a in given.items()} if isinstance(given, dict) else to_tensor(given)
 
 
 def to_numpy(a: Tensor) -> np.ndarray:

@@ -79,6 +79,19 @@ class PyroBackend:
         """Uniform numbers from torch's generator."""
         return torch.rand(shape, dtype=like.dtype, device=like.device)
 
+    def normal(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """Standard normal numbers from torch's generator."""
+        return torch.randn(shape, dtype=like.dtype, device=like.device)
+
+    def module(self, module: Any) -> tuple[dict[str, np.ndarray], Callable[[Mapping[str, Tensor], Tensor], Tensor]]:
+        """Of a `torch.nn.Module`."""
+        if not isinstance(module, torch.nn.Module):
+            raise checks.no_module(module, "torch.nn.Module", "lambda i, o: torch.nn.Linear(i, o)")
+        if any(True for _ in module.buffers()):
+            raise checks.module_with_state(module)
+        found = {name: to_numpy(value).copy() for name, value in module.named_parameters()}
+        return found, lambda params, x: torch.func.functional_call(module, dict(params), (x,))
+
     def array(self, value: Any) -> Tensor:
         """Tensor of default dtype and device; whole numbers stay whole."""
         if isinstance(value, Tensor):

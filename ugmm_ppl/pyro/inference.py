@@ -15,7 +15,7 @@ from pyro.infer import NUTS
 from torch import Tensor
 
 from ugmm_ppl.progress import Progress
-from ugmm_ppl.pyro.arrays import kept_random_state, normals, seed_torch, to_numpy, to_tensor
+from ugmm_ppl.pyro.arrays import kept_random_state, normals, seed_torch, tensors, to_numpy, to_tensor
 from ugmm_ppl.training import NutsDraws, nuts_stats
 
 if TYPE_CHECKING:
@@ -37,15 +37,15 @@ def guide_draws(
     """Draws `indices` of a guide, `(S, ...)` by site, and their log q `(S,)`; a draw depends on its number alone."""
     from ugmm_ppl.guide import constrain
 
-    tensors = {name: to_tensor(value) for name, value in params.items()}
+    own = {name: to_tensor(value) for name, value in params.items()}
     drawn, log_q = [], []
     with torch.no_grad():
         for index in indices:
             with seeded(int(np.random.SeedSequence([seed, index]).generate_state(1)[0])):
-                unconstrained = guide.draw(tensors, normals(guide.noise_shapes()))
+                unconstrained = guide.draw(own, normals(guide.noise_shapes()))
             values, log_dets = constrain(guide.sites, unconstrained)
             drawn.append({name: to_numpy(value) for name, value in values.items()})
-            log_q.append(float(guide.log_q(tensors, unconstrained, log_dets)))
+            log_q.append(float(guide.log_q(own, unconstrained, log_dets)))
     return _stack(drawn), np.array(log_q)
 
 
@@ -63,6 +63,13 @@ def outputs(model: Model, draws: Mapping[str, np.ndarray], x: np.ndarray, chunk_
                 rows = slice(start, start + chunk_size)
                 result[s, rows] = to_numpy(run(BACKEND, inputs[rows]))
     return result
+
+
+def run(function: Callable[..., Any], *arguments: Any) -> tuple[np.ndarray, ...]:
+    """Values of a function of arrays and dicts of arrays that returns arrays; described at `Inference`."""
+    with torch.no_grad(), pyro.validation_enabled(False):
+        found = function(*(tensors(argument) for argument in arguments))
+    return tuple(to_numpy(a) for a in found)
 
 
 def log_prior(model: Model, draws: Mapping[str, np.ndarray]) -> np.ndarray:

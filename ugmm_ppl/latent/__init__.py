@@ -1,0 +1,4 @@
+"""Latent networks: layers of neurons sampled from their conditional mixtures, with guides over every row's layers."""
+
+from ugmm_ppl.latent.evidence import Evidence as Evidence
+from ugmm_ppl.latent.model import LatentNetwork as LatentNetwork

@@ -1,0 +1,120 @@
+"""Checks of what a user gives to latent networks, and the wording of their errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ugmm_ppl.checks import choice, count
+from ugmm_ppl.prior import Prior
+
+ENCODERS = ("mlp", "per-example")
+
+
+def sizes(given: Any) -> tuple[int, ...]:
+    """The widths of all layers, z first and the data last."""
+    if not hasattr(given, "__len__") or isinstance(given, str) or len(given) < 2:
+        raise ValueError(
+            "sizes needs the number of latent variables, the widths of hidden layers and the number of columns of the "
+            f"data, e.g. (2, 16, 4); got {given!r}."
+        )
+    return tuple(count("each of sizes", size) for size in given)
+
+
+def encoder(given: Any) -> None:
+    """Refuse anything but a known name or a function that makes modules."""
+    if isinstance(given, str):
+        choice("encoder, unless a function (in_features, out_features) -> module,", given, ENCODERS)
+    elif not callable(given) or (hasattr(given, "parameters") and not isinstance(given, type)):
+        raise TypeError(
+            f"encoder must be one of {', '.join(map(repr, ENCODERS))} or a function (in_features, out_features) -> "
+            f"module, which is called for every layer, e.g. lambda i, o: torch.nn.Linear(i, o); got {given!r}."
+        )
+
+
+def table(x: Any, columns: int, *, what: str, convert: bool, first_row: int) -> np.ndarray:
+    """Return rows as a float `(B, columns)` array of finite numbers, or say what is wrong with it."""
+    a = np.asarray(x)
+    if a.dtype.kind not in "iubf":
+        raise TypeError(f"{what} must hold real numbers; got dtype {a.dtype}. A Circuit has leaves for codes.")
+    if a.ndim != 2 or a.shape[0] == 0:
+        raise ValueError(f"{what} must be 2-D with at least one row, (rows, {columns} columns); got shape {a.shape}.")
+    if a.shape[1] != columns:
+        raise ValueError(
+            f"{what} must have {columns} columns, the last of the network's sizes; got shape {a.shape}. Give {what} "
+            f"these columns, or the network sizes=(..., {a.shape[1]})."
+        )
+    bad = np.argwhere(~np.isfinite(a))
+    if len(bad):
+        row, column = bad[0]
+        raise ValueError(
+            f"{what} must be finite; got {a[row, column]} in row {row + first_row}, column {column} ({len(bad)} such "
+            "values). Drop such rows, or use a Circuit, which integrates missing values out exactly."
+        )
+    return a.astype(np.float64) if convert and a.dtype.kind != "f" else a
+
+
+def prior(what: str, given: Any, layers: int) -> None:
+    """Refuse priors of another kind, of a readout, or of layers that are not there."""
+    if not isinstance(given, Prior):
+        raise TypeError(f"{what} must be an up.Prior; got {given!r}.")
+    if given.readout is not None or given.readout_bias is not None:
+        raise ValueError(f"{what} must be over neurons alone: a LatentNetwork has no readout. Leave readout out.")
+    beyond = [index for index in given.layers if index >= layers]
+    if beyond:
+        raise ValueError(f"{what} must name layers 0..{layers - 1}; got layer {beyond[0]} in Prior.layers.")
+
+
+def known_classes(y: np.ndarray, classes: int | None) -> None:
+    """Refuse to sample where a discrete variable is not known."""
+    unknown = np.flatnonzero(y < 0)
+    if classes is not None and unknown.size:
+        raise ValueError(
+            f"method='nuts' needs the class of every row; row {unknown[0]} has none ({unknown.size} such rows). Use "
+            "method='svi', which sums unknown classes out, or leave these rows out."
+        )
+
+
+def small_enough(entries: int, limit: int) -> None:
+    """Refuse to sample the values of too many rows."""
+    if entries > limit:
+        raise ValueError(
+            f"method='nuts' samples the layers of every row, {entries} numbers here, and takes at most {limit}. Use "
+            "method='svi', or fewer rows or smaller layers."
+        )
+
+
+def no_laplace() -> ValueError:
+    """The error for "laplace"."""
+    return ValueError(
+        "method='laplace' needs a likelihood in closed form, and that of a LatentNetwork is an integral over z. Use "
+        "'svi', 'map' or 'nuts'."
+    )
+
+
+def no_outputs() -> TypeError:
+    """The error for outputs without a guide."""
+    return TypeError(
+        "a LatentNetwork has no outputs in closed form: its density of x is an integral over z. Fit it, and use "
+        "fit.log_evidence(x), fit.outputs(x) or fit.sample(n); or run the model as a program, model.bind(backend)."
+    )
+
+
+def layer(given: int | None, hidden: int) -> int:
+    """The number of a layer above the data; None is the last."""
+    if given is None:
+        return hidden - 1
+    if count("layer", given, least=0) >= hidden:
+        raise ValueError(f"layer must be a number in 0..{hidden - 1}, 0 for z; got {given}.")
+    return given
+
+
+def label(y: Any, classes: int | None) -> None:
+    """Refuse to draw from a class that is not there."""
+    if y is None:
+        return
+    if classes is None:
+        raise ValueError("this latent network has no classes, so y must be None. Leave it out.")
+    if not 0 <= count("y", y, least=0) < classes:
+        raise ValueError(f"y must be a class code in 0..{classes - 1}; got {y}.")

@@ -1,0 +1,396 @@
+"""`LatentNetwork`: layers of neurons that are sampled from their conditional mixtures, from z down to the data."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ugmm_ppl import prior as priors
+from ugmm_ppl.checks import count, no_em
+from ugmm_ppl.circuit.checks import classes_or_unknown
+from ugmm_ppl.circuit.prior import log_weights
+from ugmm_ppl.latent import checks, density, encoder
+from ugmm_ppl.model.base import CHUNK_ELEMENTS, Model
+from ugmm_ppl.network import LayerShape
+from ugmm_ppl.neuron import log_normalize, logsumexp
+from ugmm_ppl.ops import NUMPY, Array
+from ugmm_ppl.prediction import ClassPrediction
+from ugmm_ppl.prior import Distribution, Prior, PriorValue, dist
+
+if TYPE_CHECKING:
+    from ugmm_ppl.backend import Backend
+    from ugmm_ppl.data import Standardizer
+    from ugmm_ppl.latent.encoder import LocalGuide
+    from ugmm_ppl.latent.fit import LatentFit
+
+POINTWISE_SAMPLES = 50
+"""Importance samples of a row where its density is one of many: log likelihoods, predictions, held-out scores."""
+
+NUTS_ENTRIES = 20_000
+"""Most values of z and hidden layers, over all rows, that "nuts" samples beside the parameters."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LatentNetwork(Model):
+    """z ~ p(z); layer by layer every neuron is drawn from its mixture; the last layer is the data.
+
+    `ugmm_ppl.latent.density` has the equations. The outputs of the model are log p(x, class), one per class, an
+    integral over z and all hidden layers that is estimated by importance sampling.
+
+    Training maximises the bound E_q[log p(x, h, z | theta) - log q(z, h | x)] of log p(x | theta) for every row, with a
+    guide q over all layers but the data, whose form is that of the posterior: a Markov chain from x up to z
+    (`ugmm_ppl.latent.encoder`). All layers are in the guide, and none is drawn from the prior: what an upper layer
+    draws blindly hardly ever explains x. Where a class is known it is that of z, where it is not it is summed out.
+
+    Args:
+        sizes: Latent variables, widths of hidden layers, and columns of the data, e.g. `(2, 16, 4)`.
+        gain: True for components with means gain_jk x_k - loc_jk, gain ~ Normal(0, 1); or the prior of the gains; False
+            for equation (1) as it stands, x_k - loc_jk.
+        components: Components of every z_k, whose parameters are learned; None for a standard normal z, or with classes
+            one component.
+        classes: Number of classes; every class has a z of its own. None for a density of x alone.
+        encoder: "mlp"; "per-example", a Normal for every row of the training data; or a function (in_features,
+            out_features) -> `torch.nn.Module` or `flax.nnx.Module`, which is called for every layer from z on: inputs
+            are the layer below, outputs loc and log_scale.
+        encoder_widths: Hidden widths of "mlp".
+        prior: Prior over the neurons; layer 0 is the one below z.
+        latent_prior: Prior over the components of z.
+        class_prior: Prior over the logits of the classes, or with a Dirichlet over their probabilities.
+
+    Raises:
+        ValueError, TypeError: Sizes, counts, priors or an encoder that make no network.
+    """
+
+    sizes: tuple[int, ...]
+    gain: bool | PriorValue = True
+    components: int | None = None
+    classes: int | None = None
+    encoder: str | Callable[[int, int], Any] = "mlp"
+    encoder_widths: tuple[int, ...] = (64, 64)
+    prior: Prior = dataclasses.field(default_factory=Prior)
+    latent_prior: Prior = dataclasses.field(default_factory=Prior)
+    class_prior: PriorValue = dataclasses.field(default_factory=lambda: dist.Normal(0.0, 1.0))
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        object.__setattr__(self, "sizes", checks.sizes(self.sizes))
+        for name, least in (("components", 1), ("classes", 2)):
+            if getattr(self, name) is not None:
+                count(name, getattr(self, name), least=least)
+        checks.encoder(self.encoder)
+        widths = tuple(count("each of encoder_widths", width) for width in self.encoder_widths)
+        object.__setattr__(self, "encoder_widths", widths)
+        checks.prior("prior", self.prior, len(self.layers))
+        checks.prior("latent_prior", self.latent_prior, 0)
+        if not isinstance(self.gain, bool | Distribution) and not callable(self.gain):
+            raise TypeError(f"gain must be True, False or a prior such as up.dist.Normal(0.0, 1.0); got {self.gain!r}.")
+
+    @cached_property
+    def layers(self) -> list[LayerShape]:
+        """The layers of neurons, the one below z first."""
+        return [LayerShape(f"layers.{i}", k, j) for i, (k, j) in enumerate(itertools.pairwise(self.sizes))]
+
+    @property
+    def num_latents(self) -> int:
+        """Values of z and of all hidden layers of one row."""
+        return sum(self.sizes[:-1])
+
+    @property
+    def num_inputs(self) -> int:
+        """Columns of the data."""
+        return self.sizes[-1]
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of classes, or one."""
+        return self.classes or 1
+
+    @property
+    def real_target(self) -> bool:
+        """False: y is a class code, or nothing."""
+        return False
+
+    @property
+    def needs_target(self) -> bool:
+        """False: where the class is not known, it is summed out."""
+        return False
+
+    @property
+    def observed(self) -> str:
+        """The density is that of x, and of the class."""
+        return "x"
+
+    @property
+    def readout_sites(self) -> str:
+        """Those of the layer of the data."""
+        return f"{self.layers[-1].name}.*"
+
+    @property
+    def fit_type(self) -> type[LatentFit]:
+        """A fit with the queries of a latent network."""
+        from ugmm_ppl.latent.fit import LatentFit
+
+        return LatentFit
+
+    @property
+    def row_work(self) -> int:
+        """Components of all neurons, for all importance samples of a row."""
+        return POINTWISE_SAMPLES * sum(k * j for _, k, j in self.layers)
+
+    @property
+    def rows_at_once(self) -> int:
+        """By the values of all components of the largest layer."""
+        return max(1, CHUNK_ELEMENTS // (POINTWISE_SAMPLES * max(k * j for _, k, j in self.layers)))
+
+    def check_method(self, method: str) -> None:
+        """All but "em" and "laplace"."""
+        if method == "em":
+            raise no_em(self)
+        if method == "laplace":
+            raise checks.no_laplace()
+
+    def check_inputs(self, x: Any, *, what: str = "x", convert: bool = True, first_row: int = 0) -> np.ndarray:
+        """Rows `(B, K)` of finite numbers."""
+        return checks.table(x, self.num_inputs, what=what, convert=convert, first_row=first_row)
+
+    def check_target(self, y: Any, rows: int) -> np.ndarray:
+        """Class codes `(B,)`, -1 where not known; None is all -1."""
+        return classes_or_unknown(y, rows, self.classes, "LatentNetwork")
+
+    def local_guide(self, backend: Backend) -> LocalGuide:
+        """The guide over the values of a row, by the encoder."""
+        return encoder.make_local_guide(backend, self.sizes, self.encoder, self.encoder_widths)
+
+    def _priors(self) -> dict[str, tuple[PriorValue, tuple[int, ...]]]:
+        """(prior, shape) of every site, in the order in which they are sampled."""
+        found: dict[str, tuple[PriorValue, tuple[int, ...]]] = {}
+        if self.classes is not None:
+            on_simplex = isinstance(self.class_prior, Distribution) and self.class_prior.name in priors.SIMPLEX
+            found[f"classes.{'weights' if on_simplex else 'logits'}"] = (self.class_prior, (self.classes,))
+        if self.components is not None or self.classes is not None:
+            shape = (self.num_outputs, self.sizes[0], self.components or 1)
+            roles = self.latent_prior.layer(None, tied=False)
+            weightless = ("logits", "weights") if shape[-1] == 1 else ()
+            found |= {f"{density.LATENT}.{r}": (p, shape) for r, p in roles.items() if r not in weightless}
+        for index, layer in enumerate(self.layers):
+            neurons: dict[str, PriorValue] = {} if self.gain is False else {"gain": self._gain_prior}
+            neurons |= self.prior.layer(index, tied=False)
+            matrix = (layer.out_features, layer.in_features)
+            weightless = ("logits", "weights") if layer.in_features == 1 else ()
+            found |= {f"{layer.name}.{r}": (p, matrix) for r, p in neurons.items() if r not in weightless}
+        return found
+
+    @property
+    def _gain_prior(self) -> PriorValue:
+        return dist.Normal(0.0, 1.0) if isinstance(self.gain, bool) else self.gain
+
+    def plain_sites(self) -> set[str]:
+        """Sites with a described prior."""
+        return {site for site, (prior, _) in self._priors().items() if isinstance(prior, Distribution)}
+
+    def parameters(self, backend: Backend, like: Array) -> dict[str, Array]:
+        """Sample all parameters from their prior."""
+        return {site: priors.draw(backend, prior, site, shape, like) for site, (prior, shape) in self._priors().items()}
+
+    def template(self) -> dict[str, np.ndarray]:
+        """Zeros."""
+        twins = {"scale": "log_scale", "weights": "logits"}
+        found = {}
+        for site, (_, shape) in self._priors().items():
+            stem, _, role = site.rpartition(".")
+            found[f"{stem}.{twins.get(role, role)}"] = np.zeros(shape)
+        return found
+
+    def initial_values(self, x: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+        """Start values: gains near one of either sign, weights that prefer some inputs, small shifts.
+
+        So every layer says much of the one below from the first step on. Where it says little, the guide of the upper
+        layer soon falls back on its prior, and learns no more (posterior collapse). Components of z begin at different
+        places, so that they part from each other.
+        """
+        del x
+        rng = np.random.default_rng(seed)
+        values = self.template()
+        for site, value in values.items():
+            stem, _, role = site.rpartition(".")
+            noise = rng.normal(size=value.shape)
+            if role == "gain":
+                values[site] = np.where(noise < 0.0, -1.0, 1.0) * np.exp(0.2 * rng.normal(size=value.shape))
+            elif role == "log_scale":
+                values[site] = np.log(0.5) + 0.1 * noise
+            elif role == "loc":
+                values[site] = noise if stem == density.LATENT else 0.3 * noise
+            elif stem != "classes":
+                values[site] = noise
+        return values
+
+    def axes(self, output: str) -> dict[str, tuple[list[str], tuple[int, ...]]]:
+        """Layer l goes from `unit_l` to `unit_{l+1}`, the last one to the columns of the data."""
+        found: dict[str, tuple[list[str], tuple[int, ...]]] = {}
+        for site, (_, shape) in self._priors().items():
+            stem = site.rpartition(".")[0]
+            if stem == "classes":
+                names = [output]
+            elif stem == density.LATENT:
+                names = [output, "unit_0", "component"]
+            else:
+                index = int(stem.rpartition(".")[2])
+                below = "column" if index == len(self.layers) - 1 else f"unit_{index + 1}"
+                names = [below, f"unit_{index}"]
+            for twin in (site, site.replace("log_scale", "scale"), site.replace("logits", "weights")):
+                found[twin] = (names, shape)
+        return found
+
+    def coordinates(self, feature_names: list[str]) -> dict[str, Any]:
+        """The columns, and numbers of units."""
+        units = {f"unit_{i}": np.arange(size) for i, size in enumerate(self.sizes[:-1])}
+        return units | {"column": feature_names, "component": np.arange(self.components or 1)}
+
+    def outputs(self, backend: Backend, x: Array, *, train: bool = False) -> Array:
+        """Refused: log p(x, class) has no closed form; a fit estimates it."""
+        raise checks.no_outputs()
+
+    def seen(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """log p(x, y) where the class y is known, log p(x) where it is -1: `(..., B, O)` to `(..., B)`."""
+        picked = np.take_along_axis(outputs, np.maximum(y, 0)[..., None] + np.zeros((*outputs.shape[:-1], 1), int), -1)
+        return np.where(y < 0, logsumexp(NUMPY, outputs), picked[..., 0])
+
+    def likelihood(self, backend: Backend, outputs: Array) -> Any:
+        """The class given x, a Categorical of the PPL."""
+        return backend.dist.Categorical(logits=outputs)
+
+    def log_likelihood(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """log p(x, y), or log p(x) where y is -1."""
+        return self.seen(outputs, y)
+
+    def sample_target(self, outputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Class codes given x, by the Gumbel-max trick; 0 without classes."""
+        return np.argmax(outputs + rng.gumbel(size=outputs.shape), axis=-1)
+
+    def prediction(
+        self, outputs: np.ndarray, units: Standardizer | None, backend: Backend, weights: np.ndarray | None = None
+    ) -> ClassPrediction:
+        """p(class | x, theta) of every draw; `LatentFit.posterior_class` weighs draws by p(x | theta)."""
+        return ClassPrediction(np.exp(log_normalize(NUMPY, outputs.astype(np.float64))), weights)
+
+    def output_names(self, class_names: list[str] | None) -> list[str]:
+        """The classes."""
+        return class_names or [str(c) for c in range(self.num_outputs)]
+
+    def local_starts(self, x: np.ndarray, y: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+        """Start values of the layers of all rows, which "nuts" samples too."""
+        checks.known_classes(y[:, 0], self.classes)
+        checks.small_enough(len(x) * self.num_latents, NUTS_ENTRIES)
+        rng = np.random.default_rng(seed)
+        return {
+            name: 0.1 * rng.normal(size=(len(x), size)) for name, size in zip(self.hidden, self.sizes, strict=False)
+        }
+
+    @cached_property
+    def hidden(self) -> list[str]:
+        """Sites of the layers above the data: `z`, `h.1`, ..."""
+        return ["z", *(f"h.{i}" for i in range(1, len(self.layers)))]
+
+    def described(
+        self, describe_prior: Callable[[Any], Any], describe_priors: Callable[[Prior], Any]
+    ) -> dict[str, Any]:
+        """The network as JSON values."""
+        plain = {name: getattr(self, name) for name in ("sizes", "components", "classes", "encoder_widths")}
+        encoder = self.encoder if isinstance(self.encoder, str) else describe_prior(self.encoder)
+        return plain | {
+            "encoder": encoder,
+            "gain": self.gain if isinstance(self.gain, bool) else describe_prior(self.gain),
+            "prior": describe_priors(self.prior),
+            "latent_prior": describe_priors(self.latent_prior),
+            "class_prior": describe_prior(self.class_prior),
+        }
+
+    @classmethod
+    def from_description(
+        cls, parts: Mapping[str, Any], build_prior: Callable[[Any], Any], build_priors: Callable[[Any], Prior]
+    ) -> LatentNetwork:
+        """The network from its JSON values."""
+        parts = dict(parts)
+        for name in ("prior", "latent_prior"):
+            parts[name] = build_priors(parts[name])
+        for name in ("class_prior", "gain", "encoder"):
+            parts[name] = build_prior(parts[name]) if isinstance(parts[name], dict) else parts[name]
+        return cls(**parts)
+
+    def __call__(
+        self,
+        backend: Backend,
+        x: Array,
+        y: Array | None = None,
+        *,
+        data_size: float | None = None,
+        train: bool = False,
+        encoder: tuple[LocalGuide, Mapping[str, Array]] | None = None,
+    ) -> Array:
+        """Run the model as a probabilistic program.
+
+        Without an encoder it samples the parameters, the class `y`, the layers `z`, `h.1`, ... and the data `x`; the
+        layers are local latent variables. With one the layers are drawn from it, and the program has the factor `x`,
+        log p(x, h, z) - log q(z, h | x) of every row, in their place.
+
+        Args:
+            backend: The backend.
+            x: Rows `(B, K)` as the model sees them.
+            y: Class codes `(B,)`; None to sample them. With an encoder codes, -1 where not known, and numbers of
+                training rows, `(B, 2)`.
+            data_size: Rows N of the whole data set if x is a mini-batch of it: all terms of a row, those of its layers
+                too, are multiplied by N / B.
+            train: Of no meaning here.
+            encoder: A guide over the layers, and its parameters.
+
+        Returns:
+            x, or the bound of log p(x, y) of every row `(B,)`.
+        """
+        del train
+        values, rows = self.parameters(backend, x), x.shape[-2]
+        with backend.plate("data", rows), backend.scale(1.0 if data_size is None else data_size / rows):
+            if encoder is None:
+                return self._sample(backend, values, x, y if y is None or y.ndim == 1 else y[:, 0])
+            bound = self.bound(backend, values, x, y, *encoder)
+            backend.factor("x", bound)
+            return bound
+
+    def bound(
+        self, backend: Backend, values: Mapping[str, Array], x: Array, y: Array, guide: LocalGuide, params: Any
+    ) -> Array:
+        """log p(x, y, h, z) - log q(z, h | x) `(B,)` at one draw from q; its mean over draws bounds log p(x, y)."""
+        noise = backend.normal((x.shape[-2], self.num_latents), x)
+        hidden, log_q = encoder.draw(guide, params, x, y[:, 1], noise)
+        return self.picked(backend, density.log_joint(backend.ops, values, hidden, x), y[:, 0]) - log_q
+
+    def picked(self, backend: Backend, log_joint: Array, y: Array) -> Array:
+        """The entry of class y `(B,)` of `(..., B, O)`, or the sum over classes where y is -1."""
+        if self.classes is None:
+            return log_joint[..., 0]
+        ops = backend.ops
+        inside = (y[:, None] == ops.constant(np.arange(self.classes), log_joint)) | (y[:, None] < 0)
+        return logsumexp(ops, ops.where(inside, log_joint, -np.inf))
+
+    def _sample(self, backend: Backend, values: Mapping[str, Array], x: Array, y: Array | None) -> Array:
+        """The layers from the class down, inside the plate."""
+        make, ops = backend.dist, backend.ops
+        mixtures = density.top(ops, values)
+        if self.classes is not None:
+            y = backend.sample("y", make.Categorical(logits=log_weights(ops, values, "classes")), obs=y)
+        if mixtures is None:
+            zero = ops.constant(np.zeros((x.shape[-2], self.sizes[0])), x)
+            prior = make.Normal(zero, zero + 1.0)
+        else:
+            loc, scale, logits = (a[y] if self.classes is not None else a[0] + 0.0 * x[:, :1, None] for a in mixtures)
+            prior = make.UnivariateGaussianMixture(loc, scale, logits=logits)
+        h = backend.sample(self.hidden[0], prior.to_event(1))
+        for index, name in enumerate([*self.hidden[1:], "x"]):
+            loc, scale, logits = density.conditional(ops, values, index, h)
+            mixture = make.UnivariateGaussianMixture(loc, scale, logits=logits).to_event(1)
+            h = backend.sample(name, mixture, obs=x if name == "x" else None)
+        return h

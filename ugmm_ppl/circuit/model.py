@@ -129,11 +129,6 @@ class Circuit(Model):
         """Components of all leaves."""
         return len(self.all_leaves.features) * self.neurons * self.components
 
-    @property
-    def column_axis(self) -> str:
-        """The columns have an axis of their own."""
-        return "column"
-
     def axes(self, output: str) -> dict[str, tuple[list[str], tuple[int, ...]]]:
         """Leaves have states and components, transitions the states of a node and of its child."""
         names = {

@@ -3,8 +3,8 @@
     python benchmarks/iris.py [--splits 10] [--backend numpyro]
 
 Ten stratified 80/20 splits. The states of the circuit by EM were chosen on a quarter of the training rows of four of
-them. Accuracy and log p(class | x) of the test rows; log p(x, class) where the model is a density (of the latent network
-by importance sampling with 1,000 samples, a lower bound in the mean), in nats per row and centimetres. The mean score of
+them. Accuracy and log p(class | x) of the test rows; log p(x, class) where the model is a density (of the latent net
+by importance sampling with 1,000 samples, a lower bound in the mean), in nats per row and cm. The mean score of
 the paper's networks is no density, and is there to show how far it grows.
 Writes benchmarks/results/iris.json.
 """

@@ -273,7 +273,7 @@ def test_a_guide_draws_from_its_density(backend64, rng):
 def test_combined_errors_are_those_of_the_delta_method(rng):
     log_w = rng.normal(size=(3, 50, 4))
     weights = np.array([0.5, 0.3, 0.2])
-    found = evidence.combine(log_w, weights)
+    found = evidence.combine(log_w, np.log(weights))
     mean = np.exp(log_w).mean(1)
     np.testing.assert_allclose(np.exp(found.value), weights @ mean, rtol=EXACT64)
     variance = (weights[:, None] ** 2 * np.exp(log_w).var(1, ddof=0) / 49).sum(0)
@@ -288,6 +288,7 @@ CASES = [
     (lambda: up.LatentNetwork((2, 4), encoder="mpl"), ValueError, ("encoder", "Did you mean 'mlp'?")),
     (lambda: up.LatentNetwork((2, 4), encoder=3), TypeError, ("encoder must be one of 'mlp', 'per-example'", "got 3")),
     (lambda: up.LatentNetwork((2, 4), gain="yes"), TypeError, ("gain must be True, False or a prior", "'yes'")),
+    (lambda: up.LatentNetwork((2, 4), class_prior=1.0), TypeError, ("class_prior must be a prior", "1.0")),
     (lambda: up.LatentNetwork((2, 4), prior=1), TypeError, ("prior must be an up.Prior",)),
     (
         lambda: up.LatentNetwork((2, 4), prior=up.Prior(readout=up.dist.Normal(0.0, 1.0))), ValueError,

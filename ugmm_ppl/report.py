@@ -46,13 +46,22 @@ def write_plots(
         plot_density_check(predictive, y, files[-2])
         files.append(folder / "predicted.png")
         plot_predicted(prediction, y, files[-1])
-    forest = folder / "forest.png"
-    if fit.model.observed == "x":
-        plot_forest(tree, ["roots.weights"], {"root_state": range(8)}, forest)
-    else:
-        names = [name for name in ("layers.0.scale", "layers.0.weights") if name in tree["posterior"]]
-        plot_forest(tree, names, {"neuron_0": leading_neurons(tree), "input_0": fit.feature_names[:8]}, forest)
+    plot_forest(tree, *forest_sites(fit, tree), folder / "forest.png")
     return files
+
+
+def forest_sites(fit: Fit, tree: Any) -> tuple[list[str], dict[str, Any]]:
+    """Variables of the forest plot, and the coordinates at which they are shown."""
+    posterior = tree["posterior"]
+    if "roots.weights" in posterior:
+        return ["roots.weights"], {"root_state": range(8)}
+    if fit.model.observed == "x":  # the layer of the data
+        layer = fit.model.readout_sites.removesuffix("*")
+        columns, units = posterior[f"{layer}loc"].dims[2:]
+        names = [f"{layer}{role}" for role in ("loc", "gain", "weights") if f"{layer}{role}" in posterior]
+        return names, {columns: posterior[columns].values[:2], units: posterior[units].values[:4]}
+    names = [name for name in ("layers.0.scale", "layers.0.weights") if name in posterior]
+    return names, {"neuron_0": leading_neurons(tree), "input_0": fit.feature_names[:8]}
 
 
 def leading_neurons(tree: Any, count: int = 2) -> list[int]:

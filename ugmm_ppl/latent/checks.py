@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ugmm_ppl.checks import choice, count
-from ugmm_ppl.prior import Prior
+from ugmm_ppl.prior import Distribution, Prior
 
 ENCODERS = ("mlp", "per-example")
 
@@ -64,6 +64,12 @@ def prior(what: str, given: Any, layers: int) -> None:
     beyond = [index for index in given.layers if index >= layers]
     if beyond:
         raise ValueError(f"{what} must name layers 0..{layers - 1}; got layer {beyond[0]} in Prior.layers.")
+
+
+def prior_value(must_be: str, given: Any) -> None:
+    """Refuse anything but a distribution or a callable."""
+    if not isinstance(given, Distribution) and not callable(given):
+        raise TypeError(f"{must_be} a prior such as up.dist.Normal(0.0, 1.0); got {given!r}.")
 
 
 def known_classes(y: np.ndarray, classes: int | None) -> None:

@@ -106,10 +106,10 @@ class Weighed(NamedTuple):
         return logsumexp(NUMPY, np.moveaxis(log_w[:, :size], 0, -1)) - np.log(len(log_w))
 
 
-def combine(log_w: np.ndarray, draw_weights: np.ndarray) -> Evidence:
-    """From log weights `(D, P, B)` for D draws of the parameters, which count for `draw_weights` `(D,)`."""
+def combine(log_w: np.ndarray, log_draws: np.ndarray) -> Evidence:
+    """From log weights `(D, P, B)` for D draws of the parameters, with log weights `(D,)` of their own."""
     draws, samples, _ = log_w.shape
-    log_w = log_w + np.log(draw_weights / samples)[:, None, None]
+    log_w = log_w + (log_draws - np.log(samples))[:, None, None]
     peak = np.maximum(log_w.max((0, 1)), -1e300)
     w = np.exp(log_w - peak)
     total = w.sum((0, 1))

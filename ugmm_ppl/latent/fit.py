@@ -13,24 +13,17 @@ import numpy as np
 from ugmm_ppl import checks as common
 from ugmm_ppl.circuit.prior import stacked
 from ugmm_ppl.latent import checks, density
-from ugmm_ppl.latent.encoder import PREFIX, LatentGuide, LocalGuide, PerExample, split
+from ugmm_ppl.latent.encoder import PREFIX, LatentGuide, PerExample, split
 from ugmm_ppl.latent.evidence import Evidence, Weighed, Weigher, combine
 from ugmm_ppl.latent.model import POINTWISE_SAMPLES, LatentNetwork
+from ugmm_ppl.latent.queries import Averages, Draws, Sampling, local_fit, with_rows
 from ugmm_ppl.model.base import CHUNK_ELEMENTS
 from ugmm_ppl.neuron import log_normalize, logsumexp
-from ugmm_ppl.ops import NUMPY, Array
+from ugmm_ppl.ops import NUMPY
 from ugmm_ppl.posterior import Fit
-from ugmm_ppl.progress import Progress
-from ugmm_ppl.training import Plan, kl_weights, learning_rates, train
 
 QUERY_DRAWS = 20
 """Posterior draws per chain that a query averages over, where none are asked for."""
-
-METHODS = ("importance", "annealed")
-
-LOCAL_STEPS = 500
-LOCAL_RATE = 0.05
-"""Of the training of a Normal for every row, where no encoder knows the row."""
 
 
 class Encoded(NamedTuple):
@@ -63,7 +56,7 @@ class LatentFit(Fit):
     def network_data(self) -> tuple[np.ndarray, np.ndarray]:
         """The training data as the model sees them: x, and class codes with numbers of rows `(N, 2)`."""
         x, y = super().network_data()
-        return x, _with_rows(y)
+        return x, with_rows(y)
 
     def log_evidence(
         self,
@@ -83,7 +76,7 @@ class LatentFit(Fit):
         much per sample, and is right where importance sampling has a small effective number of weights.
 
         Args:
-            x: Rows `(B, K)` in the units of the data; None for the training data.
+            x: Rows `(B, K)` in the units of the data; None for the training data and their classes.
             y: Class codes `(B,)`, -1 where not known; None where no class is known.
             method: "importance" or "annealed".
             num_samples: Samples, or annealed chains, of a row, over all posterior draws.
@@ -95,23 +88,24 @@ class LatentFit(Fit):
             ValueError, TypeError: Rows that are no data of the model, an unknown method, counts below one.
         """
         rows, codes = self._rows(x, y)
-        sampling = _Sampling(method, num_samples, num_temperatures, num_draws, seed)
+        sampling = Sampling(method, num_samples, num_temperatures, num_draws, seed).checked()
         draws = self._query_draws(num_draws, seed)
         found = np.empty((len(draws.weights), draws.share(num_samples), len(rows)))
         for weighed in self._weighed(rows, codes, draws, sampling, trained=x is None):
             found[weighed.draw, :, weighed.rows] = weighed.log_weights(self.model, codes)
-        result = combine(found, draws.weights)
+        result = combine(found, draws.log_weights)
         return dataclasses.replace(result, value=result.value - self.log_unit(rows))
 
     def posterior_class(self, x: Any, **options: Any) -> np.ndarray:
         """p(class | x) `(B, classes)`; `options` are the keywords of `log_evidence`."""
-        rows, codes = self._rows(x, None)
-        sampling = _Sampling(**options)
+        rows, _ = self._rows(x, None)
+        unknown = np.full(len(rows), -1)
+        sampling = Sampling(**options).checked()
         draws = self._query_draws(sampling.num_draws, sampling.seed)
         found = np.empty((len(draws.weights), len(rows), self.model.num_outputs))
-        for weighed in self._weighed(rows, codes, draws, sampling):
+        for weighed in self._weighed(rows, unknown, draws, sampling, trained=x is None):
             found[weighed.draw, weighed.rows] = weighed.log_classes(self.model)
-        log_joint = logsumexp(NUMPY, np.moveaxis(found + np.log(draws.weights)[:, None, None], 0, -1))
+        log_joint = logsumexp(NUMPY, np.moveaxis(found + draws.log_weights[:, None, None], 0, -1))
         return np.exp(log_normalize(NUMPY, log_joint))
 
     def encode(self, x: Any, layer: int = 0, *, y: Any = None, **options: Any) -> Encoded:
@@ -124,7 +118,7 @@ class LatentFit(Fit):
             options: Keywords of `log_evidence`.
         """
         layer = checks.layer(layer, len(self.model.layers))
-        parts = self._averages(x, y, _Sampling(**options))
+        parts = self._averages(x, y, Sampling(**options).checked())
         mean, square = (split(self.model.sizes, parts.over(a))[layer] for a in (parts.means, parts.squares))
         return Encoded(mean, np.sqrt(np.maximum(square - mean**2, 0.0)))
 
@@ -139,7 +133,7 @@ class LatentFit(Fit):
         """
         last = len(self.model.layers)
         layer = checks.layer(layer, last)
-        parts = self._averages(x, y, _Sampling(**options))
+        parts = self._averages(x, y, Sampling(**options).checked())
         means = [split(self.model.sizes, mean)[layer] for mean in parts.means]
         outputs = [density.expectation(v, layer, last, mean) for v, mean in zip(parts.values, means, strict=True)]
         found = parts.over(np.stack(outputs))
@@ -227,12 +221,12 @@ class LatentFit(Fit):
         rows, codes = self._checked_data(x, y)
         return self.to_network(common.floats(rows)), codes
 
-    def _query_draws(self, num_draws: int | None, seed: int | None) -> _Draws:
+    def _query_draws(self, num_draws: int | None, seed: int | None) -> Draws:
         if num_draws is None and self.method != "map":
             num_draws = min(QUERY_DRAWS, self._count_draws(None))
         draws = self.posterior(num_draws, seed=seed)
         per_chain = next(iter(draws.values())).shape[1]
-        return _Draws(stacked(draws, 2), np.repeat(self.weights, per_chain) / per_chain, per_chain)
+        return Draws(stacked(draws, 2), np.repeat(self.weights, per_chain) / per_chain, per_chain)
 
     def _proposal(
         self, values: Mapping[str, np.ndarray], x: np.ndarray, own: dict[str, np.ndarray], *, trained: bool = False
@@ -254,10 +248,9 @@ class LatentFit(Fit):
         return Weigher(self.model, self._backend, PerExample(self._backend, self.model.sizes))
 
     def _weighed(
-        self, rows: np.ndarray, codes: np.ndarray, draws: _Draws, sampling: _Sampling, *, trained: bool = False
+        self, rows: np.ndarray, codes: np.ndarray, draws: Draws, sampling: Sampling, *, trained: bool = False
     ) -> Iterator[Weighed]:
         """Weighted draws of the layers for every posterior draw and block of rows."""
-        sampling.check()
         base, samples = self.seed if sampling.seed is None else sampling.seed, draws.share(sampling.num_samples)
         largest = max(k * j for _, k, j in self.model.layers)
         size = min(len(rows), max(1, CHUNK_ELEMENTS // (samples * largest)))
@@ -280,7 +273,7 @@ class LatentFit(Fit):
                         found = weigher.importance(values, own, rows[at], at, noise)
                     yield Weighed(draw, slice(start, min(len(rows), start + size)), found, values)
 
-    def _averages(self, x: Any, y: Any, sampling: _Sampling) -> _Averages:
+    def _averages(self, x: Any, y: Any, sampling: Sampling) -> Averages:
         """Posterior moments of all layers by draw of the parameters."""
         rows, codes = self._rows(x, y)
         draws = self._query_draws(sampling.num_draws, sampling.seed)
@@ -292,91 +285,9 @@ class LatentFit(Fit):
             at, total = (weighed.draw, weighed.rows), logsumexp(NUMPY, log_w.T)
             w = np.exp(log_w - total)[..., None]
             totals[at], means[at], squares[at] = total, (w * hidden).sum(0), (w * hidden**2).sum(0)
-        weights = np.exp(log_normalize(NUMPY, (totals + np.log(draws.weights)[:, None]).T)).T
-        return _Averages(weights, means, squares, [draws.at(draw) for draw in range(len(weights))])
-
-
-class _Sampling(NamedTuple):
-    """How layers are drawn; described at `LatentFit.log_evidence`."""
-
-    method: str = "importance"
-    num_samples: int = 1000
-    num_temperatures: int = 100
-    num_draws: int | None = None
-    seed: int | None = None
-
-    def check(self) -> None:
-        """Refuse unknown methods and numbers that are no counts."""
-        common.choice("method", self.method, METHODS)
-        for name in ("num_samples", "num_temperatures"):
-            common.count(name, getattr(self, name))
-        if self.seed is not None:
-            common.count("seed", self.seed, least=0)
-
-
-class _Draws(NamedTuple):
-    """Draws of the parameters of all chains, one after the other, and what each counts for."""
-
-    values: dict[str, np.ndarray]
-    weights: np.ndarray
-    per_chain: int
-
-    def at(self, draw: int) -> dict[str, np.ndarray]:
-        """The values of one."""
-        return {name: value[draw] for name, value in self.values.items()}
-
-    def mean(self, first: int) -> dict[str, np.ndarray]:
-        """The mean over a chain, given by its first draw."""
-        return {name: value[first : first + self.per_chain].mean(0) for name, value in self.values.items()}
-
-    def share(self, num_samples: int) -> int:
-        """Samples for each."""
-        return max(1, math.ceil(num_samples / len(self.weights)))
-
-
-class _Averages(NamedTuple):
-    """Posterior moments of all layers under D draws of the parameters.
-
-    Attributes:
-        weights: What each draw counts for, by row, `(D, B)`.
-        means, squares: First and second moments of z and all hidden layers, `(D, B, d)`.
-        values: The parameters.
-    """
-
-    weights: np.ndarray
-    means: np.ndarray
-    squares: np.ndarray
-    values: list[dict[str, np.ndarray]]
-
-    def over(self, a: np.ndarray) -> np.ndarray:
-        """The average over draws of `(D, B, ...)`."""
-        return np.einsum("db,db...->b...", self.weights, a)
-
-
-def local_fit(fit: LatentFit, guide: LocalGuide, values: Mapping[str, np.ndarray], x: np.ndarray) -> Any:
-    """Train a Normal for every value of every row, with the parameters of the model held."""
-    backend, model = fit._backend, fit.model
-    held = {name: backend.array(value) for name, value in values.items()}
-
-    def objective(params: Any, noise: Any, x: Array, y: Array, weight: Any) -> tuple[Array, tuple[Array, Array]]:
-        del noise, weight
-        bound = model.bound(backend, held, x, y, guide, params).sum()
-        return -bound, (bound, 0.0 * bound)
-
-    data = (x, _with_rows(np.full(len(x), -1)))
-    trainer = backend.trainer(
-        objective, {}, data, [fit.seed], optimizer="adam", clip_norm=None, num_particles=1, split_batch=False
-    )
-    rates = learning_rates(LOCAL_STEPS, LOCAL_RATE)
-    plan = Plan(rates, kl_weights(LOCAL_STEPS, 1.0, 0.0), lambda *_: np.arange(len(x)))
-    with Progress(LOCAL_STEPS, "rows", show=False) as bar:
-        return train(trainer, [guide.initial(len(x), fit.seed)], plan, progress=bar).params[0]
+        weights = np.exp(log_normalize(NUMPY, (totals + draws.log_weights[:, None]).T)).T
+        return Averages(weights, means, squares, [draws.at(draw) for draw in range(len(weights))])
 
 
 def _local(params: Mapping[str, np.ndarray] | None) -> dict[str, np.ndarray]:
     return {name: value for name, value in (params or {}).items() if name.startswith(PREFIX)}
-
-
-def _with_rows(y: np.ndarray) -> np.ndarray:
-    """Class codes and numbers of rows, `(B, 2)`."""
-    return np.stack([y, np.arange(len(y))], -1)

@@ -87,8 +87,9 @@ class LatentNetwork(Model):
         object.__setattr__(self, "encoder_widths", widths)
         checks.prior("prior", self.prior, len(self.layers))
         checks.prior("latent_prior", self.latent_prior, 0)
-        if not isinstance(self.gain, bool | Distribution) and not callable(self.gain):
-            raise TypeError(f"gain must be True, False or a prior such as up.dist.Normal(0.0, 1.0); got {self.gain!r}.")
+        if not isinstance(self.gain, bool):
+            checks.prior_value("gain must be True, False or", self.gain)
+        checks.prior_value("class_prior must be", self.class_prior)
 
     @cached_property
     def layers(self) -> list[LayerShape]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers import assert_relative
 from kernel_cases import assert_gradients, close, draw, oracle, oracle_gradients
-from tolerances import GRADIENT32, ORACLE32
+from tolerances import GRADIENT32, HALF16, ORACLE32
 
 jax = pytest.importorskip("jax", reason="jax is not installed here")
 pytest.importorskip("numpyro", reason="numpyro is not installed here")
@@ -79,8 +79,9 @@ def test_transformations(rng):
     close(hessian, by_reference, GRADIENT32)
 
 
-def test_they_are_lowered_for_a_gpu():
-    """As far as that goes without one: to Triton's intermediate code."""
+@pytest.mark.parametrize("x64", [False, True])
+def test_they_are_lowered_for_a_gpu(x64):
+    """As far as that goes without one: to Triton's intermediate code; also where Python's numbers have 64 bits."""
     if tuple(int(part) for part in jax.__version__.split(".")[:2]) >= (0, 12):
         pytest.skip("JAX 0.12 lowers Pallas kernels only where there is a GPU")
     x, parameter = (jax.ShapeDtypeStruct(shape, "float32") for shape in ((128, 784), (1, 128, 784)))
@@ -90,5 +91,26 @@ def test_they_are_lowered_for_a_gpu():
         shapes = tuple(a.shape for a in arguments)
         return pallas_kernels.backward((True,) * 4, shapes, *arguments, out, out)
 
-    lowered = jax.jit(both).trace(x, parameter, parameter, parameter).lower(lowering_platforms=("cuda",))
+    with jax.enable_x64(x64):
+        lowered = jax.jit(both).trace(x, parameter, parameter, parameter).lower(lowering_platforms=("cuda",))
     assert lowered.as_text().count("custom_call") == 4
+
+
+@pytest.mark.parametrize("on_gpu", ["triton", "chunked", "reference"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_process_with_a_gpu_computes_on_the_cpu_too(monkeypatch, rng, on_gpu, dtype):
+    """There are branches for both; here, where the GPU is pretended, the one for the CPU is taken."""
+    monkeypatch.delenv("TRITON_INTERPRET")
+    monkeypatch.setenv("UGMM_PPL_KERNEL", "auto")
+    monkeypatch.setattr(for_jax, "_on_gpu", lambda: True)
+    monkeypatch.setattr(for_jax, "_pallas_problem", lambda: "")
+    monkeypatch.setattr(for_jax, "ON_GPU", on_gpu)
+    assert for_jax._choose(dtype).gpu == on_gpu
+    assert for_jax._choose("float64").gpu == "chunked"
+    arguments = draw(rng, (3,), [()] * 3, 2, 5, dtype)
+    want, *_ = oracle(*arguments)
+    upstream = np.ones(want.shape)
+    out, found = run(arguments, upstream, dtype)
+    tolerance = GRADIENT32 if dtype == "float32" else HALF16
+    assert_relative(out, want, tolerance)
+    assert_gradients(found, oracle_gradients(arguments, upstream), tolerance)

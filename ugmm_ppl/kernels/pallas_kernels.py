@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
@@ -209,7 +210,7 @@ def _online(x_ref: Any, refs: Sequence[Any], needed: Array, tile: tuple[int, int
         return new, total * jnp.exp2(top - shift) + jnp.exp2(t - shift[:, :, None]).sum(2)
 
     start = jnp.full((rows, neurons), -jnp.inf, jnp.float32), jnp.zeros((rows, neurons), jnp.float32)
-    steps = jnp.where(needed, 1.0, 0.0).max(1).max(0).astype(jnp.int32) * (x_ref.shape[1] // width)
+    steps = needed.astype(jnp.float32).max(1).max(0).astype(jnp.int32) * (x_ref.shape[1] // width)
     return jax.lax.fori_loop(0, steps, step, start)
 
 
@@ -375,7 +376,7 @@ def _places(*tiles: int) -> Callable[[Any], tuple[Any, ...]]:
 
     def places(number: Any) -> tuple[Any, ...]:
         found = []
-        for size in tiles:
+        for size in map(np.int32, tiles):  # as the number is, also where JAX's integers are of 64 bits
             found.append(jax.lax.rem(number, size))
             number = jax.lax.div(number, size)
         return (*found, number)

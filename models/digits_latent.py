@@ -1,6 +1,6 @@
 """Digits by a latent network: a class, 24 latent variables with three components each, and 64 pixels below them.
 
-Pixels are dequantised and brought to the real line, z = logit(0.04 + 0.92 (pixel + u) / 17). Fit it with
+Pixels are dequantised and brought to the real line, z = logit(0.05 + 0.9 (pixel + u) / 17). Fit it with
 `ugmm-ppl fit models/digits_latent.py --backend numpyro`.
 """
 
@@ -13,13 +13,13 @@ import ugmm_ppl as up
 
 def to_real(pixels: np.ndarray, seed: int = 0) -> np.ndarray:
     """Pixels 0..16 on the real line; the seed is that of the noise."""
-    inside = 0.04 + 0.92 * (pixels + np.random.default_rng(seed).uniform(size=pixels.shape)) / 17.0
+    inside = 0.05 + 0.9 * (pixels + np.random.default_rng(seed).uniform(size=pixels.shape)) / 17.0
     return np.log(inside) - np.log1p(-inside)
 
 
 def to_pixels(z: np.ndarray) -> np.ndarray:
     """The inverse of `to_real`, without the noise: numbers in [0, 17]."""
-    return np.clip(17.0 * (1.0 / (1.0 + np.exp(-z)) - 0.04) / 0.92, 0.0, 17.0)
+    return np.clip(17.0 * (1.0 / (1.0 + np.exp(-z)) - 0.05) / 0.9, 0.0, 17.0)
 
 
 def data(split: int = 0) -> up.Data:

@@ -36,7 +36,7 @@ fi
 # Both libraries share the device; JAX keeps its CPU, which float64 work of the package uses.
 export JAX_PLATFORMS=cuda,cpu XLA_PYTHON_CLIENT_PREALLOCATE=false MPLBACKEND=Agg TRITON_CACHE_DIR="$site/triton"
 export JAX_COMPILATION_CACHE_DIR="$site/jax"
-"$python" - << 'PYTHON'
+PYTHONSAFEPATH=1 "$python" - << 'PYTHON'
 import importlib
 
 for name in ("torch", "triton", "pyro", "jax", "numpyro", "numpy", "pytest", "ugmm_ppl"):

@@ -52,7 +52,7 @@ def test_shapes_that_do_and_do_not_fill_the_tiles(kernels, rng, shape):
 
 def test_every_tile_and_split_sums(kernels, monkeypatch, rng):
     """Sums in parts, as on a device with many multiprocessors; the tiles differ in the order of sums only."""
-    arguments = draw(rng, (2, 34), [(2, 1)] * 3, 35, 40, "float32")
+    arguments = draw(rng, (34,), [()] * 3, 18, 40, "float32")
     want, *_ = oracle(*arguments)
     upstream = rng.normal(size=want.shape).astype(np.float32)
     gradients = oracle_gradients(arguments, upstream)
@@ -60,7 +60,7 @@ def test_every_tile_and_split_sums(kernels, monkeypatch, rng):
     monkeypatch.setattr(kernels, "SPLIT_STEPS", 1)
     for tile in (kernels.TILES[0], kernels.TILES[-1]):
         monkeypatch.setattr(kernels, "TILES", (tile,))
-        assert kernels._split(34, tile.rows, 10, tile, torch.device("cpu"))[0] > 1
+        assert kernels._split(34, tile.rows, 5, tile, torch.device("cpu"))[0] > 1
         out, found = run(arguments, upstream)
         assert_relative(out, want, ORACLE32)
         assert_gradients(found, gradients, GRADIENT32)

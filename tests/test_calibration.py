@@ -33,10 +33,10 @@ class Shifted(up.Regressor):
 
 @pytest.mark.skipif(not INSTALLED["numpyro"], reason="numpyro is not installed here")
 def test_nuts_passes_and_a_wrong_density_does_not():
-    settings = {"num_simulations": 96, "num_warmup": 150, "num_draws": 15, "thin": 4, "progress": False}
+    settings = {"num_simulations": 64, "num_warmup": 120, "num_draws": 15, "thin": 3, "progress": False}
     right = sbc(MODEL, X, **settings)
     assert set(right.ranks) >= {"layers.0.loc[0,1]", "readout.weight[0,0]", "readout.bias[2]", "log_likelihood"}
-    assert all(len(rank) == 96 and rank.min() >= 0 and rank.max() <= 15 for rank in right.ranks.values())
+    assert all(len(rank) == 64 and rank.min() >= 0 and rank.max() <= 15 for rank in right.ranks.values())
     assert right.p_value > 0.01, right.p_values
     wrong = sbc(Shifted(MODEL.network, 1, PRIOR), X, fitted=MODEL, **settings)  # what is compiled is the same
     assert wrong.p_value < 1e-6, wrong.p_values

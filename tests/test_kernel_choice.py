@@ -120,6 +120,7 @@ def test_what_native_cannot_do_is_done_in_chunks_or_refused(monkeypatch, device,
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_triton_on_a_gpu(monkeypatch, dtype):
     """On the CPU, asking for Triton is asking for what is best there."""
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setattr(library, "_triton_problem", lambda: "")
     for wanted in ("auto", "triton"):
         monkeypatch.setenv("UGMM_PPL_KERNEL", wanted)

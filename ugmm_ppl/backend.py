@@ -154,12 +154,13 @@ class Inference(Protocol):
         max_tree_depth: int,
         seed: int,
         progress: Progress,
+        own_targets: bool = False,
     ) -> NutsDraws:
         """Draw from the posterior by the no-U-turn sampler, one chain per start.
 
         Args:
             model: Bound model, `model(x, y, data_size=)`.
-            data: Inputs `(N, K)` and targets `(N,)`, or `(C, N)` where every chain has its own.
+            data: Inputs `(N, K)` and targets `(N, ...)`.
             starts: Unconstrained start values of each chain.
             data_size: Rows the likelihood counts for: N, or N / temperature.
             num_warmup: Adaptation steps.
@@ -167,6 +168,7 @@ class Inference(Protocol):
             max_tree_depth: At most 2^max_tree_depth - 1 leapfrog steps per draw.
             seed: Seed.
             progress: Told the divergent draws of every block of steps.
+            own_targets: The targets have a leading axis of chains, each of which has its own.
 
         Returns:
             Values `(C, S, ...)` by site and per-draw statistics `(C, S)`; fewer draws if the user interrupts.

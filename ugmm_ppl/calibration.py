@@ -138,7 +138,7 @@ def sbc(
                 drawn = inference.nuts(
                     functools.partial(fitted, primitives), (x, y), starts, data_size=float(len(x)),
                     num_warmup=num_warmup, num_draws=num_draws * thin, max_tree_depth=max_tree_depth, seed=seed,
-                    progress=bar,
+                    progress=bar, own_targets=True,
                 )  # fmt: skip
                 draws = {name: value[:, thin - 1 :: thin] for name, value in drawn.values.items()}
             else:

@@ -260,7 +260,7 @@ def _split(
     return x[kept], y[kept], (x[held], y[held])
 
 
-def _sample(fit: Fit, training: _Training, **settings: int) -> None:
+def _sample(fit: Fit, training: _Training, *, num_warmup: int, num_draws: int, max_tree_depth: int) -> None:
     """Run NUTS, one chain per start."""
     backend, (x, y) = load_backend(fit.backend), fit.network_data()
     starts, inferred = _starts(fit, training), fit.family.inferred
@@ -269,10 +269,10 @@ def _sample(fit: Fit, training: _Training, **settings: int) -> None:
     local = [fit.model.local_starts(x, y, fit.seed + chain) for chain in range(len(starts))]
     starts = [{n: u for n, u in start.items() if n in inferred} | own for start, own in zip(starts, local, strict=True)]
     label = f"nuts, {len(starts)} chains"
-    with Progress(settings["num_warmup"] + settings["num_draws"], label, show=training.progress) as bar:
+    with Progress(num_warmup + num_draws, label, show=training.progress) as bar:
         drawn = backend.inference.nuts(
-            model, (x, y), starts, data_size=len(x) / fit.temperature, seed=fit.seed,
-            progress=bar, **settings,
+            model, (x, y), starts, data_size=len(x) / fit.temperature, num_warmup=num_warmup,
+            num_draws=num_draws, max_tree_depth=max_tree_depth, seed=fit.seed, progress=bar,
         )  # fmt: skip
     fit.state, fit.stats, fit.interrupted = [drawn.values], drawn.stats, drawn.interrupted
     fit.held = {name: backend.numpy(value) for name, value in held.items()}

@@ -125,23 +125,23 @@ def nuts(
     max_tree_depth: int,
     seed: int,
     progress: Progress,
+    own_targets: bool = False,
 ) -> NutsDraws:
     """Draw by NUTS, all chains at once, in compiled blocks; arguments as in `ugmm_ppl.backend.Inference`."""
     x, y = (jnp.asarray(a) for a in data)
     kernel = NUTS(lambda x, y: model(x, y, data_size=data_size), max_tree_depth=max_tree_depth)
     keys = jax.random.split(jax.random.key(seed), len(starts))
     init = {name: jnp.asarray(np.stack([start[name] for start in starts])) for name in starts[0]}
-    by_chain = y.ndim == 2
 
     @jax.jit  # compiled as a whole it takes a fifth of the time that its many small steps take
     def begun(keys: Array, init: dict[str, Array], x: Array, y: Array) -> Any:
-        if by_chain:
+        if own_targets:
             return jax.vmap(lambda key, z, y: kernel.init(key, num_warmup, z, model_args=(x, y)))(keys, init, y)
         return kernel.init(keys, num_warmup, init, model_args=(x, y))
 
     state = begun(keys, init, x, y)
     warmup, drawing = list(blocks(num_warmup)), list(blocks(num_draws))
-    block = _compiled_nuts(kernel, max(warmup + drawing), by_chain)
+    block = _compiled_nuts(kernel, max(warmup + drawing), own_targets)
     drawn: list[tuple[dict[str, np.ndarray], list[np.ndarray]]] = []
     interrupted = False
     try:
@@ -165,7 +165,7 @@ def nuts(
     )
 
 
-def _compiled_nuts(kernel: NUTS, room: int, by_chain: bool) -> Callable[..., Any]:
+def _compiled_nuts(kernel: NUTS, room: int, own_targets: bool) -> Callable[..., Any]:
     """Up to `room` draws of all chains: last state, (values by site, (diverging, energy, steps)), `(C, room, ...)`."""
 
     def moved(state: Any) -> Any:
@@ -173,11 +173,11 @@ def _compiled_nuts(kernel: NUTS, room: int, by_chain: bool) -> Callable[..., Any
 
     @jax.jit
     def block(state: Any, size: int, x: Array, y: Array) -> Any:
-        constrain = jax.vmap(kernel.postprocess_fn((x, y[0] if by_chain else y), {}))
+        constrain = jax.vmap(kernel.postprocess_fn((x, y[0] if own_targets else y), {}))
 
         def step(i: Array, carry: Any) -> Any:
             state, kept = carry
-            if by_chain:
+            if own_targets:
                 state = jax.vmap(lambda state, y: kernel.sample(state, (x, y), {}))(state, y)
             else:
                 state = kernel.sample(state, (x, y), {})

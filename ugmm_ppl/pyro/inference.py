@@ -105,10 +105,11 @@ def nuts(
     max_tree_depth: int,
     seed: int,
     progress: Progress,
+    own_targets: bool = False,
 ) -> NutsDraws:
     """Draw by NUTS, a draw of every chain in turn; arguments as in `ugmm_ppl.backend.Inference`."""
     x, y = (to_tensor(a) for a in data)
-    targets = y if y.ndim == 2 else [y] * len(starts)
+    targets = y if own_targets else [y] * len(starts)
     chains = []
     draws: list[dict[str, Tensor]] = []  # of all chains, (C, ...) by site
     moves: list[list[tuple[float, int]]] = []  # energy and leapfrog steps of all chains

@@ -10,7 +10,7 @@ by their spread in the training half; p-value by 9999 permutations. Beside it th
 test half, what two samples of the truth give.
 
 Digits: the rows and the transform of benchmarks/density.py; the network is chosen by the evidence of the validation
-rows, and the test rows are scored once, by annealed importance sampling.
+rows, and the test rows are scored once, by importance sampling; the first 40 also by annealed importance sampling.
 """
 
 import argparse
@@ -103,16 +103,17 @@ def images(backend: str) -> dict[str, Any]:
         scores[name] = found.total / len(x["validation"]) / PIXELS
         print(f"{name}: {scores[name]:.4f} nats a dimension of validation", flush=True)
     chosen = max(scores, key=lambda name: scores[name])
-    fit, rows = fits[chosen], len(x["test"]) * PIXELS
+    fit = fits[chosen]
     result: dict[str, Any] = {"validation": scores, "chosen": chosen}
-    for method, samples in (("importance", 1000), ("annealed", 8)):
-        found = fit.log_evidence(x["test"], method=method, num_samples=samples, num_temperatures=100)
-        spread = float(found.value.std() / np.sqrt(len(found.value)) / PIXELS)
-        result[method] = {
-            "per_dimension": found.total / rows, "error": found.total_error / rows, "standard_error": spread,
+    for method, samples, rows in (("importance", 1000, 360), ("importance", 1000, 40), ("annealed", 8, 40)):
+        found = fit.log_evidence(x["test"][:rows], method=method, num_samples=samples, num_temperatures=100)
+        name, entries = f"{method}, {rows} rows", rows * PIXELS
+        result[name] = {
+            "per_dimension": found.total / entries, "error": found.total_error / entries,
+            "standard_error": float(found.value.std() / np.sqrt(rows) / PIXELS),
             "median_ess": float(np.median(found.ess)), "samples": samples,
         }  # fmt: skip
-        print(method, result[method], flush=True)
+        print(name, result[name], flush=True)
     right = fit.posterior_class(x["test"], num_samples=1000).argmax(1) == y["test"]
     return result | {"accuracy": float(right.mean())}
 

@@ -18,9 +18,9 @@ def digits(backend: str) -> None:
     file = load_model_file(ROOT / "models" / "digits_latent.py")
     data = file.data()
     fit = up.fit(file.model, data.x, data.y, progress=False, backend=backend, **file.settings)
-    samples = [np.stack([fit.sample(1, label, seed=seed)[0] for label in range(10)]) for seed in range(4)]
+    samples = np.stack([fit.sample(4, label, seed=label) for label in range(10)], axis=1)
     first = np.array([np.flatnonzero(data.y_test == label)[0] for label in range(10)])
-    rows = [("samples" if seed == 0 else "", images) for seed, images in enumerate(samples)]
+    rows = [("samples" if i == 0 else "", images) for i, images in enumerate(samples)]
     rows += [("test digit", data.x_test[first]), ("reconstruction", fit.reconstruct(data.x_test[first]))]
     tiles([(name, file.to_pixels(images)) for name, images in rows], IMAGES / "latent_digits.png")
 

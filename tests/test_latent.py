@@ -18,6 +18,7 @@ from tolerances import EXACT64, PARITY, QUADRATURE, SAMPLING_P, SIGMAS
 
 import ugmm_ppl as up
 from ugmm_ppl.backend import load_backend
+from ugmm_ppl.guide import constrain, latent_sites
 from ugmm_ppl.latent import density, encoder, evidence
 from ugmm_ppl.ops import NUMPY
 
@@ -56,6 +57,26 @@ def test_the_joint_density_is_that_of_scipy(rng):
             parts = softmax(own["logits"]) * stats.norm.pdf(below[:, None], centre, np.exp(own["log_scale"]))
             want[b, c] += np.log(parts.sum(-1)).sum()
     np.testing.assert_allclose(found, want, rtol=EXACT64)
+
+
+def test_scales_and_weights_may_be_sampled_themselves(backend64, rng):
+    natural = up.Prior(scale=up.dist.InverseGamma(3.0, 1.0), weights=up.dist.Dirichlet(0.7))
+    options = {"components": 2, "classes": 2, "gain": up.dist.Normal(1.0, 0.1)}
+    plain = up.LatentNetwork((2, 2), **options)
+    model = up.LatentNetwork((2, 2), prior=natural, latent_prior=natural, class_prior=up.dist.Dirichlet(1.0), **options)
+    values = random_values(plain, rng)
+    sites, start = latent_sites(backend64, model, values, 0)
+    assert set(sites) == {
+        "classes.weights", "latent.loc", "latent.scale", "latent.weights", "layers.0.gain", "layers.0.loc",
+        "layers.0.scale", "layers.0.weights",
+    }  # fmt: skip
+    constrained, _ = constrain(sites, {name: backend64.array(u) for name, u in start.items()})
+    z, x = rng.normal(size=(3, 2)), rng.normal(size=(3, 2))
+    found, want = (
+        density.log_joint(NUMPY, {n: np.asarray(v) for n, v in given.items()}, [z], x)
+        for given in (constrained, values)
+    )
+    np.testing.assert_allclose(found, want, rtol=PARITY)
 
 
 def test_without_a_gain_a_layer_is_equation_one(rng):

@@ -18,7 +18,7 @@ from ugmm_ppl.cli import app
 from ugmm_ppl.run import load_model_file
 
 MODELS = Path(__file__).parents[1] / "models"
-BACKEND = "numpyro" if INSTALLED["numpyro"] else "pyro"
+BACKEND = "pyro" if INSTALLED["pyro"] else "numpyro"  # NumPyro, which compiles, has the other environment
 FILES = {"posterior.nc", "metrics.json", "fit.npz", "loss.png", "forest.png", "posterior_predictive.png"}
 
 pytestmark = [

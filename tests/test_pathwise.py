@@ -100,9 +100,10 @@ def test_pathwise_gradients_are_quadrature(backend, rng):
     means = np.empty((3, BATCHES, len(FUNCTIONS), MIXTURES, COMPONENTS))
     for batch in range(BATCHES):
         y, derivatives = samples(batch)
-        slopes = np.stack([slope(y) for _, slope in FUNCTIONS.values()])  # (4, SIZE, 50)
+        slopes = np.stack([slope(y) for _, slope in FUNCTIONS.values()]).transpose(2, 0, 1)  # (50, 4, SIZE)
         for role in range(3):
-            means[role, batch] = np.einsum("fsm,smk->fmk", slopes, derivatives[role]) / SIZE
+            product = slopes @ derivatives[role].transpose(1, 0, 2)  # (50, 4, 3)
+            means[role, batch] = product.swapaxes(0, 1) / SIZE
     for role, want, got in zip(PARAMETERS, quadrature_gradients(*parameters), means, strict=True):
         mean, error = got.mean(0), got.std(0, ddof=1) / np.sqrt(BATCHES)  # (4, 50, 3)
         exact = np.abs(mean - want) <= ORACLE32 * np.maximum(1.0, np.abs(want))  # e.g. of a component without weight

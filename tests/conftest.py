@@ -41,12 +41,20 @@ def backend_params():
     ]
 
 
+ONCE = {
+    "test_calibration", "test_checkpoint", "test_circuit", "test_conjugate", "test_guide", "test_kernel_native",
+    "test_kernel_pallas", "test_kernel_transforms", "test_laplace", "test_latent", "test_memory", "test_mixture",
+    "test_neuron", "test_numerics", "test_pathwise", "test_training",
+}  # fmt: skip
+"""Files that get the marker `once`: mathematics and long runs, which no other ArviZ or lack of torch would change."""
+
+
 def pytest_collection_modifyitems(items):
     """Tests of the GPU are skipped where there plainly is none; they find out more themselves."""
-    if shutil.which("nvidia-smi"):
-        return
     for item in items:
-        if item.get_closest_marker("gpu"):
+        if item.module.__name__ in ONCE:
+            item.add_marker("once")
+        if item.get_closest_marker("gpu") and not shutil.which("nvidia-smi"):
             item.add_marker(pytest.mark.skip(reason="no CUDA device here: there is no nvidia-smi"))
 
 

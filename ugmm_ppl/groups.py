@@ -189,7 +189,7 @@ class Collector:
         self.groups["functional"] = {"outputs": outputs, "value": prediction.draws}
         self.groups["constant_data"] = {"probe_x": probe}
         output = output_dim(self.fit)
-        self.dims |= {"outputs": ["probe", output], "probe_x": ["probe", self.fit.model.column_axis]}
+        self.dims |= {"outputs": ["probe", output], "probe_x": ["probe", self.fit.model.feature_axis]}
         self.dims["value"] = ["probe", output][: prediction.draws.ndim - 2]
 
     def _pointwise(self) -> None:
@@ -261,7 +261,7 @@ class Collector:
 
     def _data(self) -> None:
         if self.x is not None:
-            self.dims |= {"x": ["row", self.fit.model.column_axis], "y": ["row"]}
+            self.dims |= {"x": ["row", self.fit.model.feature_axis], "y": ["row"]}
             given: dict[str, np.ndarray] = {"x": checks.floats(self.x), "y": self.y}
             observed = set(self.groups.get("posterior_predictive", {self.fit.model.observed}))
             if self.request.wants("observed_data"):

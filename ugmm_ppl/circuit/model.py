@@ -153,7 +153,7 @@ class Circuit(Model):
         return {
             "leaf": label[leaves.neurons],
             "leaf_of_bins": label[leaves.bins],
-            "column": feature_names,
+            "feature": feature_names,
             "root_state": roots,
         }
 

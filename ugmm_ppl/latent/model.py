@@ -241,7 +241,7 @@ class LatentNetwork(Model):
                 names = [output, "unit_0", "component"]
             else:
                 index = int(stem.rpartition(".")[2])
-                below = "column" if index == len(self.layers) - 1 else f"unit_{index + 1}"
+                below = "feature" if index == len(self.layers) - 1 else f"unit_{index + 1}"
                 names = [below, f"unit_{index}"]
             for twin in (site, site.replace("log_scale", "scale"), site.replace("logits", "weights")):
                 found[twin] = (names, shape)
@@ -250,7 +250,7 @@ class LatentNetwork(Model):
     def coordinates(self, feature_names: list[str]) -> dict[str, Any]:
         """The columns, and numbers of units."""
         units = {f"unit_{i}": np.arange(size) for i, size in enumerate(self.sizes[:-1])}
-        return units | {"column": feature_names, "component": np.arange(self.components or 1)}
+        return units | {"feature": feature_names, "component": np.arange(self.components or 1)}
 
     def outputs(self, backend: Backend, x: Array, *, train: bool = False) -> Array:
         """Refused: log p(x, class) has no closed form; a fit estimates it."""

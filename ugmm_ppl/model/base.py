@@ -110,9 +110,9 @@ class Model(abc.ABC):
         """Values along those axes."""
 
     @property
-    def column_axis(self) -> str:
+    def feature_axis(self) -> str:
         """Name of the axis of the columns of x, for ArviZ."""
-        return "column"
+        return "feature"
 
     @property
     def needs_target(self) -> bool:
@@ -229,7 +229,7 @@ class NetworkModel(Model):
         return self.network.readout_sites
 
     @property
-    def column_axis(self) -> str:
+    def feature_axis(self) -> str:
         """That of the inputs of the first layer."""
         return "input_0"
 

@@ -82,13 +82,13 @@ class JointScore(NetworkModel):
         return 1
 
     @property
-    def column_axis(self) -> str:
+    def feature_axis(self) -> str:
         """Not the inputs of the first layer, of which the class is one."""
-        return "column"
+        return "feature"
 
     def coordinates(self, feature_names: list[str]) -> dict[str, Any]:
         """The columns, and those of the network, its last input the class."""
-        return super().coordinates([*feature_names, "class"]) | {"column": feature_names}
+        return super().coordinates([*feature_names, "class"]) | {"feature": feature_names}
 
     def check_target(self, y: Any, rows: int) -> np.ndarray:
         """Class codes as int64 `(B,)`."""

@@ -17,11 +17,11 @@ from ugmm_ppl.circuit.prior import ROLES, CircuitPrior, log_weights
 from ugmm_ppl.circuit.start import initial_values
 from ugmm_ppl.circuit.structure import Structure, random_trees
 from ugmm_ppl.data import Standardizer
-from ugmm_ppl.model.base import CHUNK_ELEMENTS, Model
+from ugmm_ppl.model.base import CHUNK_ELEMENTS
+from ugmm_ppl.model.classes import DensityModel
 from ugmm_ppl.network import SCALE_FLOOR
 from ugmm_ppl.neuron import log_normalize, logsumexp
 from ugmm_ppl.ops import NUMPY, Array, Ops
-from ugmm_ppl.prediction import ClassPrediction
 
 if TYPE_CHECKING:
     from ugmm_ppl.backend import Backend
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Circuit(Model):
+class Circuit(DensityModel):
     """A mixture of latent trees over K features whose leaves are uGMM neurons: a normalised density p(x, class).
 
     `ugmm_ppl.circuit.passes` has the equations. Any values may be missing (NaN), in fitting and in every query: they
@@ -83,21 +83,6 @@ class Circuit(Model):
         return self.features
 
     @property
-    def num_outputs(self) -> int:
-        """Number of classes, or one."""
-        return self.classes or 1
-
-    @property
-    def real_target(self) -> bool:
-        """False: y is a class code, or nothing."""
-        return False
-
-    @property
-    def needs_target(self) -> bool:
-        """False: where the class is not known, it is summed out."""
-        return False
-
-    @property
     def readout_sites(self) -> str:
         """Those of the roots."""
         return "roots.*"
@@ -118,11 +103,6 @@ class Circuit(Model):
     def continuous(self) -> np.ndarray:
         """Whether a feature has neurons, `(K,)`: those features are standardised."""
         return ~np.isin(np.arange(self.features), list(self.leaves))
-
-    @property
-    def observed(self) -> str:
-        """The density is that of x, and of the class."""
-        return "x"
 
     @property
     def row_work(self) -> int:
@@ -310,27 +290,9 @@ class Circuit(Model):
         picked = logsumexp(ops, ops.where(y[..., None] == codes, outputs, -np.inf))
         return ops.where(y < 0, log_density, picked)
 
-    def likelihood(self, backend: Backend, outputs: Array) -> Any:
-        """The class given x, a Categorical of the PPL; `__call__` has the density of x and the class."""
-        return backend.dist.Categorical(logits=outputs)
-
     def log_likelihood(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
         """log p(x, y), or log p(x) where y is -1."""
         return self.seen(NUMPY, outputs, y)
-
-    def sample_target(self, outputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Class codes given x, by the Gumbel-max trick; 0 without classes."""
-        return np.argmax(outputs + rng.gumbel(size=outputs.shape), axis=-1)
-
-    def prediction(
-        self, outputs: np.ndarray, units: Standardizer | None, backend: Backend, weights: np.ndarray | None = None
-    ) -> ClassPrediction:
-        """p(class | seen, theta) of every draw; `CircuitDensity.posterior_class` weighs draws by p(seen | theta)."""
-        return ClassPrediction(np.exp(log_normalize(NUMPY, outputs.astype(np.float64))), weights)
-
-    def output_names(self, class_names: list[str] | None) -> list[str]:
-        """The classes."""
-        return class_names or [str(c) for c in range(self.num_outputs)]
 
     def plot(self, feature_names: Sequence[str] | None = None, *, trees: int = 4) -> Any:
         """Draw the trees; see `ugmm_ppl.circuit.plot.plot`."""

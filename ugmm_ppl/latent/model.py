@@ -15,16 +15,15 @@ from ugmm_ppl.checks import count, no_em
 from ugmm_ppl.circuit.checks import classes_or_unknown
 from ugmm_ppl.circuit.prior import log_weights
 from ugmm_ppl.latent import checks, density, encoder
-from ugmm_ppl.model.base import CHUNK_ELEMENTS, Model
+from ugmm_ppl.model.base import CHUNK_ELEMENTS
+from ugmm_ppl.model.classes import DensityModel
 from ugmm_ppl.network import LayerShape
-from ugmm_ppl.neuron import log_normalize, logsumexp
+from ugmm_ppl.neuron import logsumexp
 from ugmm_ppl.ops import NUMPY, Array
-from ugmm_ppl.prediction import ClassPrediction
 from ugmm_ppl.prior import Distribution, Prior, PriorValue, dist
 
 if TYPE_CHECKING:
     from ugmm_ppl.backend import Backend
-    from ugmm_ppl.data import Standardizer
     from ugmm_ppl.latent.encoder import LocalGuide
     from ugmm_ppl.latent.fit import LatentFit
 
@@ -36,7 +35,7 @@ NUTS_ENTRIES = 20_000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class LatentNetwork(Model):
+class LatentNetwork(DensityModel):
     """z ~ p(z); layer by layer every neuron is drawn from its mixture; the last layer is the data.
 
     `ugmm_ppl.latent.density` has the equations. The outputs of the model are log p(x, class), one per class, an
@@ -105,26 +104,6 @@ class LatentNetwork(Model):
     def num_inputs(self) -> int:
         """Columns of the data."""
         return self.sizes[-1]
-
-    @property
-    def num_outputs(self) -> int:
-        """Number of classes, or one."""
-        return self.classes or 1
-
-    @property
-    def real_target(self) -> bool:
-        """False: y is a class code, or nothing."""
-        return False
-
-    @property
-    def needs_target(self) -> bool:
-        """False: where the class is not known, it is summed out."""
-        return False
-
-    @property
-    def observed(self) -> str:
-        """The density is that of x, and of the class."""
-        return "x"
 
     @property
     def readout_sites(self) -> str:
@@ -261,27 +240,9 @@ class LatentNetwork(Model):
         picked = np.take_along_axis(outputs, np.maximum(y, 0)[..., None] + np.zeros((*outputs.shape[:-1], 1), int), -1)
         return np.where(y < 0, logsumexp(NUMPY, outputs), picked[..., 0])
 
-    def likelihood(self, backend: Backend, outputs: Array) -> Any:
-        """The class given x, a Categorical of the PPL."""
-        return backend.dist.Categorical(logits=outputs)
-
     def log_likelihood(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
         """log p(x, y), or log p(x) where y is -1."""
         return self.seen(outputs, y)
-
-    def sample_target(self, outputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Class codes given x, by the Gumbel-max trick; 0 without classes."""
-        return np.argmax(outputs + rng.gumbel(size=outputs.shape), axis=-1)
-
-    def prediction(
-        self, outputs: np.ndarray, units: Standardizer | None, backend: Backend, weights: np.ndarray | None = None
-    ) -> ClassPrediction:
-        """p(class | x, theta) of every draw; `LatentFit.posterior_class` weighs draws by p(x | theta)."""
-        return ClassPrediction(np.exp(log_normalize(NUMPY, outputs.astype(np.float64))), weights)
-
-    def output_names(self, class_names: list[str] | None) -> list[str]:
-        """The classes."""
-        return class_names or [str(c) for c in range(self.num_outputs)]
 
     def local_starts(self, x: np.ndarray, y: np.ndarray, seed: int) -> dict[str, np.ndarray]:
         """Start values of the layers of all rows, which "nuts" samples too."""

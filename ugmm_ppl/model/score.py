@@ -9,21 +9,20 @@ import numpy as np
 
 from ugmm_ppl import checks
 from ugmm_ppl.model.base import NetworkModel
+from ugmm_ppl.model.classes import ClassModel
 from ugmm_ppl.network import Network
-from ugmm_ppl.neuron import log_normalize, logsumexp
+from ugmm_ppl.neuron import logsumexp
 from ugmm_ppl.ops import NUMPY, Array
-from ugmm_ppl.prediction import ClassPrediction
 from ugmm_ppl.prior import Prior
 
 if TYPE_CHECKING:
     from ugmm_ppl.backend import Backend
-    from ugmm_ppl.data import Standardizer
 
 OBJECTIVES = ("score", "conditional")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class JointScore(NetworkModel):
+class JointScore(ClassModel, NetworkModel):
     """A network with one output that sees the class as one more input; score(x, c), class = argmax over c.
 
     Source: the Iris experiment of uGMM-NN, arXiv:2509.07569, networks 5-10-5-1 and 5-20-8-1 with the code of the class,
@@ -67,16 +66,6 @@ class JointScore(NetworkModel):
         return self.network.sizes[0] - 1
 
     @property
-    def num_outputs(self) -> int:
-        """One score per class."""
-        return self.classes
-
-    @property
-    def real_target(self) -> bool:
-        """False: y is a class code."""
-        return False
-
-    @property
     def network_outputs(self) -> int:
         """One: the score."""
         return 1
@@ -113,10 +102,6 @@ class JointScore(NetworkModel):
         codes = np.arange(self.classes)
         return (code - codes.mean()) / codes.std()
 
-    def likelihood(self, backend: Backend, outputs: Array) -> Any:
-        """p(class | x): Categorical of the PPL."""
-        return backend.dist.Categorical(logits=outputs)
-
     def log_likelihood(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
         """log p(y | x), which is a density, whatever the objective of the fit."""
         return self.scores(outputs, y) - logsumexp(NUMPY, outputs)
@@ -125,20 +110,6 @@ class JointScore(NetworkModel):
         """score(x, y) of outputs `(..., B, classes)`: `(..., B)`. Not a log density."""
         at = np.broadcast_to(y[..., None], (*outputs.shape[:-1], 1))
         return np.take_along_axis(outputs, at, axis=-1)[..., 0]
-
-    def sample_target(self, outputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Class codes given x, by the Gumbel-max trick."""
-        return np.argmax(outputs + rng.gumbel(size=outputs.shape), axis=-1)
-
-    def prediction(
-        self, outputs: np.ndarray, units: Standardizer | None, backend: Backend, weights: np.ndarray | None = None
-    ) -> ClassPrediction:
-        """Class probabilities."""
-        return ClassPrediction(np.exp(log_normalize(NUMPY, outputs.astype(np.float64))), weights)
-
-    def output_names(self, class_names: list[str] | None) -> list[str]:
-        """The classes."""
-        return class_names or [str(c) for c in range(self.classes)]
 
     def __call__(
         self,

@@ -1,0 +1,74 @@
+"""What models with one output per class share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ugmm_ppl.model.base import Model
+from ugmm_ppl.neuron import log_normalize
+from ugmm_ppl.ops import NUMPY, Array
+from ugmm_ppl.prediction import ClassPrediction
+
+if TYPE_CHECKING:
+    from ugmm_ppl.backend import Backend
+    from ugmm_ppl.data import Standardizer
+
+
+class ClassModel(Model):
+    """A model whose outputs `(..., B, classes)`, normalised over the last axis, are log p(class | x).
+
+    Attributes:
+        classes: Number of classes; None for a density of x alone, which has one output.
+    """
+
+    classes: Any
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of classes, or one."""
+        return self.classes or 1
+
+    @property
+    def real_target(self) -> bool:
+        """False: y is a class code."""
+        return False
+
+    def likelihood(self, backend: Backend, outputs: Array) -> Any:
+        """p(class | x): Categorical of the PPL."""
+        return backend.dist.Categorical(logits=outputs)
+
+    def sample_target(self, outputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Class codes given x, by the Gumbel-max trick; 0 without classes."""
+        return np.argmax(outputs + rng.gumbel(size=outputs.shape), axis=-1)
+
+    def prediction(
+        self, outputs: np.ndarray, units: Standardizer | None, backend: Backend, weights: np.ndarray | None = None
+    ) -> ClassPrediction:
+        """p(class | x, parameters) of every draw."""
+        draws = np.empty(outputs.shape)
+        for index in np.ndindex(outputs.shape[:2]):  # a draw at a time: no temporaries of the size of all
+            draws[index] = np.exp(log_normalize(NUMPY, outputs[index].astype(np.float64)))
+        return ClassPrediction(draws, weights)
+
+    def output_names(self, class_names: list[str] | None) -> list[str]:
+        """The classes."""
+        return class_names or [str(c) for c in range(self.num_outputs)]
+
+
+class DensityModel(ClassModel):
+    """A density of x, and of a class where it has classes; its outputs are log p(x, class).
+
+    `prediction` treats all draws alike; `posterior_class` of the fits weighs them by p(x | parameters).
+    """
+
+    @property
+    def needs_target(self) -> bool:
+        """False: where the class is not known, it is summed out."""
+        return False
+
+    @property
+    def observed(self) -> str:
+        """The density is that of x, and of the class."""
+        return "x"

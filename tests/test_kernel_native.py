@@ -109,6 +109,31 @@ def test_means_tied_by_a_null_pointer(native, rng, dtype):
             np.testing.assert_array_equal(one, other)
 
 
+@dtypes
+@pytest.mark.parametrize("inputs", [5, 20, 300])
+def test_a_row_far_from_all_components_changes_no_other(native, rng, inputs, dtype):
+    """Sums that would leave the range of numbers are taken again with a peak, and their neighbours with them."""
+    arguments = draw(rng, (40,), [()] * 3, 3, inputs, dtype)
+    before = forward(native, arguments)
+    arguments[0] = arguments[0].copy()
+    arguments[0][[7, 36]] = 1e4
+    after = forward(native, arguments)
+    assert (after[[7, 36]] < -1e4).all()
+    others = np.delete(np.arange(40), [7, 36])
+    np.testing.assert_array_equal(after[others], before[others])
+
+
+@dtypes
+@pytest.mark.parametrize("power", [-100, 100])
+def test_upstream_gradients_near_the_ends_of_the_range(native, rng, power, dtype):
+    arguments = draw(rng, (40,), [()] * 3, 3, 20, dtype)
+    out = forward(native, arguments)
+    upstream = rng.normal(size=out.shape).astype(dtype)
+    scaled = backward(native, arguments, out, np.ldexp(upstream, power))
+    plain = backward(native, arguments, out, upstream)
+    assert_gradients([np.ldexp(gradient, -power) for gradient in scaled], plain, GRADIENT[dtype])
+
+
 @pytest.mark.parametrize(("rows", "neurons"), [(0, 3), (4, 0), (0, 0)])
 def test_nothing_to_do(native, rng, rows, neurons):
     """The gradients of an empty sum are zero."""
@@ -120,7 +145,7 @@ def test_nothing_to_do(native, rng, rows, neurons):
 
 
 @dtypes
-@pytest.mark.parametrize("inputs", [5, 100, 300])
+@pytest.mark.parametrize("inputs", [5, 20, 100, 300])
 @pytest.mark.parametrize("place", [0, 3, -1])
 def test_nan_is_not_hidden_by_larger_terms(native, inputs, place, dtype):
     """Terms 2^10^5 times as large come after it, before it, and in the lanes beside it."""

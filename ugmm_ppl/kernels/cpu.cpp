@@ -3,17 +3,18 @@
 //   a_bj = log sum_k exp(log weights_jk + log N(x_bk; loc_jk, scale_jk^2))
 //
 // In base 2, with r = sqrt(log2(e) / 2) / scale and c = log2(weights / (scale sqrt(2 pi))), a component's term is
-// t = c - ((x - loc) r)^2: three instructions, and one exponential each way. Lanes are inputs k. The forward pass keeps a
-// maximum per lane, so terms are computed once; lanes meet at the end of a neuron. The backward pass recomputes the
-// responsibilities 2^(t - a); a task owns some columns k of all gradients, so no two threads ever add to one element,
-// and the result does not depend on the order in which tasks run.
+// t = c - ((x - loc) r)^2: three instructions, and one exponential each way. The forward pass adds 2^t as it is, and only
+// where a sum leaves the range in which that is exact does it begin again with a peak; so terms are computed once. The
+// backward pass recomputes the responsibilities 2^(t - a); a task owns some columns k of all gradients, so no two threads
+// ever add to one element, and the result does not depend on the order in which tasks run.
 #include <algorithm>
-#include <atomic>
+#include <array>
 #include <cmath>
 #include <cstdlib>
 #include <memory>
 #include <new>
 #include <type_traits>
+#include <vector>
 
 #include "problem.h"
 #include "simd.h"
@@ -33,7 +34,8 @@ constexpr double kHalfLog2TwoPi = 1.3257480647361593990;  // log2(sqrt(2 pi))
 constexpr double kRootHalfLog2E = 0.84932180028801904272;  // sqrt(log2(e) / 2)
 
 constexpr int64_t kFewInputs = 128;
-constexpr int kFar = 32;  // of a in base 2: up to here its rounding is not felt in 2^(t - a)
+constexpr int kNear = 32;  // of a in base 2: up to here terms need no peak, and the rounding of a is not felt in 2^-a
+constexpr int kRowsAtOnce = 4;  // of a backward pass: enough independent instructions for any processor
 constexpr int64_t kStretch = 64;  // steps in one chain of additions: longer ones would gather rounding errors
 
 // In place of an a of -inf, which has no responsible component: makes 2^(t - a) 0.
@@ -76,6 +78,24 @@ T* scratch(int64_t size) {  // of this thread, reused by its next task
 }
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// to(j)[i] = from(i)[j] for all i < rows, j < columns; `from` and `to` give the addresses of rows.
+template <class T, class From, class To>
+void turn(int64_t rows, int64_t columns, const From& from, const To& to) {
+  constexpr int L = kLanes<T>;
+  for (int64_t i = 0; i < rows; i += L)
+    for (int64_t j = 0; j < columns; j += L) {
+      if (i + L <= rows && j + L <= columns) {
+        Vec<T> tile[L];
+        for (int n = 0; n < L; ++n) tile[n] = load_unaligned<T>(from(i + n) + j);
+        transpose<T>(tile);
+        for (int n = 0; n < L; ++n) std::memcpy(to(j + n) + i, &tile[n], sizeof tile[n]);
+      } else {
+        for (int64_t m = i; m < std::min(i + L, rows); ++m)
+          for (int64_t n = j; n < std::min(j + L, columns); ++n) to(n)[m] = from(m)[n];
+      }
+    }
+}
 
 // Components of one neuron, ready for the inner loops: [panel of lanes][loc, r, c][lane], padded with impossible ones.
 template <class T>
@@ -143,12 +163,9 @@ inline Vec<T> term(Vec<T> z, Vec<T> c) {
   return c - z * z;
 }
 
-// sum_k part_k 2^(whole_k - peak), pairwise.
+// The sum of all terms, pairwise; uses them up.
 template <class T, int P>
-inline Vec<T> sum_at(const Vec<T> (&part)[P], const Vec<T> (&whole)[P], Vec<T> peak) {
-  Vec<T> terms[P];
-#pragma GCC unroll 8
-  for (int k = 0; k < P; ++k) terms[k] = times_power_or_zero<T>(part[k], whole[k] - peak);
+inline Vec<T> pairwise(Vec<T>* terms) {
 #pragma GCC unroll 8
   for (int width = P / 2; width > 0; width /= 2)
 #pragma GCC unroll 8
@@ -156,13 +173,10 @@ inline Vec<T> sum_at(const Vec<T> (&part)[P], const Vec<T> (&whole)[P], Vec<T> p
   return terms[0];
 }
 
-// Adds the terms of P steps to R rows (or vectors of rows) of one neuron. A lane's sum is kept as sum 2^peak with a whole
-// number for peak, so that raising the peak is exact, and the polynomials wait for nobody's maximum. Where scaling by a
-// power of two is one instruction that overflows to infinity, the peak is only raised when a sum outgrows it.
-template <class T, Lanes lanes, int R, int P, bool first>
-inline void add_terms(const T* components, const T* x, int64_t x_stride, Vec<T>* peak, Vec<T>* sum) {
+// The terms of P steps for R rows, or vectors of rows, of one neuron.
+template <class T, Lanes lanes, int R, int P>
+inline void terms_of(const T* components, const T* x, int64_t x_stride, Vec<T> (&t)[R][P]) {
   constexpr int L = kLanes<T>;
-  Vec<T> whole[R][P], part[R][P];
 #pragma GCC unroll 8
   for (int k = 0; k < P; ++k) {
     Vec<T> loc, r, c;
@@ -174,93 +188,166 @@ inline void add_terms(const T* components, const T* x, int64_t x_stride, Vec<T>*
       loc = splat(at[0]), r = splat(at[L]), c = splat(at[2 * L]);
     }
 #pragma GCC unroll 8
-    for (int i = 0; i < R; ++i) {
-      const Vec<T> z = (load(x + i * x_stride + k * L) - loc) * r;
-      const Vec<T> t = term<T>(z, c);
-      whole[i][k] = round_whole<T>(t);
-      part[i][k] = exp2_fraction(fraction<T>(t, whole[i][k]));
-    }
-  }
-#if defined(__AVX512F__)
-  if constexpr (!first) {
-    Vec<T> total[R], largest = {};
-#pragma GCC unroll 8
-    for (int i = 0; i < R; ++i) {
-      total[i] = sum[i] + sum_at<T, P>(part[i], whole[i], peak[i]);
-      largest = maximum<T>(largest, total[i]);
-    }
-    if (all_below<T>(largest, T{1 << 30})) {
-      for (int i = 0; i < R; ++i) sum[i] = total[i];
-      return;
-    }
-  }
-#endif
-#pragma GCC unroll 8
-  for (int i = 0; i < R; ++i) {
-    Vec<T> high = peak[i];
-#pragma GCC unroll 8
-    for (int k = 0; k < P; ++k) high = maximum<T>(high, whole[i][k]);
-    sum[i] = times_power_of_two<T>(sum[i], peak[i] - high) + sum_at<T, P>(part[i], whole[i], high);
-    peak[i] = high;
+    for (int i = 0; i < R; ++i) t[i][k] = term<T>((load(x + i * x_stride + k * L) - loc) * r, c);
   }
 }
 
-// All `steps` of a neuron for R rows, or vectors of rows, of x, which are `steps` vectors each.
-template <class T, Lanes lanes, int R>
-inline void sum_terms(const T* components, const T* x, int64_t steps, Vec<T>* peak, Vec<T>* sum) {
+// sum_k 2^t_k as it is, without a peak: for `near` sums. Adds P steps.
+template <class T, int R>
+struct Plain {
+  Vec<T> sum[R] = {};
+
+  template <int P>
+  void add(const Vec<T> (&t)[R][P]) {
+    Vec<T> power[R * P];
+#pragma GCC unroll 8
+    for (int n = 0; n < R * P; ++n) power[n] = t[n / P][n % P];
+    exp2<T, R * P>(power);
+#pragma GCC unroll 8
+    for (int i = 0; i < R; ++i) sum[i] += pairwise<T, P>(power + i * P);
+  }
+  void add(const Plain& other) {
+    for (int i = 0; i < R; ++i) sum[i] += other.sum[i];
+  }
+};
+
+// The same as sum 2^peak, for any terms. The peak is a whole number, so that raising it is exact, and the bits are those of
+// a plain sum where that is near.
+template <class T, int R>
+struct Peaked {
+  Vec<T> sum[R] = {}, peak[R];
+
+  Peaked() {
+    for (int i = 0; i < R; ++i) peak[i] = splat(std::numeric_limits<T>::lowest());
+  }
+  template <int P>
+  void add(const Vec<T> (&t)[R][P]) {
+#pragma GCC unroll 8
+    for (int i = 0; i < R; ++i) {
+      Vec<T> whole[P], part[P], high = peak[i];
+#pragma GCC unroll 8
+      for (int k = 0; k < P; ++k) {
+        whole[k] = round_whole<T>(t[i][k]);
+        part[k] = t[i][k] - whole[k];
+        high = maximum<T>(whole[k], high);  // passes over NaN, which stays in the sum
+      }
+      exp2_fraction<T, P>(part);
+#pragma GCC unroll 8
+      for (int k = 0; k < P; ++k) part[k] = times_power_of_two<T>(part[k], whole[k] - high);
+      sum[i] = times_power_of_two<T>(sum[i], peak[i] - high) + pairwise<T, P>(part);
+      peak[i] = high;
+    }
+  }
+  void add(const Peaked& other) {
+    for (int i = 0; i < R; ++i) {
+      const Vec<T> high = maximum<T>(peak[i], other.peak[i]);
+      sum[i] = times_power_of_two<T>(sum[i], peak[i] - high) + times_power_of_two<T>(other.sum[i], other.peak[i] - high);
+      peak[i] = high;
+    }
+  }
+};
+
+// All `steps` of a neuron for R rows, or vectors of rows, of x, which are `steps` vectors each; Sum is Plain or Peaked.
+template <template <class, int> class Sum, class T, Lanes lanes, int R>
+inline Sum<T, R> sum_terms(const T* components, const T* x, int64_t steps) {
   constexpr int L = kLanes<T>, P = kVectorBytes == 64 ? 4 : 2;
-  constexpr T lowest = std::numeric_limits<T>::lowest();
-  Vec<T> high[R], total[R];
+  Sum<T, R> total;
   int64_t k = 0;
-  auto add = [&](auto count, auto first) {
-    const int64_t at = lanes == Lanes::inputs ? k * 3 * L : k / L * 3 * L + k % L;
-    add_terms<T, lanes, R, count, first>(components + at, x + k * L, steps * L, high, total);
-    k += count;
-  };
-  constexpr std::integral_constant<int, P> block{};
-  constexpr std::integral_constant<int, 2> two{};
-  constexpr std::integral_constant<int, 1> one{};
   while (k < steps) {
-    const bool first = k == 0;
     const int64_t end = std::min(steps, k + kStretch);
-    for (int i = 0; i < R; ++i) high[i] = splat(lowest), total[i] = Vec<T>{};
-    if (k + P <= end) {
-      add(block, std::true_type{});
-      while (k + P <= end) add(block, std::false_type{});
-    }
-    if (P > 2 && k + 2 <= end) add(two, std::true_type{});
-    if (k < end) add(one, std::true_type{});
-    for (int i = 0; i < R; ++i) {
-      const Vec<T> top = first ? high[i] : maximum<T>(peak[i], high[i]);
-      if (!first) total[i] = times_power_of_two<T>(total[i], high[i] - top) + times_power_of_two<T>(sum[i], peak[i] - top);
-      peak[i] = top, sum[i] = total[i];
-    }
+    Sum<T, R> stretch;
+    auto add = [&](auto count) {
+      Vec<T> t[R][count];
+      const int64_t at = lanes == Lanes::inputs ? k * 3 * L : k / L * 3 * L + k % L;
+      terms_of<T, lanes, R, count>(components + at, x + k * L, steps * L, t);
+      stretch.add(t);
+      k += count;
+    };
+    while (k + P <= end) add(std::integral_constant<int, P>{});
+    if (P > 2 && k + 2 <= end) add(std::integral_constant<int, 2>{});
+    if (k < end) add(std::integral_constant<int, 1>{});
+    total.add(stretch);
   }
+  return total;
 }
 
-// Activations of one neuron for up to kLanes rows, where lanes are inputs.
 template <class T>
-void forward_few(const T* components, const T* x, int64_t rows, int64_t panels, T* result) {
-  constexpr int L = kLanes<T>;
-  Vec<T> peak[L], sum[L], lanes[L];
+bool is_near(Vec<T> sum) {
+  constexpr T high = static_cast<T>(int64_t{1} << kNear);
+  return all_between<T>(sum, 1 / high, high);
+}
+
+// Calls add(i, R) for rows i .. i + R - 1, two at a time.
+template <class Add>
+void for_pairs(int64_t rows, const Add& add) {
   int64_t i = 0;
-  for (; i + 2 <= rows; i += 2)
-    sum_terms<T, Lanes::inputs, 2>(components, x + i * panels * L, panels, peak + i, sum + i);
-  if (i < rows) sum_terms<T, Lanes::inputs, 1>(components, x + i * panels * L, panels, peak + i, sum + i), ++i;
-  for (; i < L; ++i) peak[i] = sum[i] = Vec<T>{};
+  for (; i + 2 <= rows; i += 2) add(i, std::integral_constant<int, 2>{});
+  if (i < rows) add(i, std::integral_constant<int, 1>{});
+}
+
+// sum_k 2^t_k of one neuron for up to kLanes rows, a lane each, where lanes of x are inputs; 1 in the lanes that are left.
+template <class T>
+Vec<T> plain_few(const T* components, const T* x, int64_t rows, int64_t panels) {
+  constexpr int L = kLanes<T>;
+  Vec<T> lanes[L];
+  for_pairs(rows, [&](int64_t i, auto count) {
+    const auto found = sum_terms<Plain, T, Lanes::inputs, count>(components, x + i * panels * L, panels);
+    for (int n = 0; n < count; ++n) lanes[i + n] = found.sum[n];
+  });
+  for (int64_t i = rows; i < L; ++i) lanes[i] = splat(T{1});
+  return reduce_rows<Add, T>(lanes);
+}
+
+// The same as sum 2^top.
+template <class T>
+Vec<T> peaked_few(const T* components, const T* x, int64_t rows, int64_t panels, Vec<T>& top) {
+  constexpr int L = kLanes<T>;
+  Vec<T> sum[L], peak[L], lanes[L];
+  for_pairs(rows, [&](int64_t i, auto count) {
+    const auto found = sum_terms<Peaked, T, Lanes::inputs, count>(components, x + i * panels * L, panels);
+    for (int n = 0; n < count; ++n) sum[i + n] = found.sum[n], peak[i + n] = found.peak[n];
+  });
+  for (int64_t i = rows; i < L; ++i) sum[i] = splat(T{1}), peak[i] = Vec<T>{};
   for (int n = 0; n < L; ++n) lanes[n] = peak[n];
-  const Vec<T> top = reduce_rows<Max, T>(lanes);
+  top = reduce_rows<Max, T>(lanes);
   for (int n = 0; n < L; ++n) lanes[n] = times_power_of_two<T>(sum[n], peak[n] - top[n]);
-  store<T>(result, (top + log2<T>(reduce_rows<Add, T>(lanes))) * static_cast<T>(kLn2));
+  return reduce_rows<Add, T>(lanes);
+}
+
+// Activations of one neuron for up to kLanes rows, where lanes are inputs. `near` is a guess, and becomes what is true.
+template <class T>
+void forward_few(const T* components, const T* x, int64_t rows, int64_t panels, bool& near, T* result) {
+  if (near) {
+    const Vec<T> sum = plain_few<T>(components, x, rows, panels);
+    near = is_near<T>(sum);
+    store<T>(result, log2<T>(sum) * static_cast<T>(kLn2));
+    if (near) return;
+  }
+  Vec<T> top;
+  const Vec<T> sum = peaked_few<T>(components, x, rows, panels, top), a = log2<T>(sum, top);
+  near = all_between<T>(a, -kNear, kNear);
+  store<T>(result, a * static_cast<T>(kLn2));
 }
 
 // Activations of one neuron for R kLanes rows, where lanes are rows.
 template <class T, int R>
-void forward_many(const T* components, const T* x, int64_t inputs, T* result) {
-  Vec<T> peak[R], sum[R];
-  sum_terms<T, Lanes::rows, R>(components, x, inputs, peak, sum);
-  for (int i = 0; i < R; ++i)
-    store<T>(result + i * kLanes<T>, (peak[i] + log2<T>(sum[i])) * static_cast<T>(kLn2));
+void forward_many(const T* components, const T* x, int64_t inputs, bool& near, T* result) {
+  constexpr int L = kLanes<T>;
+  if (near) {
+    const auto found = sum_terms<Plain, T, Lanes::rows, R>(components, x, inputs);
+    for (int i = 0; i < R; ++i) {
+      near &= is_near<T>(found.sum[i]);
+      store<T>(result + i * L, log2<T>(found.sum[i]) * static_cast<T>(kLn2));
+    }
+    if (near) return;
+  }
+  const auto found = sum_terms<Peaked, T, Lanes::rows, R>(components, x, inputs);
+  near = true;
+  for (int i = 0; i < R; ++i) {
+    const Vec<T> a = log2<T>(found.sum[i], found.peak[i]);
+    near &= all_between<T>(a, -kNear, kNear);
+    store<T>(result + i * L, a * static_cast<T>(kLn2));
+  }
 }
 
 template <class T>
@@ -286,74 +373,68 @@ void forward(const Problem& p, Pool& pool) {
     const int64_t row0 = block * row_block, rows = std::min(row_block, p.rows - row0);
     const int64_t j0 = task % neuron_blocks * neuron_block, j1 = std::min(j0 + neuron_block, p.neurons);
     const int64_t by_rows = p.inputs <= kFewInputs ? rows / L * L : 0;  // this many rows with lanes as rows
-    T* x = scratch<T>((rows + 1) * panels * L);
-    T *rest = x + by_rows * p.inputs, *row = x + rows * panels * L;
-    for (int64_t i = 0; i < by_rows; ++i) {
-      T* turned = x + i / L * L * p.inputs + i % L;
-      if (p.x.k == 0) {  // one input for all components: kLanes rows at a time
-        pack_row<T>(p, group, row0 + i, 0, 1, row);
-        *turned = row[0];
-        if (i % L == L - 1)
-          for (int64_t k = 1; k < p.inputs; ++k) store<T>(turned - i % L + k * L, load<T>(turned - i % L));
-        continue;
-      }
-      pack_row<T>(p, group, row0 + i, 0, panels, row);
-      for (int64_t k = 0; k < p.inputs; ++k) turned[k * L] = row[k];
+    const int64_t padded = ceil_div(rows, L) * L;
+    T* x = scratch<T>((rows + L) * panels * L + L * padded);
+    T *rest = x + by_rows * p.inputs, *unturned = x + rows * panels * L, *result = unturned + L * panels * L;
+    for (int64_t i = 0; i < by_rows; i += L) {
+      T* turned = x + i * p.inputs;
+      const int64_t given = p.x.k == 0 ? 1 : p.inputs;  // 1: the same for all components
+      for (int64_t n = 0; n < L; ++n)
+        pack_row<T>(p, group, row0 + i + n, 0, ceil_div(given, L), unturned + n * panels * L);
+      turn<T>(L, given, [&](int64_t n) { return unturned + n * panels * L; }, [&](int64_t k) { return turned + k * L; });
+      for (int64_t k = given; k < p.inputs; ++k) store<T>(turned + k * L, load(turned));
     }
     for (int64_t i = by_rows; i < rows; ++i)
       pack_row<T>(p, group, row0 + i, 0, panels, rest + (i - by_rows) * panels * L);
     T* out = static_cast<T*>(p.out.data) + p.out.group[group];
-    for (int64_t j = j0; j < j1; ++j) {
-      const T* component = components.get() + (group * p.neurons + j) * width;
-      alignas(64) T result[2 * L];
-      int64_t i = 0;
-      auto put = [&](int64_t count) {
-        for (int64_t n = 0; n < count; ++n) out[p.out.row[row0 + i + n] + j] = result[n];
-        i += count;
-      };
-      while (i < rows) {
-        if (i + 2 * L <= by_rows) {
-          forward_many<T, 2>(component, x + i * p.inputs, p.inputs, result), put(2 * L);
-        } else if (i < by_rows) {
-          forward_many<T, 1>(component, x + i * p.inputs, p.inputs, result), put(L);
-        } else {
-          const int64_t count = std::min<int64_t>(L, rows - i);
-          forward_few<T>(component, rest + (i - by_rows) * panels * L, count, panels, result), put(count);
-        }
+    bool near = true;
+    for (int64_t j = j0; j < j1; j += L) {
+      const int64_t neurons = std::min<int64_t>(L, j1 - j);
+      for (int64_t n = 0; n < neurons; ++n) {
+        const T* component = components.get() + (group * p.neurons + j + n) * width;
+        T* to = result + n * padded;
+        int64_t i = 0;
+        for (; i + 2 * L <= by_rows; i += 2 * L)
+          forward_many<T, 2>(component, x + i * p.inputs, p.inputs, near, to + i);
+        for (; i < by_rows; i += L) forward_many<T, 1>(component, x + i * p.inputs, p.inputs, near, to + i);
+        for (; i < rows; i += L)
+          forward_few<T>(component, rest + (i - by_rows) * panels * L, std::min<int64_t>(L, rows - i), panels, near, to + i);
       }
+      turn<T>(neurons, rows, [&](int64_t n) { return result + n * padded; },
+              [&](int64_t i) { return out + p.out.row[row0 + i] + j; });
     }
   });
 }
 
-// One panel of inputs, N neurons, some rows: adds to dx, and returns per neuron sum w, sum w z, sum w z^2 with
-// w = upstream * responsibility and z = (x - loc) r.
-template <class T, int N, bool dx_wanted>
-void backward_panel(const T* components, int64_t component_stride, const T* x, const T* a, const T* upstream,
-                    int64_t rows, T* dx, Vec<T> (*sums)[3]) {
+// One panel of inputs of one neuron, some rows: adds to dx, and returns sum w, sum w z, sum w z^2 with
+// w = upstream 2^(t - a), or upstream 2^t where `near`, and z = (x - loc) r.
+template <class T, bool near, bool dx_wanted>
+std::array<Vec<T>, 3> backward_panel(const T* component, const T* x, const T* a, const T* upstream, int64_t rows, T* dx) {
   constexpr int L = kLanes<T>;
-  Vec<T> loc[N], r[N], c[N], w_sum[N], q_sum[N], s_sum[N];
-  for (int n = 0; n < N; ++n) {
-    const T* component = components + n * component_stride;
-    loc[n] = load(component), r[n] = load(component + L), c[n] = load(component + 2 * L);
-    w_sum[n] = q_sum[n] = s_sum[n] = Vec<T>{};
-  }
-  for (int64_t i = 0; i < rows; ++i) {
-    const Vec<T> input = load(x + i * L);
-    Vec<T> gradient = {};
-    if constexpr (dx_wanted) gradient = load(dx + i * L);
-#pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) {
-      const Vec<T> z = (input - loc[n]) * r[n];
-      const Vec<T> w = exp2<T>(term<T>(z, c[n]) - a[n * rows + i]) * upstream[n * rows + i];
-      const Vec<T> q = w * z;
-      w_sum[n] += w;
-      q_sum[n] += q;
-      s_sum[n] += q * z;
-      if constexpr (dx_wanted) gradient += q * r[n];
+  const Vec<T> loc = load(component), r = load(component + L), c = load(component + 2 * L);
+  Vec<T> w_sum{}, q_sum{}, s_sum{};
+  auto add = [&](int64_t first, auto count) {
+    Vec<T> z[count], e[count];
+#pragma GCC unroll 8
+    for (int n = 0; n < count; ++n) {
+      z[n] = (load(x + (first + n) * L) - loc) * r;
+      e[n] = term<T>(z[n], c);
+      if constexpr (!near) e[n] -= a[first + n];
     }
-    if constexpr (dx_wanted) store<T>(dx + i * L, gradient);
-  }
-  for (int n = 0; n < N; ++n) sums[n][0] = w_sum[n], sums[n][1] = q_sum[n], sums[n][2] = s_sum[n];
+    exp2<T, count>(e);
+#pragma GCC unroll 8
+    for (int n = 0; n < count; ++n) {
+      const Vec<T> w = e[n] * upstream[first + n], q = w * z[n];
+      w_sum += w;
+      q_sum += q;
+      s_sum += q * z[n];
+      if constexpr (dx_wanted) store<T>(dx + (first + n) * L, load(dx + (first + n) * L) + q * r);
+    }
+  };
+  int64_t i = 0;
+  for (; i + kRowsAtOnce <= rows; i += kRowsAtOnce) add(i, std::integral_constant<int, kRowsAtOnce>{});
+  for (; i < rows; ++i) add(i, std::integral_constant<int, 1>{});
+  return {w_sum, q_sum, s_sum};
 }
 
 template <class T>
@@ -367,20 +448,21 @@ struct Target {
   T *x, *loc, *scale, *log_weights;
 };
 
-template <class T, bool dx_wanted>
+template <class T, bool near, bool dx_wanted>
 void backward_task(const Problem& p, const Gradients& g, const Target<T>& to, int64_t panel, int64_t group,
                    int64_t row0, int64_t rows, int64_t j0, int64_t j1, const T* a, const T* upstream) {
   constexpr int L = kLanes<T>;
-  constexpr int N = kVectorBytes == 64 ? 2 : 1;
   const int64_t k0 = panel * L, count = std::min<int64_t>(L, p.inputs - k0), neurons = j1 - j0;
   T* x = scratch<T>(rows * 2 * L + neurons * 3 * L);
   T *dx = x + rows * L, *components = dx + rows * L;
   for (int64_t i = 0; i < rows; ++i) pack_row<T>(p, group, row0 + i, panel, 1, x + i * L);
   if constexpr (dx_wanted) std::memset(dx, 0, sizeof(T) * rows * L);
   for (int64_t j = 0; j < neurons; ++j) pack_neuron<T>(p, group, j0 + j, panel, 1, components + j * 3 * L);
-  auto add = [&](int64_t j, Vec<T>* sums) {
-    const Vec<T> r = load(components + j * 3 * L + L);
-    const Vec<T> inverse_scale = r * static_cast<T>(1.0 / kRootHalfLog2E);
+  for (int64_t j = 0; j < neurons; ++j) {
+    const T* component = components + j * 3 * L;
+    const auto [w_sum, q_sum, s_sum] =
+        backward_panel<T, near, dx_wanted>(component, x, a + j * rows, upstream + j * rows, rows, dx);
+    const Vec<T> r = load(component + L), inverse_scale = r * static_cast<T>(1.0 / kRootHalfLog2E);
     auto put = [&](T* base, const Parameter& target, Vec<T> value) {
       if (base == nullptr) return;
       T* at = base + target.group[group] + (j0 + j) * target.j + k0 * target.k;
@@ -391,19 +473,9 @@ void backward_task(const Problem& p, const Gradients& g, const Target<T>& to, in
         add_lanes<T>(value, count, at, target.k);
       }
     };
-    put(to.log_weights, g.log_weights, sums[0]);
-    put(to.loc, g.loc, sums[1] * r * static_cast<T>(2.0 * kLn2));
-    put(to.scale, g.scale, (sums[2] * static_cast<T>(2.0 * kLn2) - sums[0]) * inverse_scale);
-  };
-  int64_t j = 0;
-  Vec<T> sums[N][3];
-  for (; j + N <= neurons; j += N) {
-    backward_panel<T, N, dx_wanted>(components + j * 3 * L, 3 * L, x, a + j * rows, upstream + j * rows, rows, dx, sums);
-    for (int n = 0; n < N; ++n) add(j + n, sums[n]);
-  }
-  for (; j < neurons; ++j) {
-    backward_panel<T, 1, dx_wanted>(components + j * 3 * L, 3 * L, x, a + j * rows, upstream + j * rows, rows, dx, sums);
-    add(j, sums[0]);
+    put(to.log_weights, g.log_weights, w_sum);
+    put(to.loc, g.loc, q_sum * r * static_cast<T>(2.0 * kLn2));
+    put(to.scale, g.scale, (s_sum * static_cast<T>(2.0 * kLn2) - w_sum) * inverse_scale);
   }
   if constexpr (dx_wanted)
     for (int64_t i = 0; i < rows; ++i) {
@@ -414,7 +486,34 @@ void backward_task(const Problem& p, const Gradients& g, const Target<T>& to, in
 
 template <class T>
 bool is_far(T a) {
-  return (std::abs(a) > kFar) & (a != kImpossible<T>);
+  return (std::abs(a) > kNear) & (a != kImpossible<T>);
+}
+
+// Divides upstream gradients by 2^a, if all are `near`: neither these quotients nor 2^t can leave the range of normal
+// numbers then. Otherwise does nothing, and says so.
+template <class T>
+bool divide_by_activations(const T* a, T* upstream, int64_t count) {
+  constexpr int L = kLanes<T>;
+  constexpr T largest = static_cast<T>(0x1p90), smallest = static_cast<T>(0x1p-90);
+  int odd = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const T size = std::abs(upstream[i]);
+    odd |= !((std::abs(a[i]) <= kNear) & (size <= largest) & ((size >= smallest) | (size == 0)));
+  }
+  if (odd != 0) return false;
+  constexpr int N = 4;
+  int64_t i = 0;
+  for (; i + N * L <= count; i += N * L) {
+    Vec<T> power[N];
+    for (int n = 0; n < N; ++n) power[n] = -load_unaligned(a + i + n * L);
+    exp2<T, N>(power);
+    for (int n = 0; n < N; ++n) {
+      const Vec<T> value = power[n] * load_unaligned(upstream + i + n * L);
+      std::memcpy(upstream + i + n * L, &value, sizeof value);
+    }
+  }
+  for (; i < count; ++i) upstream[i] *= std::exp2(-a[i]);
+  return true;
 }
 
 // Where a is far from 0, its rounding makes nonsense of 2^(t - a). Puts in its place the peak of the terms, a whole number
@@ -423,23 +522,25 @@ template <class T>
 void replace_far(const Problem& p, int64_t group, int64_t row0, int64_t rows, int64_t neuron, T* a, T* upstream) {
   constexpr int L = kLanes<T>;
   const int64_t panels = ceil_div(p.inputs, L);
-  T* components = nullptr;
+  T *components = nullptr, *x = nullptr;
+  int64_t far[L], count = 0;
+  auto replace = [&] {
+    Vec<T> top;
+    const Vec<T> sum = peaked_few<T>(components, x, count, panels, top);
+    for (int64_t n = 0; n < count; ++n) a[far[n]] = top[n], upstream[far[n]] /= sum[n];
+    count = 0;
+  };
   for (int64_t i = 0; i < rows; ++i) {
     if (!is_far(a[i])) continue;
     if (components == nullptr) {
-      components = scratch<T>(4 * panels * L);
+      components = scratch<T>((3 + L) * panels * L), x = components + 3 * panels * L;
       pack_neuron<T>(p, group, neuron, 0, panels, components);
     }
-    T* x = components + 3 * panels * L;
-    pack_row<T>(p, group, row0 + i, 0, panels, x);
-    Vec<T> peak, sum;
-    sum_terms<T, Lanes::inputs, 1>(components, x, panels, &peak, &sum);
-    T top = peak[0], total = 0;
-    for (int n = 1; n < L; ++n) top = std::max<T>(top, peak[n]);
-    for (int n = 0; n < L; ++n) total += sum[n] * std::exp2(peak[n] - top);
-    a[i] = top;
-    upstream[i] /= total;
+    pack_row<T>(p, group, row0 + i, 0, panels, x + count * panels * L);
+    far[count++] = i;
+    if (count == L) replace();
   }
+  if (count > 0) replace();
 }
 
 template <class T>
@@ -459,30 +560,29 @@ void backward(const Problem& p, const Gradients& g, Pool& pool) {
   const int64_t per_group = p.neurons * p.rows;
   Buffer<T> turned(2 * p.groups * per_group);
   T *a = turned.get(), *upstream = a + p.groups * per_group;
-  std::atomic<bool> any_far{false};
+  std::vector<char> near(p.groups * row_blocks);
   pool.run(p.groups * row_blocks, [&](int64_t task) {
     const int64_t group = task / row_blocks, row0 = task % row_blocks * row_block;
     const int64_t rows = std::min(row_block, p.rows - row0);
     const int64_t base = group * per_group + row0 * p.neurons;
     const T* from_a = static_cast<const T*>(p.out.data) + p.out.group[group];
     const T* from_g = static_cast<const T*>(g.upstream.data) + g.upstream.group[group];
-    for (int64_t i0 = 0; i0 < rows; i0 += 16)  // tiles of some lines each way
-      for (int64_t j = 0; j < p.neurons; ++j)
-        for (int64_t i = i0; i < std::min(i0 + 16, rows); ++i) {
-          const T value = from_a[p.out.row[row0 + i] + j];
-          const bool impossible = value == -std::numeric_limits<T>::infinity();
-          a[base + j * rows + i] = impossible ? kImpossible<T> : value * static_cast<T>(kLog2E);
-          upstream[base + j * rows + i] = from_g[g.upstream.row[row0 + i] + j];
-        }
-    int far = 0;
-    for (int64_t i = base; i < base + rows * p.neurons; ++i) far |= is_far(a[i]);
-    if (far != 0) any_far = true;
+    turn<T>(rows, p.neurons, [&](int64_t i) { return from_a + p.out.row[row0 + i]; },
+            [&](int64_t j) { return a + base + j * rows; });
+    turn<T>(rows, p.neurons, [&](int64_t i) { return from_g + g.upstream.row[row0 + i]; },
+            [&](int64_t j) { return upstream + base + j * rows; });
+    for (int64_t i = base; i < base + rows * p.neurons; ++i) {
+      const bool impossible = a[i] == -std::numeric_limits<T>::infinity();
+      a[i] = impossible ? kImpossible<T> : a[i] * static_cast<T>(kLog2E);
+    }
+    near[task] = divide_by_activations<T>(a + base, upstream + base, rows * p.neurons);
   });
-  if (any_far)
+  if (std::any_of(near.begin(), near.end(), [](char is) { return !is; }))
     pool.run(p.groups * row_blocks * p.neurons, [&](int64_t task) {
       const int64_t group = task / (row_blocks * p.neurons), row0 = task / p.neurons % row_blocks * row_block;
       const int64_t neuron = task % p.neurons, rows = std::min(row_block, p.rows - row0);
       const int64_t at = group * per_group + row0 * p.neurons + neuron * rows;
+      if (near[task / p.neurons]) return;
       replace_far<T>(p, group, row0, rows, neuron, a + at, upstream + at);
     });
 
@@ -515,7 +615,10 @@ void backward(const Problem& p, const Gradients& g, Pool& pool) {
       const int64_t row0 = block * row_block, rows = std::min(row_block, p.rows - row0);
       const int64_t j0 = unit % neuron_blocks * neuron_block, j1 = std::min(j0 + neuron_block, p.neurons);
       const int64_t base = group * per_group + row0 * p.neurons + j0 * rows;
-      const auto run = to.x == nullptr ? backward_task<T, false> : backward_task<T, true>;
+      const bool dx_wanted = to.x != nullptr;
+      const auto run = near[group * row_blocks + block]
+                           ? (dx_wanted ? backward_task<T, true, true> : backward_task<T, true, false>)
+                           : (dx_wanted ? backward_task<T, false, true> : backward_task<T, false, false>);
       run(p, g, to, panel, group, row0, rows, j0, j1, a + base, upstream + base);
     }
   });
@@ -531,16 +634,22 @@ void backward(const Problem& p, const Gradients& g, Pool& pool) {
   gather(g.scale.data, x_size + sizes[0], sizes[1]), gather(g.log_weights.data, x_size + sizes[0] + sizes[1], sizes[2]);
 }
 
-// The limit that the benchmarks compare with, and the test of the polynomial: 2^from, `repeats` times, by the fewest
-// instructions that do it for finite numbers (to 2^-150); count in whole vectors.
+// The limit that the benchmarks compare with, and the test of the polynomial: 2^from, `repeats` times over; count in whole
+// vectors.
 template <class T>
 void exponentials(const T* from, T* to, int64_t count, int64_t repeats) {
-  for (int64_t n = 0; n < repeats; ++n) {
-    for (int64_t i = 0; i + kLanes<T> <= count; i += kLanes<T>) {
-      const Vec<T> x = maximum<T>(splat(T{-150}), load_unaligned(from + i)), whole = round_whole<T>(x);
-      const Vec<T> value = times_power_of_two<T>(exp2_fraction(x - whole), whole);
-      std::memcpy(to + i, &value, sizeof value);
-    }
+  constexpr int L = kLanes<T>;
+  for (int64_t repeat = 0; repeat < repeats; ++repeat) {
+    int64_t i = 0;
+    auto put = [&](auto vectors) {
+      Vec<T> x[vectors];
+      for (int n = 0; n < vectors; ++n) x[n] = load_unaligned(from + i + n * L);
+      exp2<T, vectors>(x);
+      for (int n = 0; n < vectors; ++n) std::memcpy(to + i + n * L, &x[n], sizeof x[n]);
+      i += vectors * L;
+    };
+    while (i + 4 * L <= count) put(std::integral_constant<int, 4>{});
+    while (i + L <= count) put(std::integral_constant<int, 1>{});
     asm volatile("" ::"r"(from), "r"(to) : "memory");  // every repetition counts
   }
 }

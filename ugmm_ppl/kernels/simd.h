@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <iterator>
 #include <limits>
 #include <utility>
 
@@ -98,30 +99,32 @@ inline Vec<double> maximum<double>(Vec<double> a, Vec<double> b) {
 }
 #endif
 
-// 2^f for |f| <= 1/2. For float the coefficients that round best, exactly 1 at 0: evaluation included the error is below 2
-// units in the last place, 2.1 without fused multiply-add. For double the minimax polynomial of the relative error, which is below 3.1e-18.
-inline Vec<float> exp2_fraction(Vec<float> f) {
-  Vec<float> p = splat(1.32260763e-3f);
-  p = p * f + 9.67162661e-3f;
-  p = p * f + 5.55085987e-2f;
-  p = p * f + 0.240222365f;
-  p = p * f + 0.693146884f;
-  return p * f + 1.0f;
-}
+// 2^f for |f| <= 1/2 as a polynomial, from the highest power, exactly 1 at 0. For float the coefficients that round best:
+// evaluation included the error is below 2 units in the last place, 2.1 without fused multiply-add. For double the minimax
+// polynomial of the relative error, which is below 3.1e-18.
+template <class T>
+constexpr T kExp2[] = {};
+template <>
+constexpr float kExp2<float>[] = {1.32260763e-3f, 9.67162661e-3f, 5.55085987e-2f, 0.240222365f, 0.693146884f, 1.0f};
+template <>
+constexpr double kExp2<double>[] = {
+    4.4352809446103361611e-10, 7.0741056262456593708e-9, 1.0178198033328527662e-7, 1.3215433089594629037e-6,
+    1.52527334899608046e-5,    1.5403530462514613026e-4, 1.3333558146789950323e-3, 9.6181291075883350833e-3,
+    5.5504108664819921483e-2,  0.24022650695910156205,   0.69314718055994533046,   1.0};
 
-inline Vec<double> exp2_fraction(Vec<double> f) {
-  Vec<double> p = splat(4.4352809446103361611e-10);
-  p = p * f + 7.0741056262456593708e-9;
-  p = p * f + 1.0178198033328527662e-7;
-  p = p * f + 1.3215433089594629037e-6;
-  p = p * f + 1.52527334899608046e-5;
-  p = p * f + 1.5403530462514613026e-4;
-  p = p * f + 1.3333558146789950323e-3;
-  p = p * f + 9.6181291075883350833e-3;
-  p = p * f + 5.5504108664819921483e-2;
-  p = p * f + 0.24022650695910156205;
-  p = p * f + 0.69314718055994533046;
-  return p * f + 1.0;
+// N polynomials at once, step by step: a processor that looks ahead little has always N instructions ready.
+template <class T, int N>
+inline void exp2_fraction(Vec<T> (&f)[N]) {
+  constexpr int terms = std::size(kExp2<T>);
+  Vec<T> p[N];
+#pragma GCC unroll 8
+  for (int n = 0; n < N; ++n) p[n] = f[n] * kExp2<T>[0] + kExp2<T>[1];
+#pragma GCC unroll 16
+  for (int power = 2; power < terms; ++power)
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n) p[n] = p[n] * f[n] + kExp2<T>[power];
+#pragma GCC unroll 8
+  for (int n = 0; n < N; ++n) f[n] = p[n];
 }
 
 // The nearest whole number, ties to even.
@@ -142,53 +145,72 @@ inline Vec<T> round_whole(Vec<T> x) {
 #endif
 }
 
-// x - round_whole(x); 0 or NaN for an infinite x.
+#if !defined(__AVX512F__)
+// 2^n for a whole n from -bias, whose power is taken for 0, to bias + 1, whose power is infinite.
 template <class T>
-inline Vec<T> fraction(Vec<T> x, [[maybe_unused]] Vec<T> whole) {
-#if defined(__AVX512DQ__)
-  if constexpr (sizeof(T) == 4) return (Vec<T>)_mm512_reduce_ps((__m512)x, kRound);
-  else return (Vec<T>)_mm512_reduce_pd((__m512d)x, kRound);
-#else
-  return x - whole;
-#endif
+inline Vec<T> power_of_two(Vec<T> n) {
+  using S = Types<T>;
+  return (Vec<T>)(((Int<T>)(n + S::kMagic) + S::kBias) << S::kMantissa);
 }
+#endif
 
-// p 2^n for a whole n <= 2: 0 where 2^n is below the smallest normal number; NaN where p is NaN.
+// p 2^n for a whole n <= 2: 0, or subnormal, where 2^n is below the smallest normal number; 0 for an n of -inf, also if p
+// is NaN, as the difference of infinities is; else NaN where p is NaN.
 template <class T>
 inline Vec<T> times_power_of_two(Vec<T> p, Vec<T> n) {
 #if defined(__AVX512F__)
   if constexpr (sizeof(T) == 4) return (Vec<T>)_mm512_scalef_ps((__m512)p, (__m512)n);
   else return (Vec<T>)_mm512_scalef_pd((__m512d)p, (__m512d)n);
 #else
-  using S = Types<T>;
-  const Vec<T> shifted = maximum<T>(splat(static_cast<T>(-S::kBias)), n) + S::kMagic;
-  return p * (Vec<T>)(((Int<T>)shifted + S::kBias) << S::kMantissa);  // the bits of 2^n, or of 0
+  constexpr T lowest = static_cast<T>(-Types<T>::kBias);
+  const Vec<T> value = p * power_of_two<T>(maximum<T>(splat(lowest), n));
+  return (Vec<T>)((Int<T>)value & ~(n == -std::numeric_limits<T>::infinity()));
 #endif
 }
 
-// The same where n may be -inf: 0 then, also if p is NaN, as a fraction of infinity is.
-template <class T>
-inline Vec<T> times_power_or_zero(Vec<T> p, Vec<T> n) {
+// 2^x to 2 ulp, N at once: 0, or subnormal, where it is below the smallest normal number; inf, or NaN, where it is too large.
+template <class T, int N>
+inline void exp2(Vec<T> (&x)[N]) {
+  Vec<T> f[N];
+#pragma GCC unroll 8
+  for (int n = 0; n < N; ++n) {
+#if !defined(__AVX512F__)
+    constexpr T lowest = static_cast<T>(-Types<T>::kBias), highest = 1 - lowest;
+    x[n] = maximum<T>(splat(lowest), x[n]);
+    x[n] = x[n] > highest ? splat(highest) : x[n];
+#endif
+    const Vec<T> whole = round_whole<T>(x[n]);
+    f[n] = x[n] - whole;
+    x[n] = whole;
+  }
+  exp2_fraction<T, N>(f);
+#pragma GCC unroll 8
+  for (int n = 0; n < N; ++n) {
 #if defined(__AVX512F__)
-  return times_power_of_two<T>(p, n);  // 0 already
+    x[n] = times_power_of_two<T>(f[n], x[n]);
 #else
-  return (Vec<T>)((Int<T>)times_power_of_two<T>(p, n) & ~(n < static_cast<T>(1 - Types<T>::kBias)));
+    x[n] = f[n] * power_of_two<T>(x[n]);
 #endif
+  }
 }
 
+// Whether all lanes are in [low, high].
+template <class T>
+inline bool all_between(Vec<T> x, T low, T high) {
 #if defined(__AVX512F__)
-template <class T>
-inline bool all_below(Vec<T> x, T limit) {  // false if there is a NaN
-  if constexpr (sizeof(T) == 4) return _mm512_cmp_ps_mask((__m512)x, (__m512)splat(limit), _CMP_NLT_UQ) == 0;
-  else return _mm512_cmp_pd_mask((__m512d)x, (__m512d)splat(limit), _CMP_NLT_UQ) == 0;
-}
+  if constexpr (sizeof(T) == 4) {
+    const auto above = _mm512_cmp_ps_mask((__m512)x, (__m512)splat(low), _CMP_GE_OQ);
+    return _mm512_mask_cmp_ps_mask(above, (__m512)x, (__m512)splat(high), _CMP_LE_OQ) == 0xffff;
+  } else {
+    const auto above = _mm512_cmp_pd_mask((__m512d)x, (__m512d)splat(low), _CMP_GE_OQ);
+    return _mm512_mask_cmp_pd_mask(above, (__m512d)x, (__m512d)splat(high), _CMP_LE_OQ) == 0xff;
+  }
+#else
+  const auto inside = (x >= low) & (x <= high);
+  auto all = inside[0];
+  for (int i = 1; i < kLanes<T>; ++i) all &= inside[i];
+  return all != 0;
 #endif
-
-// 2^x for x <= 1, to 2 ulp: 0 where it is below the smallest normal number, NaN for NaN.
-template <class T>
-inline Vec<T> exp2(Vec<T> x) {
-  const Vec<T> whole = round_whole<T>(x);
-  return times_power_or_zero<T>(exp2_fraction(fraction<T>(x, whole)), whole);
 }
 
 // log2((1 + t) / (1 - t)) / t as a polynomial in u = t^2, |t| <= 3 - 2 sqrt(2); relative error 7e-10 and 1.2e-18.
@@ -210,9 +232,9 @@ inline Vec<double> log2_series(Vec<double> u) {
   return p * u + 2.8853900817779268114;
 }
 
-// log2(x) for x >= 0: -inf at 0, inf at inf, NaN for NaN.
+// log2(x 2^power) for x >= 0 and a whole power: -inf at 0, inf at inf, NaN for NaN.
 template <class T>
-inline Vec<T> log2(Vec<T> x) {
+inline Vec<T> log2(Vec<T> x, Vec<T> power = Vec<T>{}) {
   using S = Types<T>;
   constexpr T smallest = std::numeric_limits<T>::min();
   constexpr T scale = static_cast<T>(int64_t{1} << 30);
@@ -223,7 +245,7 @@ inline Vec<T> log2(Vec<T> x) {
   const Int<T> exponent = ((Int<T>)normal - half) >> S::kMantissa;
   const Vec<T> mantissa = (Vec<T>)((Int<T>)normal - (exponent << S::kMantissa));
   const Vec<T> t = (mantissa - T{1}) / (mantissa + T{1});
-  const Vec<T> whole = __builtin_convertvector(exponent, Vec<T>) - (tiny ? splat(T{30}) : splat(T{0}));
+  const Vec<T> whole = __builtin_convertvector(exponent, Vec<T>) - (tiny ? splat(T{30}) : splat(T{0})) + power;
   const Vec<T> value = t * log2_series(t * t) + whole;
   constexpr T infinity = std::numeric_limits<T>::infinity();
   const Vec<T> upper = x < infinity ? value : x;  // inf and NaN pass
@@ -266,6 +288,26 @@ inline Vec<T> reduce_rows(Vec<T>* rows) {
       rows[i] = fold<Op, T, segment>(rows[2 * i], rows[2 * i + 1], std::make_integer_sequence<int, kLanes<T>>{});
     return reduce_rows<Op, T, segment / 2>(rows);
   }
+}
+
+// Swaps, in pairs of rows `half` apart, the second half of a segment of the one with the first half of the other's.
+template <class T, int half, int... lane>
+inline void swap_halves(Vec<T>* rows, std::integer_sequence<int, lane...>) {
+  constexpr int L = kLanes<T>;
+#pragma GCC unroll 16
+  for (int i = 0; i < L; ++i) {
+    if (i & half) continue;
+    const Vec<T> a = rows[i], b = rows[i + half];
+    rows[i] = __builtin_shufflevector(a, b, (lane & half ? L + lane - half : lane)...);
+    rows[i + half] = __builtin_shufflevector(a, b, (lane & half ? L + lane : lane + half)...);
+  }
+}
+
+// Lane i of rows[j] becomes lane j of rows[i].
+template <class T, int half = kLanes<T> / 2>
+inline void transpose(Vec<T>* rows) {
+  swap_halves<T, half>(rows, std::make_integer_sequence<int, kLanes<T>>{});
+  if constexpr (half > 1) transpose<T, half / 2>(rows);
 }
 
 }  // namespace UGMM_ISA

@@ -57,6 +57,8 @@ def plot(structure: Structure, feature_names: Sequence[str] | None = None, *, tr
                         xytext=(0, -5), textcoords="offset points", ha="center", va="top", rotation=90,
                     )  # fmt: skip
         axis.set(title=f"tree {tree}", xticks=[], ylabel="height" if tree == 0 else "")
+        axis.spines[["top", "right", "bottom"]].set_visible(False)  # names hang below the leaves
+        axis.yaxis.get_major_locator().set_params(integer=True)
         axis.margins(0.05, 0.25)
     return figure
 

@@ -1,0 +1,111 @@
+"""One value: a choice, a flag, a number; and what the messages of the other files are made of."""
+
+import difflib
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from ugmm_ppl.ops import Array
+
+BLOCK_ENTRIES = 2**20
+"""Entries of an array that are looked at together."""
+
+
+def choice(what: str, got: Any, valid: Iterable[str]) -> str:
+    """Return `got` if it is one of `valid`, else raise a ValueError that names the nearest one."""
+    options = list(valid)
+    if isinstance(got, str) and got in options:
+        return got
+    near = difflib.get_close_matches(str(got), options, n=1, cutoff=0.4)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"{what} must be one of {', '.join(map(repr, options))}; got {got!r}.{hint}")
+
+
+def flag(what: str, got: Any) -> None:
+    """Check that a setting is True or False."""
+    if not isinstance(got, bool | np.bool_):
+        raise TypeError(f"{what} must be True or False; got {got!r}.")
+
+
+def names(what: str, got: Iterable[str], valid: Iterable[str]) -> None:
+    """Refuse unknown names, each with the nearest valid one."""
+    options = list(valid)
+    for name in got:
+        choice(what, name, options)
+
+
+def count(what: str, got: Any, least: int = 1) -> int:
+    """Return `got` as an int if it is a whole number of at least `least`."""
+    if isinstance(got, bool | np.bool_) or not isinstance(got, int | np.integer):
+        raise TypeError(f"{what} must be a whole number; got {got!r} of type {type(got).__name__}.")
+    if got < least:
+        raise ValueError(f"{what} must be at least {least}; got {got}.")
+    return int(got)
+
+
+def number(what: str, got: Any, low: float, high: float = math.inf, *, closed_low: bool = False) -> float:
+    """Return `got` as a float if it lies in (low, high), or [low, high) with `closed_low`."""
+    if isinstance(got, bool) or not isinstance(got, int | float | np.integer | np.floating):
+        raise TypeError(f"{what} must be a number; got {got!r} of type {type(got).__name__}.")
+    if not ((low <= got if closed_low else low < got) and got < high):
+        raise ValueError(f"{what} must lie in {'[' if closed_low else '('}{low:g}, {high:g}); got {got}.")
+    return float(got)
+
+
+def floats(a: np.ndarray) -> np.ndarray:
+    """Floating-point numbers as they are, whole numbers as float64."""
+    return a.astype(np.float64) if a.dtype.kind in "iub" else a
+
+
+def shown(value: Any) -> str:
+    """What came, shortly."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def listed(names_: Iterable[str]) -> str:
+    """Names as a message shows them."""
+    return ", ".join(map(repr, names_))
+
+
+def as_numpy(a: Array) -> np.ndarray:
+    """A tensor or array of either backend as a NumPy array."""
+    return a.detach().cpu().numpy() if hasattr(a, "detach") else np.asarray(a)
+
+
+def numeric(a: Any, what: str, *, convert: bool = True) -> np.ndarray:
+    """Return numbers as an array, floats unless `convert` is False, or say that they are none."""
+    array = np.asarray(as_numpy(a) if hasattr(a, "detach") else a)
+    if array.dtype.kind not in "iubf":
+        raise TypeError(
+            f"{what} must hold real numbers; got dtype {array.dtype}. Encode text and categories as numbers first."
+        )
+    return floats(array) if convert else array
+
+
+def finite(a: np.ndarray, what: str, do: str, first_row: int = 0) -> None:
+    """Refuse NaN and infinite values; names the first one, in rows counted from `first_row`."""
+    if a.dtype.kind != "f":
+        return
+    step = max(1, BLOCK_ENTRIES * len(a) // max(1, a.size))
+    first, total = None, 0
+    for start in range(0, len(a), step):
+        bad = ~np.isfinite(a[start : start + step])
+        if bad.any():
+            total += int(bad.sum())
+            first = first or (start + int(np.argwhere(bad)[0][0]), *np.argwhere(bad)[0][1:].tolist())
+    if first:
+        where = f"row {first_row + first[0]}" + "".join(f", column {k}" for k in first[1:])
+        raise ValueError(f"{what} must be finite; got {a[first]} in {where} ({total} such values). {do}")
+
+
+def first_bad(good: np.ndarray, values: np.ndarray, what: str, need: str, do: str) -> None:
+    """Refuse values of which not all are `good`; shows the first that is not."""
+    if not np.all(good):
+        index = tuple(int(i) for i in np.argwhere(~np.asarray(good))[0])
+        at = f" at index {index}" if index else ""
+        raise ValueError(
+            f"{what} must be {need}; got {np.asarray(values)[index]}{at}, in shape {np.shape(values)}. {do}"
+        )

@@ -1,0 +1,155 @@
+"""Rows and targets that the user gave."""
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from ugmm_ppl.checks.basic import as_numpy, finite, number, numeric, shown
+
+MISSING_INPUT = (
+    "Drop such rows or impute the column first: a model of y given x has no exact answer to a missing x, as it says "
+    "nothing about x."
+)
+
+
+def inputs(
+    x: Any, features: int, *, what: str = "x", where: str = "layer 0", convert: bool = True, first_row: int = 0
+) -> np.ndarray:
+    """Return x as a float `(B, features)` NumPy array, or say what is wrong with it.
+
+    Floats are not copied, nor are memory maps, which are read a block at a time.
+
+    Args:
+        x: What the user gave: anything that becomes an array.
+        features: Number of inputs of the network.
+        what: Name of the argument, for the message.
+        where: Who needs that many features, for the message.
+        convert: Make floats of whole numbers, which copies them; False leaves that to `floats`.
+        first_row: Number of the first row of x, for the message, where x is a part of something longer.
+
+    Raises:
+        TypeError: The values are not numbers.
+        ValueError: Not 2-D, empty, a wrong number of columns, NaN or infinite values.
+    """
+    a = numeric(x, what, convert=convert)
+    if a.ndim != 2:
+        raise ValueError(
+            f"{what} must be 2-D, (examples, {features} features); got shape {a.shape}."
+            + (f" For a single example use {what}[None, :]." if a.ndim == 1 else "")
+        )
+    if a.shape[0] == 0:
+        raise ValueError(
+            f"{what} must have at least one row; got shape {a.shape}. Check how the data were read or split."
+        )
+    if a.shape[1] != features:
+        raise ValueError(
+            f"{what} must have {features} columns, the number of inputs of {where}; got shape {a.shape}. "
+            f"Give {what} the network's columns, or the network sizes=({a.shape[1]}, ...)."
+        )
+    finite(a, what, MISSING_INPUT, first_row)
+    return a
+
+
+def labels(y: Any, rows: int, classes: int) -> np.ndarray:
+    """Return y as an int `(B,)` array of class codes 0..classes-1, or say what is wrong with it."""
+    a = _same_length(as_numpy(_given(y)), rows)
+    if a.dtype.kind not in "iub":
+        if a.dtype.kind != "f":
+            raise TypeError(
+                f"y must hold whole class codes 0..{classes - 1}; got dtype {a.dtype}. "
+                "Encode names first, e.g. numpy.unique(y, return_inverse=True)."
+            )
+        finite(a, "y", "Drop such rows first.")
+        fractional = np.flatnonzero(a != np.round(a))
+        if fractional.size:
+            raise ValueError(
+                f"y must hold whole class codes 0..{classes - 1}; got {a[fractional[0]]} in row {fractional[0]}. "
+                "For a real-valued target use Regressor."
+            )
+    outside = np.flatnonzero((a < 0) | (a >= classes))
+    if outside.size:
+        raise ValueError(
+            f"y must lie in 0..{classes - 1} (classes={classes}); got {a[outside[0]]} in row {outside[0]}"
+            f" ({outside.size} such rows). Recode y, or give the model more classes."
+        )
+    return a.astype(np.int64)
+
+
+def targets(y: Any, rows: int) -> np.ndarray:
+    """Return y as a float `(B,)` array of finite targets, or say what is wrong with it."""
+    a = _same_length(numeric(_given(y), "y"), rows)
+    finite(a, "y", "Drop such rows first.")
+    return a
+
+
+def streamable(x: Any) -> None:
+    """Refuse what is neither an array nor a stream of arrays."""
+    if isinstance(x, str | bytes) or not (hasattr(x, "shape") or isinstance(x, Iterable)):
+        raise TypeError(
+            f"x must be a 2-D array or an iterable of 2-D arrays; got {x!r} of type {type(x).__name__}. "
+            "Open a file first, e.g. numpy.load(path, mmap_mode='r')."
+        )
+
+
+def held_out(x: np.ndarray, y: np.ndarray, train_x: np.ndarray | None, train_y: np.ndarray | None) -> None:
+    """Refuse rows `(B, K)` and `(B,)` that are all among the training data, if these are known."""
+    if train_x is None or train_y is None:
+        return
+    known = {hash((row.tobytes(), value.tobytes())) for row, value in zip(train_x, train_y, strict=True)}
+    x, y = x.astype(train_x.dtype, copy=False), y.astype(train_y.dtype, copy=False)
+    if all(hash((row.tobytes(), value.tobytes())) in known for row, value in zip(x, y, strict=True)):
+        raise ValueError(
+            "stacking needs held-out rows; got rows that the fit was trained on, where a restart that overfits "
+            "predicts best and would get the weight. Split the data before fit, and give the rows left out."
+        )
+
+
+def held_out_pair(validation: Any) -> None:
+    """Check that `validation` is a share or a pair of arrays."""
+    pair = isinstance(validation, tuple | list)
+    if isinstance(validation, bool | str) or (pair and len(validation) != 2):
+        kind = ValueError if pair else TypeError
+        raise kind(f"validation must be a share in (0, 1) or held-out data (x, y); got {shown(validation)}.")
+
+
+def held_out_rows(share: Any, rows: int) -> int:
+    """The number of rows that `validation` holds out, which leaves some of each."""
+    count = round(number("validation", share, 0.0, 1.0) * rows)
+    if not 0 < count < rows:
+        raise ValueError(
+            f"validation must leave at least one row on either side; got {share} of {rows} rows. "
+            "Give another share, or held-out data (x, y)."
+        )
+    return count
+
+
+def constant_columns(constant: np.ndarray, feature_names: list[str]) -> None:
+    """Warn about columns without variance, marked in `constant` `(K,)`, which are kept with scale 1."""
+    columns = np.flatnonzero(constant)
+    if columns.size:
+        shown = ", ".join(feature_names[k] for k in columns[:5]) + (", ..." if columns.size > 5 else "")
+        warnings.warn(
+            f"{columns.size} of {constant.size} columns of x have zero variance ({shown}); they are kept, with "
+            "scale 1. Drop them if they mean nothing; for pixels use standardize='jointly'.",
+            stacklevel=4,
+        )
+
+
+def _given(y: Any) -> Any:
+    if y is None:
+        raise TypeError("y must hold one value per row of x; got None. A model of x alone is up.Circuit.")
+    return y
+
+
+def _same_length(y: np.ndarray, rows: int) -> np.ndarray:
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim != 1:
+        raise ValueError(
+            f"y must be 1-D, one value per row of x; got shape {y.shape}. Use y.ravel() or pick one column."
+        )
+    if len(y) != rows:
+        raise ValueError(f"y must have one value per row of x, {rows}; got {len(y)}. Check how they were split.")
+    return y

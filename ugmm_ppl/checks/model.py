@@ -1,0 +1,103 @@
+"""A network, its prior and its layers, and the shapes of equation (2)."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ugmm_ppl.checks.basic import count, number
+from ugmm_ppl.ops import Array
+
+Shape: TypeAlias = Sequence[int]
+
+
+def model_parts(network: Any, prior: Any) -> None:
+    """Check that a model is made of a Network and a Prior."""
+    from ugmm_ppl.network import Network
+    from ugmm_ppl.prior import Prior
+
+    if not isinstance(network, Network):
+        raise TypeError(f"network must be an up.Network, e.g. up.Network((4, 32)); got {network!r}.")
+    if not isinstance(prior, Prior):
+        raise TypeError(f"prior must be an up.Prior, e.g. up.Prior(loc=up.dist.Normal(0.0, 1.0)); got {prior!r}.")
+    depth = len(network.sizes) - (network.readout == "linear")
+    for index in prior.layers:
+        if index >= depth:
+            raise ValueError(f"Prior.layers names layers 0..{depth - 1} of sizes={network.sizes}; got layer {index}.")
+
+
+@contextlib.contextmanager
+def building(spec: Any) -> Iterator[None]:
+    """Turn a PPL's refusal of a distribution's arguments into a message that names the description."""
+    try:
+        yield
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"the prior {spec!r} could not be built: {error}. "
+            f"Give the arguments that the PPL's class {spec.name} takes."
+        ) from error
+
+
+def layer(in_features: Any, out_features: Any, prior: Any, dropout: Any) -> None:
+    """Check the arguments of `UGMMLayer`."""
+    from ugmm_ppl.prior import Prior
+
+    count("in_features", in_features)
+    count("out_features", out_features)
+    number("dropout", dropout, 0.0, 1.0, closed_low=True)
+    if prior is not None and not isinstance(prior, Prior):
+        raise TypeError(f"prior must be an up.Prior or None; got {prior!r}.")
+
+
+def last_axis(x: Array, features: int) -> None:
+    """Check the last axis of a layer's input."""
+    shape = tuple(np.shape(x))
+    if not shape or shape[-1] != features:
+        raise ValueError(
+            f"the layer needs inputs of shape (..., {features}), its in_features; got shape {shape}. "
+            "Give the layer the width of its inputs, or the inputs that width."
+        )
+
+
+def activation_shapes(x: Shape, loc: Shape, scale: Shape, log_weights: Shape) -> None:
+    """Check the shapes of the arguments of equation (2)."""
+    told = f"got x {tuple(x)}, loc {tuple(loc)}, scale {tuple(scale)}, log_weights {tuple(log_weights)}"
+    if len(x) < 1:
+        raise ValueError(f"x must have shape (..., K); {told}.")
+    for name, shape in {"scale": scale, "log_weights": log_weights, "loc": loc}.items():
+        if len(shape) < 2:
+            raise ValueError(f"{name} must have shape (..., J, K), neurons by inputs; {told}.")
+    try:
+        own = np.broadcast_shapes(tuple(loc[-2:]), tuple(scale[-2:]), tuple(log_weights[-2:]))
+    except ValueError:
+        raise ValueError(f"loc, scale and log_weights must agree in (J, K), their last two axes; {told}.") from None
+    if x[-1] != own[1] and 1 not in (x[-1], own[1]):
+        raise ValueError(f"x must have {own[1]} inputs, as the parameters have, in its last axis; {told}.")
+    if own[1] < 1 or x[-1] < 1:
+        raise ValueError(f"a neuron needs at least one input, K >= 1; {told}.")
+    try:
+        np.broadcast_shapes(tuple(x[:-1]), tuple(loc[:-2]), tuple(scale[:-2]), tuple(log_weights[:-2]))
+    except ValueError:
+        raise ValueError(
+            f"the leading axes of x (before K) and of the parameters (before J, K) must broadcast; {told}."
+        ) from None
+
+
+def floating(what: str, dtype: str, is_floating: bool) -> None:
+    """Check that a computation is asked for in floating-point numbers."""
+    if not is_floating:
+        raise TypeError(f"{what} needs floating-point arrays, float32 or float64; got {dtype}. Convert them first.")
+
+
+def no_module(got: Any, kind: str, example: str) -> TypeError:
+    """The error for something else than a module of the backend's library."""
+    return TypeError(f"encoder must make a {kind}, e.g. {example}; it made {got!r} of type {type(got).__name__}.")
+
+
+def module_with_state(module: Any) -> ValueError:
+    """The error for a module that is no pure function of its parameters."""
+    return ValueError(
+        f"encoder must make modules without a state besides their parameters; got {type(module).__name__} with "
+        "buffers, running means or random numbers. Leave out batch normalisation and dropout."
+    )

@@ -1,0 +1,125 @@
+"""Settings of a training, and what stops one."""
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ugmm_ppl.checks.basic import choice
+
+
+class NonFiniteError(FloatingPointError):
+    """Training met a loss or gradient that is NaN or infinite.
+
+    Attributes:
+        step: Number of the step, counted from 0.
+        sites: Names of the sites whose gradient was not finite.
+        fit: The `Fit` at the last good state, or None if there was none.
+    """
+
+    def __init__(self, step: int, sites: list[str], fit: Any = None) -> None:
+        """Say where it happened and what to do."""
+        self.step, self.sites, self.fit = step, sites, fit
+        super().__init__(
+            f"needed a finite loss and gradient at every step; got NaN or inf at step {step}, in the gradient of "
+            f"{', '.join(sites) or 'no single site (the loss itself)'}. The last good state is kept in the attribute "
+            "`fit` of this error. Lower learning_rate, or give `scale` a prior that keeps it away from zero."
+        )
+
+
+class CheckpointError(OSError):
+    """A checkpoint could not be written.
+
+    Attributes:
+        fit: The `Fit` as it was reached, or None if there was none.
+    """
+
+    def __init__(self, path: Any, reason: OSError) -> None:
+        """Say what happened and what to do."""
+        self.fit: Any = None
+        self.reached: Any = None
+        super().__init__(
+            f"the checkpoint {path} needed to be written; got {reason}. The file that was there before is kept, and "
+            "what was reached is in the attribute `fit` of this error. Make room or give another path, and fit again."
+        )
+
+
+def unreadable_checkpoint(path: Any, reason: Exception) -> ValueError:
+    """The error for a file that is no checkpoint, or a broken one."""
+    return ValueError(
+        f"checkpoint must be a file that a fit of this version left, or a new path; {path} cannot be read as one "
+        f"({reason}). It is kept as it is. Give another path, or delete it to begin anew."
+    )
+
+
+def other_checkpoint(path: Any, then: Mapping[str, Any], now: Mapping[str, Any]) -> ValueError:
+    """The error for the checkpoint of a fit with other settings or data."""
+    return ValueError(
+        f"checkpoint must belong to this fit; {path} was left by a fit with {then}, and this one has {now}. "
+        "Give the same settings and data, another path, or delete the file to begin anew."
+    )
+
+
+def training(method: str, validation: Any, patience: Any, checkpoint: Any, callbacks: Any) -> None:
+    """Check the settings of a training that depend on each other."""
+    if patience is not None and validation is None:
+        raise ValueError(
+            f"patience counts evaluations on held-out data, and needs validation; got patience={patience} and "
+            "validation=None. Give validation=0.1, say."
+        )
+    if checkpoint is not None and method == "nuts":
+        raise ValueError(
+            "checkpoint needs method='svi' or 'map'; got 'nuts', which has none. Interrupted, it keeps its draws."
+        )
+    if checkpoint is not None and (
+        not isinstance(checkpoint, str | os.PathLike) or not os.fspath(checkpoint).endswith(".npz")
+    ):
+        kind = ValueError if isinstance(checkpoint, str | os.PathLike) else TypeError
+        raise kind(f"checkpoint must be the path of an .npz file; got {checkpoint!r}.")
+    if not isinstance(callbacks, list | tuple):
+        raise TypeError(f"callbacks must be a list of functions; got {callbacks!r}. Give [{callbacks!r}].")
+    for callback in callbacks:
+        if not callable(callback):
+            raise TypeError(f"callbacks must be functions of a ugmm_ppl.training.Moment; got {callback!r}.")
+
+
+def optimizer(got: Any, backend: str, valid: Iterable[str]) -> None:
+    """Check that an optimiser is a known name or an object of the backend's library."""
+    if isinstance(got, str):
+        choice("optimizer", got, valid)
+    elif backend == "numpyro" and not (hasattr(got, "init") and hasattr(got, "update")):
+        raise TypeError(
+            f"optimizer must be {' or '.join(map(repr, valid))} or an optax.GradientTransformation, e.g. "
+            f"optax.adamw(1.0); got {got!r}."
+        )
+    elif backend == "pyro" and not callable(got):
+        raise TypeError(
+            f"optimizer must be {' or '.join(map(repr, valid))} or a function of parameters that makes a "
+            f"torch.optim.Optimizer, e.g. torch.optim.AdamW; got {got!r}."
+        )
+
+
+def torch_optimizer(got: Any, base: type) -> None:
+    """Check what the function of the user made."""
+    if not isinstance(got, base):
+        raise TypeError(f"optimizer must make a torch.optim.Optimizer from a list of tensors; it made {got!r}.")
+
+
+def schedule_factors(factors: np.ndarray) -> None:
+    """Check what a learning-rate schedule of the user gave."""
+    bad = ~(np.isfinite(factors) & (factors >= 0.0))
+    if bad.any():
+        step = int(np.argmax(bad))
+        raise ValueError(
+            f"schedule must give finite factors >= 0 of the learning rate; got {factors[step]} at step {step} of "
+            f"{len(factors)}. It is called with the fraction of the steps that is done, in [0, 1)."
+        )
+
+
+def start_sites(points: Mapping[str, np.ndarray], sites: Mapping[str, Any]) -> None:
+    """Check that a fit to start from has the sites of the model."""
+    then = {name: value.shape for name, value in points.items()}
+    now = {name: site.unconstrained_shape for name, site in sites.items()}
+    if then != now:
+        raise ValueError(f"start must be a fit of the same model, whose sites are {now}; got a fit with {then}.")

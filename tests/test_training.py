@@ -5,7 +5,7 @@ import functools
 
 import numpy as np
 import pytest
-from conftest import needs_both
+from conftest import INSTALLED, needs_both
 from helpers import refused
 from sklearn.datasets import load_iris
 from tolerances import EXACT64, PARITY
@@ -190,6 +190,30 @@ def test_a_restart_is_the_fit_of_its_seed(backend_name):
     for restart in range(2):
         alone = quick(backend_name, seed=4 + restart, **settings)
         np.testing.assert_allclose(both.losses[restart], alone.losses[0], rtol=1e-8)
+
+
+@pytest.mark.skipif(not INSTALLED["numpyro"], reason="numpyro is not installed here")
+def test_a_fit_like_the_last_one_compiles_no_program(monkeypatch):
+    """Of other data and another seed; a program of the same form with another constant in it is another program."""
+    from jax.stages import Lowered
+
+    compiled, compile_ = [], Lowered.compile
+    monkeypatch.setattr(Lowered, "compile", lambda self: compiled.append(self) or compile_(self))
+
+    def fit(x, seed, scale=1.0):
+        model = up.Classifier(up.Network((4, 5)), 3, prior=up.Prior(loc=up.dist.Normal(0.0, scale)))
+        fitted = up.fit(model, x, Y, backend="numpyro", num_steps=11, seed=seed, progress=False)
+        found = len(compiled), fitted.posterior(2)["layers.0.loc"]
+        compiled.clear()
+        return found
+
+    first, here = fit(X, 0)
+    assert first > 0
+    again, there = fit(X[::-1].copy(), 1)
+    assert again == 0
+    assert not np.array_equal(here, there)
+    np.testing.assert_array_equal(fit(X, 0)[1], here)
+    assert fit(X, 0, scale=2.0)[0] > 0
 
 
 def test_likelihood_and_kl_are_logged_apart(backend_name):

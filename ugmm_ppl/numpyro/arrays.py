@@ -1,9 +1,19 @@
-"""Random arrays of JAX."""
+"""Arrays of JAX: from NumPy, and random ones."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import Array
+
+
+def to_array(value: Any, dtype: Any = None) -> Array:
+    """`jnp.asarray`, which compiles a program for every new shape of a NumPy array; this copies it."""
+    if isinstance(value, np.ndarray | np.generic):
+        return jax.device_put(np.array(value, dtype))  # a copy, as JAX may go on using the memory
+    return jnp.asarray(value, dtype)
 
 
 def normals(key: Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:

@@ -21,6 +21,7 @@ from numpyro.distributions.transforms import Transform, biject_to
 from ugmm_ppl import checks, devices
 from ugmm_ppl.backend import Bijector, Site, require
 from ugmm_ppl.numpyro import derivatives, inference
+from ugmm_ppl.numpyro.arrays import to_array
 from ugmm_ppl.numpyro.distribution import UnivariateGaussianMixture
 from ugmm_ppl.numpyro.ops import OPS
 from ugmm_ppl.numpyro.training import Trainer
@@ -103,7 +104,7 @@ class NumpyroBackend:
 
     def array(self, value: Any) -> Array:
         """Array of default dtype and device; whole numbers stay whole."""
-        return jnp.asarray(value)
+        return to_array(value)
 
     def numpy(self, value: Array) -> np.ndarray:
         """A copy from a GPU, a view on the CPU."""
@@ -121,8 +122,8 @@ class NumpyroBackend:
         """The NumPyro distribution of a description, expanded to `shape`, all of it one event."""
         dtype = jnp.zeros(()).dtype if like is None else like.dtype
         args, kwargs = (
-            [jnp.asarray(a, dtype) for a in spec.args],
-            {k: jnp.asarray(a, dtype) for k, a in spec.kwargs.items()},
+            [to_array(a, dtype) for a in spec.args],
+            {k: to_array(a, dtype) for k, a in spec.kwargs.items()},
         )
         if spec.name in SIMPLEX:  # a scalar concentration is symmetric
             args = [jnp.broadcast_to(a, (shape[-1],)) if a.ndim == 0 else a for a in args]
@@ -152,7 +153,7 @@ class NumpyroBackend:
 
     def in_support(self, distribution: Any, value: Array) -> bool:
         """Whether all of a value lies in the support."""
-        return bool(distribution.support(value).all())
+        return bool(distribution.support(np.asarray(value)).all())  # NumPy: nothing to compile
 
     def condition(self, model: Callable[..., Any], values: Mapping[str, Array]) -> Callable[..., Any]:
         """`handlers.condition`."""

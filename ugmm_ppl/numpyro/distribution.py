@@ -17,6 +17,7 @@ from numpyro.distributions.util import validate_sample
 
 from ugmm_ppl import checks, mixture, neuron, pathwise, summary
 from ugmm_ppl.mixture import Mixture
+from ugmm_ppl.numpyro.arrays import to_array
 from ugmm_ppl.numpyro.ops import OPS
 from ugmm_ppl.queries import MixtureQueries
 
@@ -63,9 +64,9 @@ class UnivariateGaussianMixture(MixtureQueries, Distribution):
         validate = bool(self._validate_args if validate_args is None else validate_args)  # type: ignore[has-type]
         values = validate and OPS.known(loc, scale, logits, probs)
         checks.mixture_parameters(loc, scale, logits, probs, values=values)
-        dtype = jnp.result_type(float, *(jnp.asarray(a) for a in (loc, scale, logits, probs) if a is not None))
+        dtype = jnp.result_type(float, *(to_array(a) for a in (loc, scale, logits, probs) if a is not None))
         self.loc, self.scale, weights = jnp.broadcast_arrays(
-            *(jnp.asarray(a, dtype) for a in (loc, scale, logits if probs is None else probs))
+            *(to_array(a, dtype) for a in (loc, scale, logits if probs is None else probs))
         )
         self._logits: Array | None = weights if probs is None else None
         self._probs: Array | None = weights if logits is None else None
@@ -90,8 +91,8 @@ class UnivariateGaussianMixture(MixtureQueries, Distribution):
         Raises:
             ValueError: A standard deviation that is not positive, a moment that is not finite.
         """
-        dtype = jnp.result_type(float, *(jnp.asarray(a) for a in (mean, stddev, skewness)))
-        arrays = jnp.broadcast_arrays(*(jnp.asarray(a, dtype) for a in (mean, stddev, skewness)))
+        dtype = jnp.result_type(float, *(to_array(a) for a in (mean, stddev, skewness)))
+        arrays = jnp.broadcast_arrays(*(to_array(a, dtype) for a in (mean, stddev, skewness)))
         if OPS.known(*arrays):
             checks.moments(*arrays)
         checks.number("spread", spread, 0.0, 1.0)
@@ -214,7 +215,7 @@ class UnivariateGaussianMixture(MixtureQueries, Distribution):
         return bool(self._validate_args)
 
     def _array(self, value: Any) -> Array:
-        return value if isinstance(value, Array) else jnp.asarray(value, self.loc.dtype)
+        return value if isinstance(value, Array) else to_array(value, self.loc.dtype)
 
 
 @kl_divergence.register(UnivariateGaussianMixture, UnivariateGaussianMixture)

@@ -13,7 +13,8 @@ from jax import Array
 from numpyro import handlers
 from numpyro.infer import NUTS
 
-from ugmm_ppl.numpyro.arrays import normals
+from ugmm_ppl.numpyro.arrays import normals, to_array
+from ugmm_ppl.numpyro.programs import compiled
 from ugmm_ppl.progress import Progress
 from ugmm_ppl.training import NutsDraws, blocks, nuts_stats
 
@@ -32,7 +33,7 @@ def guide_draws(
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Draws `indices` of a guide, `(S, ...)` by site, and their log q `(S,)`; a draw depends on its number alone."""
     draw = _compiled_draw(guide, jax.config.jax_enable_x64)
-    tensors = {name: jnp.asarray(value) for name, value in params.items()}
+    tensors = {name: to_array(value) for name, value in params.items()}
     drawn = [jax.device_get(draw(tensors, jax.random.key(seed), i)) for i in indices]
     values = _stack([values for values, _ in drawn])
     return {name: values[name] for name in guide.sites}, np.array([log_q for _, log_q in drawn])  # not sorted by name
@@ -53,13 +54,13 @@ def _compiled_draw(guide: Guide, x64: bool) -> Callable[..., Any]:  # noqa: ARG0
 def outputs(model: Model, draws: Mapping[str, np.ndarray], x: np.ndarray, chunk_size: int) -> np.ndarray:
     """Network outputs `(S, B, O)` for draws `(S, ...)`, a chunk of examples and one draw at a time."""
     run = _compiled_outputs(model, jax.config.jax_enable_x64)
-    device_draws = {name: jnp.asarray(value) for name, value in draws.items()}
+    device_draws = {name: to_array(value) for name, value in draws.items()}
     rows = min(chunk_size, len(x))
     parts = []
     for start in range(0, len(x), rows):
         chunk = x[start : start + rows]
         padded = np.concatenate([chunk, np.zeros((rows - len(chunk), x.shape[1]))])  # one shape: compiled once
-        parts.append(np.asarray(run(device_draws, jnp.asarray(padded)))[:, : len(chunk)])
+        parts.append(np.asarray(run(device_draws, to_array(padded)))[:, : len(chunk)])
     return np.concatenate(parts, axis=1)
 
 
@@ -75,7 +76,7 @@ def _compiled_outputs(model: Model, x64: bool) -> Callable[..., Array]:  # noqa:
 
 def run(function: Callable[..., Any], *arguments: Any) -> tuple[np.ndarray, ...]:
     """Values of a function of arrays and dicts of arrays that returns arrays; described at `Inference`."""
-    found = _compiled(function, jax.config.jax_enable_x64)(*jax.tree.map(jnp.asarray, arguments))
+    found = _compiled(function, jax.config.jax_enable_x64)(*jax.tree.map(to_array, arguments))
     return tuple(np.asarray(a) for a in found)
 
 
@@ -87,7 +88,7 @@ def _compiled(function: Callable[..., Any], x64: bool) -> Callable[..., Any]:  #
 def log_prior(model: Model, draws: Mapping[str, np.ndarray]) -> np.ndarray:
     """Log prior density of draws `(S, ...)`: `(S,)`."""
     run = _compiled_log_prior(model, jax.config.jax_enable_x64)
-    return np.asarray(run({name: jnp.asarray(value) for name, value in draws.items()}), dtype=np.float64)
+    return np.asarray(run({name: to_array(value) for name, value in draws.items()}), dtype=np.float64)
 
 
 @functools.lru_cache(maxsize=16)
@@ -106,12 +107,12 @@ def prior_draws(model: Model, num_draws: int, seed: int) -> dict[str, np.ndarray
     from ugmm_ppl.numpyro.backend import BACKEND
 
     @jax.jit
-    def one(key: Array) -> dict[str, Array]:
-        with handlers.seed(rng_seed=key):
+    def one(keys: Array, i: int) -> dict[str, Array]:
+        with handlers.seed(rng_seed=keys[i]):
             return {n: site.value for n, site in BACKEND.trace(model.parameters, {}, BACKEND, jnp.zeros(())).items()}
 
-    drawn = [jax.device_get(one(key)) for key in jax.random.split(jax.random.key(seed), num_draws)]
-    return _stack(drawn)
+    keys = jax.random.split(jax.random.key(seed), num_draws)
+    return _stack([jax.device_get(one(keys, i)) for i in range(num_draws)])
 
 
 def nuts(
@@ -128,12 +129,12 @@ def nuts(
     own_targets: bool = False,
 ) -> NutsDraws:
     """Draw by NUTS, all chains at once, in compiled blocks; arguments as in `ugmm_ppl.backend.Inference`."""
-    x, y = (jnp.asarray(a) for a in data)
+    x, y = (to_array(a) for a in data)
     kernel = NUTS(lambda x, y: model(x, y, data_size=data_size), max_tree_depth=max_tree_depth)
     keys = jax.random.split(jax.random.key(seed), len(starts))
-    init = {name: jnp.asarray(np.stack([start[name] for start in starts])) for name in starts[0]}
+    init = {name: to_array(np.stack([start[name] for start in starts])) for name in starts[0]}
 
-    @jax.jit  # compiled as a whole it takes a fifth of the time that its many small steps take
+    @compiled  # as a whole it takes a fifth of the time that its many small steps take
     def begun(keys: Array, init: dict[str, Array], x: Array, y: Array) -> Any:
         if own_targets:
             return jax.vmap(lambda key, z, y: kernel.init(key, num_warmup, z, model_args=(x, y)))(keys, init, y)
@@ -171,7 +172,7 @@ def _compiled_nuts(kernel: NUTS, room: int, own_targets: bool) -> Callable[..., 
     def moved(state: Any) -> Any:
         return state.z, (state.diverging, state.energy, state.num_steps)
 
-    @jax.jit
+    @compiled
     def block(state: Any, size: int, x: Array, y: Array) -> Any:
         constrain = jax.vmap(kernel.postprocess_fn((x, y[0] if own_targets else y), {}))
 

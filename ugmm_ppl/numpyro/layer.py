@@ -13,6 +13,7 @@ from jax import Array
 
 from ugmm_ppl import checks
 from ugmm_ppl.network import LayerShape, initial_spread, layer_activation, neuron_parameters, survivors
+from ugmm_ppl.numpyro.arrays import to_array
 from ugmm_ppl.numpyro.distribution import UnivariateGaussianMixture
 from ugmm_ppl.numpyro.ops import OPS
 from ugmm_ppl.prior import Prior, draw
@@ -62,7 +63,7 @@ class UGMMLayer:
             layer = LayerShape(self.name, self.in_features, self.out_features)
             start = initial_spread(np.random.default_rng(self.seed), layer, np.array([[-1.0], [1.0]]), tied=self.tied)
             roles = ["log_scale", "logits"] if self.tied else ["loc", "log_scale", "logits"]
-            return {role: numpyro.param(f"{self.name}.{role}", jnp.asarray(start[role])) for role in roles}
+            return {role: numpyro.param(f"{self.name}.{role}", to_array(start[role])) for role in roles}
         like = jnp.zeros(())
         return {
             role: draw(BACKEND, prior, f"{self.name}.{role}", shape, like)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from ugmm_ppl.numpyro.arrays import to_array
 from ugmm_ppl.ops import Coefficients, Ops, Step
 
 KERNEL_ELEMENTS = 2**15
@@ -103,7 +104,7 @@ class JaxOps:
     @staticmethod
     def constant(a: Any, like: Array) -> Array:
         """The same numbers; JAX moves them where they are needed."""
-        return jnp.asarray(a, like.dtype)
+        return to_array(a, like.dtype)
 
     @staticmethod
     def known(*arrays: Any) -> bool:

@@ -13,7 +13,8 @@ import optax
 from jax import Array
 from numpyro import handlers
 
-from ugmm_ppl.numpyro.arrays import normals
+from ugmm_ppl.numpyro.arrays import normals, to_array
+from ugmm_ppl.numpyro.programs import compiled
 from ugmm_ppl.training import Steps
 
 BUILT = {"adam": lambda: optax.adam(1.0), "sgd": lambda: optax.sgd(1.0, momentum=0.9)}
@@ -46,25 +47,25 @@ class Trainer:
         split_batch: bool,
     ) -> None:
         self._objective, self._shapes = objective, dict(noise_shapes)
-        self._x, self._y = (jnp.asarray(a) for a in data)
+        self._x, self._y = (to_array(a) for a in data)
         self._clip_norm, self._particles, self._split_batch = clip_norm, num_particles, split_batch
         self._optimizer = BUILT[optimizer]() if isinstance(optimizer, str) else optimizer
-        self._keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
-        self._block = jax.jit(self._steps)
-        self._gradient = jax.jit(self._differentiate)
+        self._keys = jax.vmap(jax.random.key)(to_array(np.asarray(seeds)))
+        self._block = compiled(self._steps)
+        self._gradient = compiled(self._differentiate)
 
     def start(self, initial: Sequence[dict[str, np.ndarray]]) -> Any:
         """The state at start parameters: trees with a leading axis of restarts."""
-        params = {name: jnp.asarray(np.stack([each[name] for each in initial])) for name in initial[0]}
-        return params, jax.vmap(self._optimizer.init)(params)
+        params = {name: to_array(np.stack([each[name] for each in initial])) for name in initial[0]}
+        return params, jax.jit(jax.vmap(self._optimizer.init))(params)  # one program in place of one for each operation
 
     def advance(
         self, state: Any, first: int, rows: np.ndarray, rates: np.ndarray, kl_weights: np.ndarray
     ) -> tuple[Any, Steps]:
         """Take n steps of every restart."""
-        steps = jnp.arange(first, first + len(rows))
+        steps = np.arange(first, first + len(rows))
         kind = self._x.dtype
-        per_step = (steps, jnp.asarray(rows), jnp.asarray(rates, kind), jnp.asarray(kl_weights, kind))
+        per_step = (to_array(steps), to_array(rows), to_array(rates, kind), to_array(kl_weights, kind))
         new, found = self._block(state, per_step, self._keys, self._x, self._y)
         return new, Steps(*(np.asarray(a).T for a in found))
 
@@ -78,9 +79,9 @@ class Trainer:
     ) -> dict[str, np.ndarray]:
         """The gradient of one step of one restart."""
         params = {name: value[restart] for name, value in state[0].items()}
-        at = jnp.asarray(rows)
+        at = to_array(rows)
         key = jax.random.fold_in(self._keys[restart], step)
-        _, gradients = self._gradient(params, key, self._x[at], self._y[at], jnp.asarray(kl_weight, self._x.dtype))
+        _, gradients = self._gradient(params, key, self._x[at], self._y[at], to_array(kl_weight, self._x.dtype))
         return {name: np.asarray(value) for name, value in gradients.items()}
 
     def arrays(self, state: Any) -> dict[str, np.ndarray]:
@@ -90,14 +91,14 @@ class Trainer:
     def restore(self, arrays: dict[str, np.ndarray], initial: Sequence[dict[str, np.ndarray]]) -> Any:
         """The state from its `arrays`."""
         like = self.start(initial)
-        leaves = [jnp.asarray(arrays[str(i)], leaf.dtype) for i, leaf in enumerate(jax.tree.leaves(like))]
+        leaves = [to_array(arrays[str(i)], leaf.dtype) for i, leaf in enumerate(jax.tree.leaves(like))]
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
     def _steps(self, state: Any, per_step: Any, keys: Array, x: Array, y: Array) -> Any:
         """A block of steps of all restarts, each frozen from its first bad step on.
 
-        Keys and data are arguments, not constants: fits that differ in nothing else compile to one entry of JAX's
-        persistent cache.
+        Keys and data are arguments, not constants: fits that differ in nothing else share one program, and one entry of
+        JAX's persistent cache.
         """
 
         def one(params: Any, optimizer: Any, good: Array, key: Array, row: Array, rate: Array, now: Any) -> Any:

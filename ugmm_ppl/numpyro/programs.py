@@ -1,0 +1,51 @@
+"""Compiled functions that fits share; Pyro compiles nothing, and has no such file."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+KEPT = 32
+"""Programs of this process that are kept; the one that was not asked for the longest goes first."""
+
+_PROGRAMS: OrderedDict[Any, Any] = OrderedDict()
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`jax.jit`, but functions that come down to the same program share it.
+
+    JAX remembers programs by the function object, and every fit makes its own: without this, a fit like the last one,
+    of another fold or seed, would compile anew, which takes far longer than to trace.
+    """
+    jitted = jax.jit(function)
+    own: dict[Any, Any] = {}
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        leaves, tree = jax.tree.flatten(arguments)
+        kinds = (tree, *((jax.typeof(leaf), getattr(leaf, "sharding", None)) for leaf in leaves))
+        if kinds not in own:
+            own[kinds] = _shared(jitted.lower(*arguments), kinds)
+        return own[kinds](*arguments)
+
+    return call
+
+
+def _shared(lowered: Any, kinds: tuple[Any, ...]) -> Any:
+    """The program of what was lowered, compiled now or before."""
+    text = lowered.as_text()
+    if "callback" in text:  # of this function's own
+        return lowered.compile()
+    settings = (jax.default_backend(), jax.config.read("jax_disable_most_optimizations"))
+    key = (hashlib.sha256(text.encode()).digest(), kinds, lowered.out_tree, settings)
+    if key not in _PROGRAMS:
+        _PROGRAMS[key] = lowered.compile()
+    _PROGRAMS.move_to_end(key)
+    while len(_PROGRAMS) > KEPT:
+        _PROGRAMS.popitem(last=False)
+    return _PROGRAMS[key]

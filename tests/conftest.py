@@ -48,10 +48,27 @@ ONCE = {
 }  # fmt: skip
 """Files that get the marker `once`: mathematics and long runs, which no other ArviZ or lack of torch would change."""
 
+ABOVE = {
+    "test_arviz", "test_circuit_fit", "test_devices", "test_diagnostics", "test_fit", "test_latent_fit", "test_model",
+    "test_prediction", "test_score", "test_weighing",
+}  # fmt: skip
+"""Files that test what lies above the backends: on Pyro, which has nothing to compile, and without Pyro on NumPyro."""
 
-def pytest_collection_modifyitems(items):
+
+def pytest_addoption(parser):
+    """Where both backends are installed."""
+    parser.addoption("--both", action="store_true", help="the tests of what lies above the backends on both of them")
+
+
+def pytest_collection_modifyitems(config, items):
     """Tests of the GPU are skipped where there plainly is none; they find out more themselves."""
+    one_is_enough = all(INSTALLED.values()) and not config.getoption("--both")
+    above = pytest.mark.skip(reason="lies above the backends: on Pyro here, on NumPyro without Pyro or with --both")
     for item in items:
+        given = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        backends = {value for value in given if isinstance(value, str) and value in BACKENDS}
+        if one_is_enough and item.module.__name__ in ABOVE and backends == {"numpyro"}:
+            item.add_marker(above)
         if item.module.__name__ in ONCE:
             item.add_marker("once")
         if item.get_closest_marker("gpu") and not shutil.which("nvidia-smi"):

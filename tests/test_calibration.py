@@ -11,8 +11,6 @@ from scipy import stats
 import ugmm_ppl as up
 from ugmm_ppl.calibration import Calibration, sbc
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 D = up.dist
 X = np.random.default_rng(0).normal(size=(20, 2))
 SPREAD = {"readout": np.array([[0.5], [0.5], [0.1]]), "readout_bias": np.array([1.0, 1.0, 0.3])}

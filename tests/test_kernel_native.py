@@ -146,13 +146,13 @@ def test_nothing_to_do(native, rng, rows, neurons):
 
 @dtypes
 @pytest.mark.parametrize("inputs", [5, 20, 100, 300])
-@pytest.mark.parametrize("place", [0, 3, -1])
+@pytest.mark.parametrize("place", [0, 3, 12, -1])
 def test_nan_is_not_hidden_by_larger_terms(native, inputs, place, dtype):
-    """Terms 2^10^5 times as large come after it, before it, and in the lanes beside it."""
+    """Terms 2^10^5 times as large come after it, before it, and in the lanes beside it; or nothing but padding."""
     for rows in (1, 40):
         x, zero = np.full((rows, inputs), 300.0, dtype), np.zeros((2, inputs), dtype)
         x[:, 1::2] = 0.0
-        x[0, place] = np.nan
+        x[0, place % inputs] = np.nan
         arguments = [x, zero, zero + 1.0, zero]
         out = forward(native, arguments)
         np.testing.assert_array_equal(np.isnan(out), [[True, True]] + [[False, False]] * (rows - 1))

@@ -203,6 +203,7 @@ def test_a_fit_like_the_last_one_compiles_no_program(monkeypatch):
     def fit(x, seed, scale=1.0):
         model = up.Classifier(up.Network((4, 5)), 3, prior=up.Prior(loc=up.dist.Normal(0.0, scale)))
         fitted = up.fit(model, x, Y, backend="numpyro", num_steps=11, seed=seed, progress=False)
+        fitted.predict(x[:7], num_draws=2)
         found = len(compiled), fitted.posterior(2)["layers.0.loc"]
         compiled.clear()
         return found

@@ -71,7 +71,7 @@ def _compiled_outputs(model: Model, x64: bool) -> Callable[..., Array]:  # noqa:
     def one(draw: Mapping[str, Array], x: Array) -> Array:
         return handlers.substitute(model.outputs, data=draw)(BACKEND, x)
 
-    return jax.jit(lambda draws, x: jax.lax.map(lambda draw: one(draw, x), draws))
+    return compiled(lambda draws, x: jax.lax.map(lambda draw: one(draw, x), draws))
 
 
 def run(function: Callable[..., Any], *arguments: Any) -> tuple[np.ndarray, ...]:
@@ -82,7 +82,7 @@ def run(function: Callable[..., Any], *arguments: Any) -> tuple[np.ndarray, ...]
 
 @functools.lru_cache(maxsize=16)
 def _compiled(function: Callable[..., Any], x64: bool) -> Callable[..., Any]:  # noqa: ARG001
-    return jax.jit(function)
+    return compiled(function)
 
 
 def log_prior(model: Model, draws: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -99,14 +99,14 @@ def _compiled_log_prior(model: Model, x64: bool) -> Callable[..., Array]:  # noq
         sites = BACKEND.trace(model.parameters, draw, BACKEND, jnp.zeros(()))
         return sum(site.distribution.log_prob(site.value).sum() for site in sites.values())
 
-    return jax.jit(lambda draws: jax.lax.map(one, draws))
+    return compiled(lambda draws: jax.lax.map(one, draws))
 
 
 def prior_draws(model: Model, num_draws: int, seed: int) -> dict[str, np.ndarray]:
     """Draws from the prior, `(S, ...)` by site."""
     from ugmm_ppl.numpyro.backend import BACKEND
 
-    @jax.jit
+    @compiled
     def one(keys: Array, i: int) -> dict[str, Array]:
         with handlers.seed(rng_seed=keys[i]):
             return {n: site.value for n, site in BACKEND.trace(model.parameters, {}, BACKEND, jnp.zeros(())).items()}

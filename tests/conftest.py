@@ -42,15 +42,15 @@ def backend_params():
 
 
 ONCE = {
-    "test_calibration", "test_checkpoint", "test_circuit", "test_conjugate", "test_guide", "test_kernel_native",
-    "test_kernel_pallas", "test_kernel_transforms", "test_laplace", "test_latent", "test_memory", "test_mixture",
-    "test_neuron", "test_numerics", "test_pathwise", "test_training",
+    "test_calibration", "test_circuit", "test_conjugate", "test_kernel_native", "test_kernel_pallas",
+    "test_kernel_transforms", "test_latent", "test_memory", "test_mixture", "test_neuron", "test_numerics",
+    "test_pathwise", "test_training",
 }  # fmt: skip
 """Files that get the marker `once`: mathematics and long runs, which no other ArviZ or lack of torch would change."""
 
 ABOVE = {
-    "test_arviz", "test_circuit_fit", "test_devices", "test_diagnostics", "test_fit", "test_latent_fit", "test_model",
-    "test_prediction", "test_score", "test_weighing",
+    "test_arviz", "test_checkpoint", "test_circuit_fit", "test_devices", "test_diagnostics", "test_fit", "test_guide",
+    "test_laplace", "test_latent_fit", "test_model", "test_prediction", "test_score", "test_weighing",
 }  # fmt: skip
 """Files that test what lies above the backends: on Pyro, which has nothing to compile, and without Pyro on NumPyro."""
 

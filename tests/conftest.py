@@ -61,7 +61,7 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Tests of the GPU are skipped where there plainly is none; they find out more themselves."""
+    """Mark and skip by file (`ONCE`, `ABOVE`), and skip tests of the GPU where there plainly is none."""
     one_is_enough = all(INSTALLED.values()) and not config.getoption("--both")
     above = pytest.mark.skip(reason="lies above the backends: on Pyro here, on NumPyro without Pyro or with --both")
     for item in items:

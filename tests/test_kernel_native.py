@@ -126,6 +126,7 @@ def test_a_row_far_from_all_components_changes_no_other(native, rng, inputs, dty
 @dtypes
 @pytest.mark.parametrize("power", [-100, 100])
 def test_upstream_gradients_near_the_ends_of_the_range(native, rng, power, dtype):
+    """Gradients are linear in the upstream one, also where its quotient by 2^a would leave the range of numbers."""
     arguments = draw(rng, (40,), [()] * 3, 3, 20, dtype)
     out = forward(native, arguments)
     upstream = rng.normal(size=out.shape).astype(dtype)

@@ -197,10 +197,12 @@ def test_every_tile(torch, leaves, monkeypatch):
     from ugmm_ppl.kernels import for_torch, triton_calls
 
     want = by_reference(torch, leaves)
-    for tile in triton_calls.TILES:
-        monkeypatch.setattr(triton_calls, "TILES", (tile,))
-        out = for_torch.activation(*leaves)
-        assert_close(torch, [out, *torch.autograd.grad(out.sum(), leaves)], want)
+    for kind in ("OF_ACTIVATIONS", "OF_GRADIENTS"):
+        for tile in getattr(triton_calls, kind):
+            with monkeypatch.context() as patch:
+                patch.setattr(triton_calls, kind, (tile,))
+                out = for_torch.activation(*leaves)
+                assert_close(torch, [out, *torch.autograd.grad(out.sum(), leaves)], want)
 
 
 def test_tiles_can_be_measured(torch, leaves, monkeypatch):
@@ -210,7 +212,7 @@ def test_tiles_can_be_measured(torch, leaves, monkeypatch):
     monkeypatch.setattr(triton_calls, "_measured", {})
     out = for_torch.activation(*leaves)
     assert_close(torch, [out, *torch.autograd.grad(out.sum(), leaves)], by_reference(torch, leaves))
-    assert {key[0] for key in triton_calls._measured} == {"forward", "anchor", "inputs", "parameters"}
+    assert {key[0] for key in triton_calls._measured} == {"forward", "anchor", "gradients"}
 
 
 def test_a_graph_of_both_passes(torch, leaves):

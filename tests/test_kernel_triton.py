@@ -50,20 +50,64 @@ def test_shapes_that_do_and_do_not_fill_the_tiles(kernels, rng, shape):
     assert_gradients(found, oracle_gradients(arguments, upstream), GRADIENT32)
 
 
-def test_every_tile_and_split_sums(kernels, monkeypatch, rng):
-    """Sums in parts, as on a device with many multiprocessors; the tiles differ in the order of sums only."""
-    arguments = draw(rng, (34,), [()] * 3, 18, 40, "float32")
+@pytest.mark.parametrize(("kind", "number"), [("OF_ACTIVATIONS", 1), ("OF_ACTIVATIONS", 3), ("OF_GRADIENTS", 1)])
+def test_other_tiles(kernels, monkeypatch, rng, kind, number):
+    """They differ in the order of sums only."""
+    monkeypatch.setattr(kernels, kind, getattr(kernels, kind)[number:])
+    arguments = draw(rng, (18,), [()] * 3, 34, 70, "float32")
     want, *_ = oracle(*arguments)
     upstream = rng.normal(size=want.shape).astype(np.float32)
-    gradients = oracle_gradients(arguments, upstream)
-    monkeypatch.setattr(kernels, "_multiprocessors", lambda device: 10)
+    out, found = run(arguments, upstream)
+    assert_relative(out, want, ORACLE32)
+    assert_gradients(found, oracle_gradients(arguments, upstream), GRADIENT32)
+
+
+ALL, X_ALONE, PARAMETERS = (True,) * 4, (True, False, False, False), (False, True, True, True)
+
+
+@pytest.mark.parametrize(
+    ("multiprocessors", "wanted", "parts", "splits"),
+    [(1, ALL, 2, 1), (4, ALL, 3, 3), (4, X_ALONE, 1, 8), (1, PARAMETERS, 2, 1), (3, PARAMETERS, 3, 2)],
+)
+def test_gradients_in_parts(kernels, monkeypatch, rng, multiprocessors, wanted, parts, splits):
+    """Of neurons and rows, several tiles in each, as few copies of gradients as can be."""
+    tile = kernels.Tile(4, 8, 32, 2)
+    monkeypatch.setattr(kernels, "OF_GRADIENTS", (tile,))
     monkeypatch.setattr(kernels, "SPLIT_STEPS", 1)
-    for tile in (kernels.TILES[0], kernels.TILES[-1]):
-        monkeypatch.setattr(kernels, "TILES", (tile,))
-        assert kernels._split(34, tile.rows, 5, tile, torch.device("cpu"))[0] > 1
-        out, found = run(arguments, upstream)
-        assert_relative(out, want, ORACLE32)
-        assert_gradients(found, gradients, GRADIENT32)
+    monkeypatch.setattr(kernels, "_multiprocessors", lambda device: multiprocessors)
+    arguments = draw(rng, (34,), [()] * 3, 18, 40, "float32")
+    shared_out, seen = kernels._shared_out, []
+    monkeypatch.setattr(kernels, "_shared_out", lambda *a: seen.append(shared_out(*a)) or seen[-1])
+    upstream = rng.normal(size=(34, 18)).astype(np.float32)
+    leaves = [torch.tensor(a).requires_grad_(want) for a, want in zip(arguments, wanted, strict=True)]
+    inputs = [leaf for leaf in leaves if leaf.requires_grad]
+    found = torch.autograd.grad(for_torch.activation(*leaves), inputs, torch.tensor(upstream))
+    assert seen == [(parts, splits)]
+    want = [a for a, given in zip(oracle_gradients(arguments, upstream), wanted, strict=True) if given]
+    for one, other in zip(found, want, strict=True):
+        close(one, other, GRADIENT32)
+
+
+def test_as_many_programs_as_the_device_has_room_for(kernels, monkeypatch):
+    """The largest tile of activations that fills it; of gradients the first, in parts."""
+    monkeypatch.setattr(kernels, "_multiprocessors", lambda device: 132)
+
+    def call(groups, rows, neurons, inputs):
+        parameter = torch.empty((groups, neurons, inputs), device="meta")
+        return kernels._Call(torch.empty((groups, rows, inputs), device="meta"), (parameter,) * 3, (), (), 0)
+
+    def chosen(shape, choice):
+        return kernels._with_tile("", call(*shape), choice, lambda tile: tile)
+
+    assert chosen((1, 4096, 1024, 1024), kernels.OF_ACTIVATIONS) == kernels.OF_ACTIVATIONS[0]
+    assert chosen((1, 128, 128, 784), kernels.OF_ACTIVATIONS) == kernels.OF_ACTIVATIONS[-1]
+    assert chosen((1, 8, 4, 10), kernels.OF_ACTIVATIONS) == kernels.Tile(4, 4, 16, 1)
+    assert chosen((1, 128, 128, 784), kernels.OF_GRADIENTS) == kernels.OF_GRADIENTS[0]
+    for shape in ((1, 4096, 1024, 1024), (1, 128, 128, 784), (32, 256, 128, 784), (1, 16, 64, 128)):
+        tile = chosen(shape, kernels.OF_GRADIENTS)
+        parts, splits = kernels._shared_out(call(*shape), tile, (True,) * 4)
+        programs = shape[0] * -(-shape[3] // tile.inputs) * parts * splits
+        assert programs * tile.warps >= 132 * kernels.WARPS or splits == shape[1] // (tile.rows * kernels.SPLIT_STEPS)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -162,15 +206,15 @@ from ugmm_ppl.kernels import triton_kernels as kernels
 
 POINTERS = {"x", "loc", "scale", "log_weights", "out", "upstream"}
 BUFFERS = {"packed", "peaks", "base", "factor", "d_loc", "d_scale", "d_weights", "d_x"}
-TILE = {"BR": 4, "BJ": 8, "BK": 64}
-CASES = {"pack": {"BK": 128}, "forward": TILE, "anchor": TILE | {"ALWAYS": False}, "gradients_of_inputs": TILE}
-CASES["gradients_of_parameters"] = TILE | {"LOC": True, "SCALE": True, "WEIGHTS": True}
+TILE = {"BR": 4, "BJ": 16, "BK": 32}
+CASES = {"pack": {"BK": 128}, "forward": TILE, "anchor": TILE}
+CASES["gradients"] = TILE | {"X": True, "LOC": True, "SCALE": True, "WEIGHTS": True}
 for name, constants in CASES.items():
     kernel = getattr(kernels, name)
     types = {n: "*bf16" if n in POINTERS else "*fp32" if n in BUFFERS else "i32" for n in kernel.arg_names}
     types |= {n: "constexpr" for n in constants}
     source = ASTSource(kernel, types, {(kernel.arg_names.index(n),): value for n, value in constants.items()})
-    options = {"num_warps": 2, "enable_fp_fusion": True}
+    options = {"num_warps": 1, "enable_fp_fusion": True}
     print(name, len(compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["cubin"]) > 0)
 """
 
@@ -181,5 +225,5 @@ def test_they_compile_for_a_gpu(tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", ":".join(p for p in sys.path if p))
     result = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True, check=False)
-    names = ("pack", "forward", "anchor", "gradients_of_inputs", "gradients_of_parameters")
+    names = ("pack", "forward", "anchor", "gradients")
     assert result.stdout.splitlines() == [f"{name} True" for name in names], result.stderr[-3000:]

@@ -23,23 +23,27 @@ SPLIT_STEPS = 4
 
 
 class Tile(NamedTuple):
-    """What one program works on at a time: rows x neurons x inputs, by some warps of 32 threads along the inputs."""
+    """What one program works on at a time: rows x neurons x inputs, by some warps of 32 threads."""
 
     rows: int
     neurons: int
     inputs: int
     warps: int
 
+    @property
+    def terms(self) -> int:
+        """Terms of equation (2) in it."""
+        return self.rows * self.neurons * self.inputs
 
-TILES = (
-    Tile(8, 8, 64, 2),
-    Tile(4, 8, 64, 2),
-    Tile(8, 8, 32, 1),
-    Tile(4, 8, 128, 4),
-    Tile(8, 8, 128, 4),
-    Tile(16, 4, 64, 2),
-)
-"""Tiles to choose from; without a measurement the first, or the second where the first would be too few."""
+
+OF_ACTIVATIONS = (Tile(16, 16, 32, 4), Tile(16, 16, 32, 8), Tile(8, 16, 32, 4), Tile(8, 8, 32, 1), Tile(4, 8, 32, 1))
+"""Tiles for activations; without a measurement the first that gives all multiprocessors work."""
+
+OF_GRADIENTS = (Tile(4, 64, 32, 4), Tile(4, 16, 64, 2), Tile(4, 32, 32, 4), Tile(4, 16, 32, 1))
+"""Tiles for gradients; without a measurement the first, as rows and neurons can be split."""
+
+WARPS = 8
+"""Of a multiprocessor that has work enough."""
 
 TUNE = "UGMM_PPL_TUNE"
 """Environment variable: 1 has the best tile measured at the first call of a shape, which then takes some seconds."""
@@ -81,8 +85,7 @@ def forward(x: Tensor, loc: Tensor, scale: Tensor, log_weights: Tensor, leading:
     out = x.new_empty((groups, rows, neurons))
     if out.numel() > 0:
         with _on(x.device):
-            packed, peaks = _packed(call)
-            _with_tile("forward", call, lambda tile: _run_forward(call, tile, packed, peaks, out))
+            _activations(call, *_packed(call), out)
     return call.back(out, rows=True).contiguous()
 
 
@@ -98,17 +101,13 @@ def backward(inputs: Sequence[Tensor], out: Tensor, upstream: Tensor, wanted: Se
     out, upstream = call.arranged(out), call.arranged(upstream)
     with _on(x.device):
         packed, peaks = _packed(call)
-        half = x.dtype.itemsize == 2  # activations that were stored in half precision are too coarse for shares
-        shares = _with_tile("anchor", call, lambda tile: _run_anchor(call, tile, packed, peaks, out, upstream, half))
-        if wanted[0]:
-            d_x = _with_tile("inputs", call, lambda tile: _run_inputs(call, tile, packed, shares))
-            found[0] = _fitted(call.back(d_x, rows=True), x)
-        if any(wanted[1:]):
-            given = tuple(wanted[1:])
-            sums = _with_tile("parameters", call, lambda tile: _run_parameters(call, tile, packed, shares, given))
-            for i, parameter in enumerate(parameters):
-                if given[i]:
-                    found[1 + i] = _fitted(call.back(sums[i], rows=False), parameter)
+        if x.dtype.itemsize == 2:  # activations that were stored in half precision are too coarse for shares
+            out = _activations(call, packed, peaks, out.new_empty(out.shape, dtype=torch.float32))
+        shares = _with_tile("anchor", call, OF_ACTIVATIONS, lambda t: _anchors(call, t, packed, peaks, out, upstream))
+        sums = _with_tile("gradients", call, OF_GRADIENTS, lambda t: _gradients(call, t, packed, shares, wanted))
+    for i, (gradient, like) in enumerate(zip(sums, inputs, strict=True)):
+        if wanted[i]:
+            found[i] = _fitted(call.back(gradient, rows=i == 0), like)
     return found
 
 
@@ -170,52 +169,73 @@ def _packed(call: _Call) -> tuple[Tensor, Tensor]:
     return packed, peaks
 
 
-def _run_forward(call: _Call, tile: Tile, packed: Tensor, peaks: Tensor, out: Tensor) -> None:
-    groups, rows, neurons, inputs = call.shape
-    tiles = _ceil(neurons, tile.neurons), _ceil(rows, tile.rows)
-    triton_kernels.forward[(groups * math.prod(tiles),)](
-        call.x, packed, peaks, out, packed[0].numel(), rows, neurons, inputs, packed.shape[-1],
-        *call.x.stride(), *tiles, **_options(tile),
-    )  # fmt: skip
+def _activations(call: _Call, packed: Tensor, peaks: Tensor, out: Tensor) -> Tensor:
+    """Into `out`, (groups, rows, J)."""
+    _, rows, neurons, inputs = call.shape
+
+    def run(tile: Tile) -> None:
+        tiles = _ceil(neurons, tile.neurons), _ceil(rows, tile.rows)
+        triton_kernels.forward[(len(out) * math.prod(tiles),)](
+            call.x, packed, peaks, out, packed[0].numel(), rows, neurons, inputs, packed.shape[-1],
+            *call.x.stride(), *tiles, **_options(tile),
+        )  # fmt: skip
+
+    _with_tile("forward", call, OF_ACTIVATIONS, run)
+    return out
 
 
-def _run_anchor(
-    call: _Call, tile: Tile, packed: Tensor, peaks: Tensor, out: Tensor, upstream: Tensor, always: bool
+def _anchors(
+    call: _Call, tile: Tile, packed: Tensor, peaks: Tensor, out: Tensor, upstream: Tensor
 ) -> tuple[Tensor, Tensor]:
+    """base and factor, (groups, rows, J): shares times upstream gradients are factor 2^(t - peak - base)."""
     groups, rows, neurons, inputs = call.shape
     tiles = _ceil(neurons, tile.neurons), _ceil(rows, tile.rows)
     base = out.new_empty((2, *out.shape), dtype=torch.float32)
     triton_kernels.anchor[(groups * math.prod(tiles),)](
         call.x, packed, peaks, out, upstream, base[0], base[1], packed[0].numel(), rows, neurons, inputs,
-        packed.shape[-1], *call.x.stride(), *tiles, ALWAYS=always, **_options(tile),
+        packed.shape[-1], *call.x.stride(), *tiles, **_options(tile),
     )  # fmt: skip
     return base[0], base[1]
 
 
-def _run_parameters(
-    call: _Call, tile: Tile, packed: Tensor, shares: tuple[Tensor, Tensor], wanted: tuple[bool, ...]
+def _gradients(
+    call: _Call, tile: Tile, packed: Tensor, shares: tuple[Tensor, Tensor], wanted: Sequence[bool]
 ) -> list[Tensor]:
+    """Gradients of x, (groups, rows, K), and of loc, scale and log_weights, (groups, J, K), where they are wanted."""
     groups, rows, neurons, inputs = call.shape
-    tiles = _ceil(inputs, tile.inputs), _ceil(neurons, tile.neurons)
-    splits, each = _split(rows, tile.rows, groups * math.prod(tiles), tile, call.x.device)
-    sums = [packed.new_empty((splits, groups, neurons, inputs)) if want else packed for want in wanted]
-    triton_kernels.gradients_of_parameters[(groups * splits * math.prod(tiles),)](
+    k_tiles = _ceil(inputs, tile.inputs)
+    parts, splits = _shared_out(call, tile, wanted)
+    neurons_of_part, rows_of_split = _each(neurons, parts, tile.neurons), _each(rows, splits, tile.rows)
+    parts, splits = _ceil(neurons, neurons_of_part), _ceil(rows, rows_of_split)
+    sizes = [(parts, groups, rows, inputs), *[(splits, groups, neurons, inputs)] * 3]
+    sums = [packed.new_empty(size) if want else packed for size, want in zip(sizes, wanted, strict=True)]
+    triton_kernels.gradients[(groups * k_tiles * parts * splits,)](
         call.x, packed, *shares, *sums, packed[0].numel(), groups, rows, neurons, inputs, packed.shape[-1],
-        *call.x.stride(), *tiles, splits, each, LOC=wanted[0], SCALE=wanted[1], WEIGHTS=wanted[2], **_options(tile),
+        *call.x.stride(), k_tiles, parts, splits, neurons_of_part, rows_of_split,
+        **dict(zip(("X", "LOC", "SCALE", "WEIGHTS"), wanted, strict=True)), **_options(tile),
     )  # fmt: skip
-    return [a.sum(0) if splits > 1 else a[0] for a in sums]
+    return [a.sum(0) if len(a) > 1 else a[0] for a in sums]
 
 
-def _run_inputs(call: _Call, tile: Tile, packed: Tensor, shares: tuple[Tensor, Tensor]) -> Tensor:
+def _shared_out(call: _Call, tile: Tile, wanted: Sequence[bool]) -> tuple[int, int]:
+    """Parts of the neurons and of the rows, enough for all multiprocessors, with as few copies of gradients as can be.
+
+    Every part of the neurons has its own copy of the gradient of x, every part of the rows of those of the parameters.
+    """
     groups, rows, neurons, inputs = call.shape
-    tiles = _ceil(inputs, tile.inputs), _ceil(rows, tile.rows)
-    splits, each = _split(neurons, tile.neurons, groups * math.prod(tiles), tile, call.x.device)
-    sums = packed.new_empty((splits, groups, rows, inputs))
-    triton_kernels.gradients_of_inputs[(groups * splits * math.prod(tiles),)](
-        call.x, packed, *shares, sums, packed[0].numel(), groups, rows, neurons, inputs, packed.shape[-1],
-        *call.x.stride(), *tiles, splits, each, **_options(tile),
-    )  # fmt: skip
-    return sums.sum(0) if splits > 1 else sums[0]
+    programs = _ceil(WARPS * _multiprocessors(call.x.device), tile.warps * groups * _ceil(inputs, tile.inputs))
+    most_parts, most_splits = _ceil(neurons, tile.neurons), max(1, rows // (SPLIT_STEPS * tile.rows))
+    ways = []
+    for parts in range(1, min(programs, most_parts) + 1):
+        splits = min(_ceil(programs, parts), most_splits)
+        copies = wanted[0] * parts * rows + sum(wanted[1:]) * splits * neurons
+        ways.append((-min(parts * splits, programs), copies, parts, splits))
+    return min(ways)[2:]
+
+
+def _each(size: int, parts: int, step: int) -> int:
+    """Length of a part, in whole steps."""
+    return _ceil(_ceil(size, parts), step) * step
 
 
 def _options(tile: Tile) -> dict[str, Any]:
@@ -224,43 +244,45 @@ def _options(tile: Tile) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _split(size: int, step: int, tiles: int, tile: Tile, device: torch.device) -> tuple[int, int]:
-    """Parts of a sum so that there are some 16 warps for every multiprocessor, and the length of a part."""
-    wanted = _ceil(16 * _multiprocessors(device) // tile.warps, tiles)
-    most = max(1, size // (SPLIT_STEPS * step))
-    each = _ceil(_ceil(size, min(wanted, most)), step) * step
-    return _ceil(size, each), each
-
-
 @functools.cache
 def _multiprocessors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 
 
-def _tiles(rows: int, neurons: int, inputs: int) -> list[Tile]:
-    """Tiles for a shape, none larger than it."""
+def _fitting(tiles: Sequence[Tile], rows: int, neurons: int, inputs: int) -> list[Tile]:
+    """The tiles for a shape, none larger than it."""
     most = [triton.next_power_of_2(n) for n in (rows, neurons, max(inputs, 16))]
-    cut = [[min(a, b) for a, b in zip(tile, most, strict=False)] for tile in TILES]
-    return list(dict.fromkeys(Tile(r, j, k, max(1, k // 32)) for r, j, k in cut))
+    found = []
+    for tile in tiles:
+        cut = Tile(min(tile.rows, most[0]), min(tile.neurons, most[1]), min(tile.inputs, most[2]), 1)
+        found.append(cut._replace(warps=max(1, tile.warps * cut.terms // tile.terms)))
+    return list(dict.fromkeys(found))
 
 
 _measured: dict[tuple[Any, ...], Tile] = {}
 
 
-def _with_tile(kind: str, call: _Call, run: Callable[[Tile], Any]) -> Any:
+def _with_tile(kind: str, call: _Call, choice: Sequence[Tile], run: Callable[[Tile], Any]) -> Any:
     """Run with a tile that gives all multiprocessors work, or that was measured to be the best for this work."""
     groups, rows, neurons, inputs = call.shape
-    tiles = _tiles(rows, neurons, inputs)
-    if os.environ.get(TUNE) != "1" or not call.x.is_cuda:
-        few = groups * _ceil(rows, tiles[0].rows) * _ceil(neurons, tiles[0].neurons) < 4 * _multiprocessors(
-            call.x.device
-        )
-        return run(tiles[min(1, len(tiles) - 1)] if few else tiles[0])
-    key = (kind, groups, triton.next_power_of_2(rows), neurons, inputs, call.x.dtype, call.x.device)
-    if key not in _measured and not torch.cuda.is_current_stream_capturing():
-        times = {tile: triton.testing.do_bench(functools.partial(run, tile), warmup=2, rep=20) for tile in tiles}
-        _measured[key] = min(times, key=times.__getitem__)
-    return run(_measured.get(key, tiles[0]))
+    tiles = _fitting(choice, rows, neurons, inputs)
+    if os.environ.get(TUNE) == "1" and call.x.is_cuda:
+        key = (kind, groups, triton.next_power_of_2(rows), neurons, inputs, call.x.dtype, call.x.device)
+        if key not in _measured and not torch.cuda.is_current_stream_capturing():
+            times = {tile: triton.testing.do_bench(functools.partial(run, tile), warmup=2, rep=20) for tile in tiles}
+            _measured[key] = min(times, key=times.__getitem__)
+        if key in _measured:
+            return run(_measured[key])
+    if choice is OF_GRADIENTS:
+        return run(tiles[0])
+    least = WARPS * _multiprocessors(call.x.device)
+    return run(next((t for t in tiles if _warps(call, t) >= least), tiles[-1]))
+
+
+def _warps(call: _Call, tile: Tile) -> int:
+    """Of all programs, if one works on one tile of activations."""
+    groups, rows, neurons, _ = call.shape
+    return groups * _ceil(rows, tile.rows) * _ceil(neurons, tile.neurons) * tile.warps
 
 
 def _on(device: torch.device) -> Any:

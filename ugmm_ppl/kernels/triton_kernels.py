@@ -6,17 +6,17 @@ instructions, which is 8 of those for each exponential.
 
 - `pack` stores loc, r and c - peak of every neuron, where peak is its largest c. No term exceeds it, so the forward
   pass needs no maximum: it adds up 2^(t - peak), five instructions for a term. Sums that come out too small to be exact
-  (all inputs some nine scales away) are found again with an online maximum, by those tiles alone.
+  (all inputs some nine scales away) are found again with the largest term, by those tiles alone.
 - The backward pass recomputes the shares 2^(t - a). Where a is so far from zero that its rounding would be felt in
   them, `anchor` puts the largest term in its place; the upstream gradient then takes the rest.
-- Two kernels add up the gradients: those of the parameters over rows, those of the inputs over neurons. In one kernel
-  one of both sums would have to leave the registers: by atomics, whose order is not fixed, or by a copy of x for every
-  few neurons, whose traffic costs more than the second exponential. A first layer needs only one of them.
+- `gradients` makes every share once, and adds it up both over rows, for the parameters, in registers, and over
+  neurons, for the inputs: over those of a tile in registers, over one tile after another in memory, where nobody else
+  writes. That is eleven instructions for a term.
 
-All sums are float32. Threads lie along the inputs k, so sums over rows and neurons need no exchange between threads.
-Where there are too few tiles for the device, a sum is split, and the parts are added in a fixed order: the same input
-gives the same bits. float32, bfloat16 and float16 are read and written; float64 is left to chunks, as the device has no
-exponential for it. Nothing waits for the device, so calls can be captured in a CUDA graph.
+All sums are float32. Threads lie along the inputs k, warps along the neurons. Where there are too few tiles for the
+device, rows or neurons are split, and the parts are added in a fixed order: the same input gives the same bits.
+float32, bfloat16 and float16 are read and written; float64 is left to chunks, as the device has no exponential for it.
+Nothing waits for the device, so calls can be captured in a CUDA graph.
 """
 
 import math
@@ -79,34 +79,51 @@ def pack(
 
 
 @triton.jit
-def _terms(x_rows, components, plane, k, x_k, inputs):
-    """z and t - peak, (rows, neurons, k), of pointers to rows of x (rows, 1) and of components (neurons, 1).
-
-    `tl.fma`, so that every kernel rounds a term alike.
-    """
-    value = tl.load(x_rows + k[None, :] * x_k, mask=(k < inputs)[None, :], other=0.0).to(tl.float32)
+def _inputs(rows, k, x_k, inputs):
+    """x within reach, (rows, k), of pointers to its rows (rows, 1)."""
+    value = tl.load(rows + k[None, :] * x_k, mask=(k < inputs)[None, :], other=0.0).to(tl.float32)
     value = tl.where(value > REACH, REACH, value)
-    value = tl.where(value < -REACH, -REACH, value)
-    m = tl.load(components + k[None, :])
-    r = tl.load(components + plane + k[None, :])
-    c = tl.load(components + 2 * plane + k[None, :])
-    z = (value[:, None, :] - m[None, :, :]) * r[None, :, :]
-    return z, tl.fma(-z, z, tl.broadcast_to(c[None, :, :], z.shape))
+    return tl.where(value < -REACH, -REACH, value)
 
 
 @triton.jit
-def _online(x_rows, components, plane, x_k, inputs, end, BR: tl.constexpr, BJ: tl.constexpr, BK: tl.constexpr):
+def _components(neurons, plane, k):
+    """loc, r and c - peak, (neurons, k), of pointers to neurons (neurons, 1)."""
+    return (
+        tl.load(neurons + k[None, :]),
+        tl.load(neurons + plane + k[None, :]),
+        tl.load(neurons + 2 * plane + k[None, :]),
+    )
+
+
+@triton.jit
+def _terms(value, m, r, c):
+    """z and t - peak, (rows, neurons, k).
+
+    `tl.fma`, so that every kernel rounds a term alike; a factor of -1 is a sign, where -z would be a subtraction.
+    """
+    z = (value[:, None, :] - m[None, :, :]) * r[None, :, :]
+    return z, tl.fma(z * -1.0, z, tl.broadcast_to(c[None, :, :], z.shape))
+
+
+@triton.jit
+def _exact(x_rows, neurons, plane, x_k, inputs, end, BR: tl.constexpr, BJ: tl.constexpr, BK: tl.constexpr):
     """Largest t - peak and sum of 2^(t - largest), (rows, neurons), over the components up to `end`."""
-    top = tl.full((BR, BJ), -INFINITE, tl.float32)
-    total = tl.zeros((BR, BJ), tl.float32)
+    most = tl.full((BR, BJ, BK), -INFINITE, tl.float32)
     for start in range(0, end, BK):
         k = start + tl.arange(0, BK).to(tl.int64)
-        _, t = _terms(x_rows, components, plane, k, x_k, inputs)
-        new = tl.maximum(top, tl.max(t, 2))
-        shift = tl.where(new == -INFINITE, 0.0, new)
-        total = total * tl.exp2(top - shift) + tl.sum(tl.exp2(t - shift[:, :, None]), 2)
-        top = new
-    return top, total
+        m, r, c = _components(neurons, plane, k)
+        _, t = _terms(_inputs(x_rows, k, x_k, inputs), m, r, c)
+        most = tl.maximum(most, t)
+    top = tl.max(most, 2)
+    shift = tl.where(top == -INFINITE, 0.0, top)
+    sums = tl.zeros((BR, BJ, BK), tl.float32)
+    for start in range(0, end, BK):
+        k = start + tl.arange(0, BK).to(tl.int64)
+        m, r, c = _components(neurons, plane, k)
+        _, t = _terms(_inputs(x_rows, k, x_k, inputs), m, r, c)
+        sums += tl.exp2(t - shift[:, :, None])
+    return top, tl.sum(sums, 2)
 
 
 @triton.jit
@@ -132,14 +149,15 @@ def forward(
     sums = tl.zeros((BR, BJ, BK), tl.float32)
     for start in range(0, inputs, BK):
         k = start + tl.arange(0, BK).to(tl.int64)
-        _, t = _terms(x_rows, components, plane, k, x_k, inputs)
+        m, r, c = _components(components, plane, k)
+        _, t = _terms(_inputs(x_rows, k, x_k, inputs), m, r, c)
         sums += tl.exp2(t)
     total = tl.sum(sums, 2)
     peak = tl.broadcast_to(tl.load(peaks + own_neuron)[None, :], (BR, BJ))
     a = peak + tl.log2(total)
     inexact = (total < SMALL) & (peak != -INFINITE)
     end = tl.where(tl.max(tl.max(inexact.to(tl.int32), 1), 0) > 0, inputs, 0)
-    top, total = _online(x_rows, components, plane, x_k, inputs, end, BR, BJ, BK)
+    top, total = _exact(x_rows, components, plane, x_k, inputs, end, BR, BJ, BK)
     a = tl.where(inexact, peak + top + tl.log2(total), a)
     at = out + (group * rows + row[:, None]) * neurons + neuron[None, :]
     tl.store(at, a * LN2, mask=(row < rows)[:, None] & (neuron < neurons)[None, :])
@@ -148,7 +166,7 @@ def forward(
 @triton.jit(do_not_specialize=["rows", "neurons", "neuron_tiles", "row_tiles"])
 def anchor(
     x, packed, peaks, out, upstream, base, factor, plane, rows, neurons, inputs, padded, x_g, x_r, x_k,
-    neuron_tiles, row_tiles, ALWAYS: tl.constexpr, BR: tl.constexpr, BJ: tl.constexpr, BK: tl.constexpr,
+    neuron_tiles, row_tiles, BR: tl.constexpr, BJ: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """What makes shares times upstream gradients of terms: factor 2^(t - peak - base)."""
     neuron_tile, row_tile, group = _tile(neuron_tiles, row_tiles)
@@ -160,87 +178,65 @@ def anchor(
     components = packed + own_neuron[:, None] * padded
     at = (group * rows + row[:, None]) * neurons + neuron[None, :]
     inside = (row < rows)[:, None] & (neuron < neurons)[None, :]
-    a = tl.load(out + at, mask=inside, other=0.0).to(tl.float32) * LOG2E
+    a = tl.load(out + at, mask=inside, other=0.0) * LOG2E
     g = tl.load(upstream + at, mask=inside, other=0.0).to(tl.float32)
     peak = tl.broadcast_to(tl.load(peaks + own_neuron)[None, :], (BR, BJ))
-    far = peak != -INFINITE if ALWAYS else (tl.abs(a) > FAR) & (a != -INFINITE)
+    impossible = a == -INFINITE
+    far = (tl.abs(a) > FAR) & ~impossible
     end = tl.where(tl.max(tl.max(far.to(tl.int32), 1), 0) > 0, inputs, 0)
-    top, total = _online(x_rows, components, plane, x_k, inputs, end, BR, BJ, BK)
-    impossible = (total == 0.0) | (peak == -INFINITE) if ALWAYS else a == -INFINITE
+    top, total = _exact(x_rows, components, plane, x_k, inputs, end, BR, BJ, BK)
     b = tl.where(far, top, a - peak)
     tl.store(base + at, tl.where(impossible, HUGE, b), mask=inside)
-    g /= tl.where(far & ~impossible, total, 1.0)
+    g /= tl.where(far, total, 1.0)
     tl.store(factor + at, tl.where(impossible, 0.0, g), mask=inside)
 
 
-@triton.jit(do_not_specialize=["groups", "rows", "neurons", "k_tiles", "neuron_tiles", "splits", "rows_of_split"])
-def gradients_of_parameters(
-    x, packed, base, factor, d_loc, d_scale, d_weights, plane, groups, rows, neurons, inputs, padded, x_g, x_r, x_k,
-    k_tiles, neuron_tiles, splits, rows_of_split,
-    LOC: tl.constexpr, SCALE: tl.constexpr, WEIGHTS: tl.constexpr,
+@triton.jit(
+    do_not_specialize=["groups", "rows", "neurons", "k_tiles", "parts", "splits", "neurons_of_part", "rows_of_split"]
+)
+def gradients(
+    x, packed, base, factor, d_x, d_loc, d_scale, d_weights, plane, groups, rows, neurons, inputs, padded,
+    x_g, x_r, x_k, k_tiles, parts, splits, neurons_of_part, rows_of_split,
+    X: tl.constexpr, LOC: tl.constexpr, SCALE: tl.constexpr, WEIGHTS: tl.constexpr,
     BR: tl.constexpr, BJ: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of a tile of components, over some rows, from w = factor 2^(t - peak - base)."""
-    k_tile, neuron_tile, rest = _tile(k_tiles, neuron_tiles)
-    split, group = (rest % splits).to(tl.int64), (rest // splits).to(tl.int64)
+    """Gradients for a tile of inputs, part of the neurons and of the rows, from w = factor 2^(t - peak - base)."""
+    k_tile, part, rest = _tile(k_tiles, parts)
+    split, group, part = (rest % splits).to(tl.int64), (rest // splits).to(tl.int64), part.to(tl.int64)
     k = k_tile.to(tl.int64) * BK + tl.arange(0, BK)
-    neuron = neuron_tile.to(tl.int64) * BJ + tl.arange(0, BJ)
-    own_neuron = group * neurons + tl.minimum(neuron, neurons - 1)
-    components = packed + own_neuron[:, None] * padded
-    w_sum, q_sum, s_sum = tl.zeros((BJ, BK), tl.float32), tl.zeros((BJ, BK), tl.float32), tl.zeros((BJ, BK), tl.float32)
-    first = split * rows_of_split
-    end = tl.minimum(first + rows_of_split, rows)
-    for start in range(first, end, BR):
-        row = start + tl.arange(0, BR)
-        x_rows = x + group * x_g + tl.minimum(row, rows - 1)[:, None] * x_r
-        z, t = _terms(x_rows, components, plane, k, x_k, inputs)
-        at = (group * rows + row[:, None]) * neurons + neuron[None, :]
-        inside = (row < end)[:, None] & (neuron < neurons)[None, :]
-        b = tl.load(base + at, mask=inside, other=HUGE)
-        g = tl.load(factor + at, mask=inside, other=0.0)
-        w = tl.exp2(t - b[:, :, None]) * g[:, :, None]
-        w_sum += tl.sum(w, 0)
-        if LOC or SCALE:
-            q = w * z
-            q_sum += tl.sum(q, 0)
-            if SCALE:
-                s_sum += tl.sum(q * z, 0)
-    r = tl.load(components + plane + k[None, :])
-    at = ((split * groups + group) * neurons + neuron[:, None]) * inputs
-    at += k[None, :]
-    inside = (neuron < neurons)[:, None] & (k < inputs)[None, :]
-    if LOC:
-        tl.store(d_loc + at, q_sum * r * (2.0 * LN2), mask=inside)
-    if SCALE:
-        tl.store(d_scale + at, (s_sum * (2.0 * LN2) - w_sum) * (r * (1.0 / ROOT_HALF_LOG2E)), mask=inside)
-    if WEIGHTS:
-        tl.store(d_weights + at, w_sum, mask=inside)
-
-
-@triton.jit(do_not_specialize=["groups", "rows", "neurons", "k_tiles", "row_tiles", "splits", "neurons_of_split"])
-def gradients_of_inputs(
-    x, packed, base, factor, d_x, plane, groups, rows, neurons, inputs, padded, x_g, x_r, x_k,
-    k_tiles, row_tiles, splits, neurons_of_split, BR: tl.constexpr, BJ: tl.constexpr, BK: tl.constexpr,
-):  # fmt: skip
-    """Gradients of a tile of inputs, over some neurons."""
-    k_tile, row_tile, rest = _tile(k_tiles, row_tiles)
-    split, group = (rest % splits).to(tl.int64), (rest // splits).to(tl.int64)
-    k = k_tile.to(tl.int64) * BK + tl.arange(0, BK)
-    row = row_tile.to(tl.int64) * BR + tl.arange(0, BR)
-    x_rows = x + group * x_g + tl.minimum(row, rows - 1)[:, None] * x_r
-    sums = tl.zeros((BR, BK), tl.float32)
-    first = split * neurons_of_split
-    end = tl.minimum(first + neurons_of_split, neurons)
-    for start in range(first, end, BJ):
-        neuron = start + tl.arange(0, BJ)
+    first, first_neuron = split * rows_of_split, part * neurons_of_part
+    end, end_neuron = tl.minimum(first + rows_of_split, rows), tl.minimum(first_neuron + neurons_of_part, neurons)
+    for begin in range(first_neuron, end_neuron, BJ):
+        neuron = begin + tl.arange(0, BJ)
         components = packed + (group * neurons + tl.minimum(neuron, neurons - 1))[:, None] * padded
-        z, t = _terms(x_rows, components, plane, k, x_k, inputs)
-        at = (group * rows + row[:, None]) * neurons + neuron[None, :]
-        inside = (row < rows)[:, None] & (neuron < end)[None, :]
-        b = tl.load(base + at, mask=inside, other=HUGE)
-        g = tl.load(factor + at, mask=inside, other=0.0)
-        r = tl.load(components + plane + k[None, :])
-        sums += tl.sum(tl.exp2(t - b[:, :, None]) * g[:, :, None] * z * r[None, :, :], 1)
-    at = ((split * groups + group) * rows + row[:, None]) * inputs
-    at += k[None, :]
-    tl.store(d_x + at, sums * (-2.0 * LN2), mask=(row < rows)[:, None] & (k < inputs)[None, :])
+        m, r, c = _components(components, plane, k)
+        later = tl.full((BR, BK), begin, tl.int64) > first_neuron
+        w_sum = tl.zeros((BJ, BK), tl.float32)
+        q_sum, s_sum = w_sum, w_sum
+        for start in range(first, end, BR):
+            row = start + tl.arange(0, BR)
+            x_rows = x + group * x_g + tl.minimum(row, rows - 1)[:, None] * x_r
+            z, t = _terms(_inputs(x_rows, k, x_k, inputs), m, r, c)
+            at = (group * rows + row[:, None]) * neurons + neuron[None, :]
+            inside = (row < end)[:, None] & (neuron < end_neuron)[None, :]
+            b = tl.load(base + at, mask=inside, other=HUGE)
+            g = tl.load(factor + at, mask=inside, other=0.0)
+            w = tl.exp2(t - b[:, :, None]) * g[:, :, None]
+            q = w * z
+            w_sum += tl.sum(w, 0)
+            q_sum += tl.sum(q, 0)
+            s_sum += tl.sum(q * z, 0)
+            if X:
+                own = d_x + ((part * groups + group) * rows + row[:, None]) * inputs + k[None, :]
+                inside = (row < end)[:, None] & (k < inputs)[None, :]
+                before = tl.load(own, mask=inside & later, other=0.0)
+                tl.store(own, before + tl.sum(q * r[None, :, :], 1) * (-2.0 * LN2), mask=inside)
+        at = ((split * groups + group) * neurons + neuron[:, None]) * inputs + k[None, :]
+        inside = (neuron < end_neuron)[:, None] & (k < inputs)[None, :]
+        if LOC:
+            tl.store(d_loc + at, q_sum * r * (2.0 * LN2), mask=inside)
+        if SCALE:
+            tl.store(d_scale + at, (s_sum * (2.0 * LN2) - w_sum) * (r * (1.0 / ROOT_HALF_LOG2E)), mask=inside)
+        if WEIGHTS:
+            tl.store(d_weights + at, w_sum, mask=inside)
+        tl.debug_barrier()  # the next tile reads what this one wrote to d_x

@@ -7,8 +7,8 @@ forward, and forward with the gradients of x, loc, scale and log_weights, beside
 torch.compile and in jit JAX, and `nn.Linear` of the same sizes. The limit is one exponential per term forward and two
 with gradients.
 Times are medians of bursts of calls, by device events in torch and by waiting for the last result in JAX; a contender
-"in a graph" is captured as a CUDA graph, which leaves out the launches. Then whole SVI steps against `by_hand.py`, and
-predictions against the broadcast formula.
+"in a graph" is captured as a CUDA graph, which leaves out the launches. Then whole SVI steps against `by_hand.py`,
+eight epochs of MNIST (synthetic images unless $UGMM_PPL_DATA has them), and predictions against the broadcast formula.
 Writes benchmarks/results/gpu-NAME.json after every part, so that a run that is cut short leaves what it has.
 """
 
@@ -21,6 +21,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # for both libraries in one process; see docs/gpu.md
@@ -318,8 +319,12 @@ def compare(shape: tuple[int, ...], rate: float, deadline: Deadline, compiled: b
             row["forward"], row["both"] = measured(forward), measured(both)
             if library == "torch" and "graph" not in name:
                 row["peak_mib"] = peak_of(both)
-            for kind, exponentials in (("forward", 1), ("both", 2)):
-                row[f"{kind}_of_limit"] = 1e3 * exponentials * terms / rate / row[kind]["ms"]
+            limit = 1e3 * terms / rate
+            row["forward_of_limit"], row["both_of_limit"] = (
+                limit / row["forward"]["ms"],
+                2.0 * limit / row["both"]["ms"],
+            )
+            row["backward_of_limit"] = limit / (row["both"]["ms"] - row["forward"]["ms"])
         except Exception as error:  # too little memory, mostly; the others shall still be measured
             row["problem"] = f"{type(error).__name__}: {str(error)[:300]}"
         rows.append(row)
@@ -344,6 +349,39 @@ def svi_steps(deadline: Deadline) -> list[dict[str, Any]]:
             rows += found
         except Exception as error:
             rows.append({"backend": backend, "problem": f"{type(error).__name__}: {str(error)[:300]}"})
+    return rows
+
+
+def fits(deadline: Deadline) -> list[dict[str, Any]]:
+    """Eight epochs of 60,000 rows by SVI, in batches of 512, from the call of `up.fit` to its end; then once more.
+
+    The images are MNIST's if $UGMM_PPL_DATA has mnist.npz, synthetic otherwise.
+    """
+    rows, folder = [], os.environ.get("UGMM_PPL_DATA")
+    if folder:
+        with np.load(Path(folder) / "mnist.npz", allow_pickle=False) as file:
+            x, y = file["x_train"].reshape(-1, 784).astype(np.float32) / 127.5 - 1.0, file["y_train"].astype(int)
+    else:
+        x, y = (np.concatenate([a] * (60000 // svi_step.ROWS)) for a in svi_step.data())
+    for backend in svi_step.BACKENDS:
+        for time_of in ("first", "second"):
+            if deadline.passed():
+                break
+            row = {"backend": backend, "data": "mnist" if folder else "synthetic", "fit": time_of}
+            try:
+                start = time.perf_counter()
+                fit = up.fit(
+                    up.Classifier(up.Network(svi_step.SIZES), svi_step.CLASSES), x, y, backend=backend, device="cuda",
+                    num_steps=8 * math.ceil(len(x) / 512), batch_size=512, learning_rate=0.01, init_scale=0.02,
+                    standardize=False, progress=False,
+                )  # fmt: skip
+                row["seconds"] = time.perf_counter() - start
+                row["accuracy_of_1000_training_rows"] = float(
+                    (fit.predict(x[:1000], num_draws=10).probs.argmax(-1) == y[:1000]).mean()
+                )
+            except Exception as error:
+                row["problem"] = f"{type(error).__name__}: {str(error)[:300]}"
+            rows.append(row)
     return rows
 
 
@@ -384,7 +422,7 @@ def print_tables(content: dict[str, Any]) -> None:
             continue
         cells = [f"{row[k]['ms']:9.4f} ms ({100 * row[f'{k}_of_limit']:5.1f} %)" for k in ("forward", "both")]
         print(f"  {row['shape']!s:22} {row['contender']:40} {'  '.join(cells)}  {row.get('peak_mib', 0):8.1f} MiB")
-    for part in ("svi_steps", "predictions"):
+    for part in ("svi_steps", "fits", "predictions"):
         for row in content.get(part, []):
             print(f"  {part}: { {k: v for k, v in row.items() if k not in ('count',)} }")
 
@@ -406,7 +444,7 @@ def main() -> None:
         measure.write(name, content)
         if shape == SHAPES[0]:  # whole programs early: they matter most
             content["svi_steps"] = svi_steps(deadline)
-            content["predictions"] = predictions(deadline)
+            content["fits"], content["predictions"] = fits(deadline), predictions(deadline)
             measure.write(name, content)
     from ugmm_ppl.kernels import triton_calls
 

@@ -194,13 +194,13 @@ def assert_close(torch, found, want):
 
 
 def test_every_tile(torch, leaves, monkeypatch):
-    from ugmm_ppl.kernels import for_torch, triton_calls
+    from ugmm_ppl.kernels import for_torch, gpu
 
     want = by_reference(torch, leaves)
     for kind in ("OF_ACTIVATIONS", "OF_GRADIENTS"):
-        for tile in getattr(triton_calls, kind):
+        for tile in getattr(gpu, kind):
             with monkeypatch.context() as patch:
-                patch.setattr(triton_calls, kind, (tile,))
+                patch.setattr(gpu, kind, (tile,))
                 out = for_torch.activation(*leaves)
                 assert_close(torch, [out, *torch.autograd.grad(out.sum(), leaves)], want)
 

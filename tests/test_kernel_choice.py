@@ -11,7 +11,7 @@ from kernel_cases import draw, needs_native, oracle
 from tolerances import ORACLE32
 
 from ugmm_ppl import kernels
-from ugmm_ppl.kernels import library
+from ugmm_ppl.kernels import gpu, library
 
 
 @pytest.fixture
@@ -143,6 +143,47 @@ def test_triton_that_cannot_run(monkeypatch):
     with pytest.warns(RuntimeWarning, match="Triton kernels are not used on this GPU: the package triton"):
         assert library.choose("cuda", "float32") == "chunked"
     assert library.choose("cuda", "float32") == "chunked"  # a second warning would be an error
+
+
+H100 = 132
+
+
+@pytest.mark.parametrize(
+    ("shape", "tile"),
+    [
+        ((1, 4096, 1024, 1024), gpu.OF_ACTIVATIONS[0]),
+        ((32, 256, 128, 784), gpu.OF_ACTIVATIONS[0]),
+        ((1, 512, 128, 784), gpu.OF_ACTIVATIONS[1]),
+        ((1, 128, 128, 784), gpu.OF_ACTIVATIONS[-1]),
+        ((1, 5, 3, 10), (4, 4, 16, 1)),
+    ],
+)
+def test_tiles_for_a_gpu(shape, tile):
+    """The largest of which there are enough for all multiprocessors, and none larger than the call."""
+    assert gpu.tile_of_activations(gpu.Shape(*shape), H100) == tile
+
+
+@pytest.mark.parametrize("wanted", [(True,) * 4, (True, False, False, False), (False, True, True, True)])
+@pytest.mark.parametrize("shape", [(1, 4096, 1024, 1024), (32, 256, 128, 784), (1, 100, 70, 33), (1, 1, 1, 1)])
+def test_parts_of_gradients_on_a_gpu(shape, wanted):
+    """They are whole tiles, cover the call once, fill the device, and have few copies of the gradients."""
+    shape = gpu.Shape(*shape)
+    tile = gpu.fitting(gpu.OF_GRADIENTS, shape)[0]
+    parts = gpu.parts(shape, tile, H100, wanted)
+    for size, step, count, length in (
+        (shape.neurons, tile.neurons, parts.of_neurons, parts.neurons),
+        (shape.rows, tile.rows, parts.of_rows, parts.rows),
+    ):
+        assert length % step == 0
+        assert (count - 1) * length < size <= count * length
+    warps = tile.warps * shape.groups * -(-shape.inputs // tile.inputs)
+    if shape.rows == 4096:  # as many warps as there is room for, give or take whole tiles
+        assert 0.9 * gpu.WARPS * H100 <= warps * parts.of_neurons * parts.of_rows <= 1.5 * gpu.WARPS * H100
+    if not any(wanted[1:]) and shape.rows == 4096:
+        assert parts.of_neurons == 1
+    if not wanted[0] and shape.rows == 4096:
+        assert parts.of_rows == 1
+    assert parts.of_neurons <= gpu.ceil(gpu.WARPS * H100, warps)
 
 
 SHAPES = {  # of x, loc, scale and log_weights

@@ -8,7 +8,9 @@ from tolerances import GRADIENT32, HALF16, ORACLE32
 
 jax = pytest.importorskip("jax", reason="jax is not installed here")
 pytest.importorskip("numpyro", reason="numpyro is not installed here")
-from ugmm_ppl.kernels import for_jax, pallas_kernels  # noqa: E402
+from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh  # noqa: E402
+
+from ugmm_ppl.kernels import for_jax, gpu, pallas_kernels  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -31,18 +33,37 @@ def run(arguments, upstream, dtype="float32"):
     return both(*(jax.numpy.asarray(a, dtype) for a in (upstream, *arguments)))
 
 
-@pytest.mark.parametrize("shape", [(16, 8, 128), (9, 17, 65)])
-def test_shapes_that_do_and_do_not_fill_the_tiles(monkeypatch, rng, shape):
-    """With sums in parts, as on a device with many multiprocessors."""
-    monkeypatch.setattr(pallas_kernels, "SPLIT_STEPS", 1)
-    assert pallas_kernels._split(16, 8, 2, 64)[0] == 2
+@pytest.mark.parametrize(("shape", "multiprocessors"), [((16, 16, 64), 3), ((18, 17, 65), 5)])
+def test_shapes_that_do_and_do_not_fill_the_tiles(monkeypatch, rng, shape, multiprocessors):
+    """Gradients in parts, with several tiles of neurons in one, as on a device with many multiprocessors."""
+    tile = gpu.Tile(4, 4, 32, 2)
+    monkeypatch.setattr(gpu, "SPLIT_STEPS", 1)
+    monkeypatch.setattr(gpu, "OF_GRADIENTS", (tile,))
+    monkeypatch.setattr(pallas_kernels, "MULTIPROCESSORS", multiprocessors)
     rows, neurons, inputs = shape
+    parts = gpu.parts(gpu.Shape(1, *shape), tile, multiprocessors, (True,) * 4)
+    assert parts.of_rows > 1
+    assert parts.neurons > tile.neurons
     arguments = draw(rng, (rows,), [()] * 3, neurons, inputs, "float32")
     want, *_ = oracle(*arguments)
     upstream = rng.normal(size=want.shape).astype(np.float32)
     out, found = run(arguments, upstream)
     assert_relative(out, want, ORACLE32)
     assert_gradients(found, oracle_gradients(arguments, upstream), GRADIENT32)
+
+
+def test_some_gradients(rng):
+    """Those that are not wanted are not computed."""
+    arguments = [jax.numpy.asarray(a) for a in draw(rng, (5,), [()] * 3, 3, 8, "float32")]
+    own = [arguments[0], *(a[None] for a in arguments[1:])]
+    out = pallas_kernels.forward(*own, interpret=True)
+    want = oracle_gradients([np.asarray(a) for a in arguments], np.ones((5, 3)))
+    shapes = tuple(a.shape for a in own)
+    for wanted in ((0,), (1, 3), (2,), (3,)):
+        flags = tuple(i in wanted for i in range(4))
+        found = pallas_kernels.backward(flags, shapes, *own, out, jax.numpy.ones((5, 3)), interpret=True)
+        for i, one in enumerate(found):
+            close(one.reshape(arguments[i].shape), want[i] if flags[i] else 0.0 * want[i], GRADIENT32)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -79,11 +100,11 @@ def test_transformations(rng):
     close(hessian, by_reference, GRADIENT32)
 
 
+@pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated")
 @pytest.mark.parametrize("x64", [False, True])
 def test_they_are_lowered_for_a_gpu(x64):
     """As far as that goes without one: to Triton's intermediate code; also where Python's numbers have 64 bits."""
-    if tuple(int(part) for part in jax.__version__.split(".")[:2]) >= (0, 12):
-        pytest.skip("JAX 0.12 lowers Pallas kernels only where there is a GPU")
+    device = AbstractDevice(device_kind="NVIDIA H100", num_cores=132, platform="gpu")
     x, parameter = (jax.ShapeDtypeStruct(shape, "float32") for shape in ((128, 784), (1, 128, 784)))
 
     def both(*arguments):
@@ -91,9 +112,9 @@ def test_they_are_lowered_for_a_gpu(x64):
         shapes = tuple(a.shape for a in arguments)
         return pallas_kernels.backward((True,) * 4, shapes, *arguments, out, out)
 
-    with jax.enable_x64(x64):
+    with jax.enable_x64(x64), use_abstract_mesh(AbstractMesh((1,), ("device",), abstract_device=device)):
         lowered = jax.jit(both).trace(x, parameter, parameter, parameter).lower(lowering_platforms=("cuda",))
-    assert lowered.as_text().count("custom_call") == 4
+    assert lowered.as_text().count("custom_call") == 3
 
 
 @pytest.mark.parametrize("on_gpu", ["triton", "chunked", "reference"])

@@ -14,7 +14,7 @@ if NO_TRITON:
     pytest.skip(NO_TRITON, allow_module_level=True)
 torch = pytest.importorskip("torch", reason="torch is not installed here")
 pytest.importorskip("pyro", reason="pyro is not installed here")
-from ugmm_ppl.kernels import for_torch  # noqa: E402
+from ugmm_ppl.kernels import for_torch, gpu  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 
@@ -53,7 +53,7 @@ def test_shapes_that_do_and_do_not_fill_the_tiles(kernels, rng, shape):
 @pytest.mark.parametrize(("kind", "number"), [("OF_ACTIVATIONS", 1), ("OF_ACTIVATIONS", 3), ("OF_GRADIENTS", 1)])
 def test_other_tiles(kernels, monkeypatch, rng, kind, number):
     """They differ in the order of sums only."""
-    monkeypatch.setattr(kernels, kind, getattr(kernels, kind)[number:])
+    monkeypatch.setattr(gpu, kind, getattr(gpu, kind)[number:])
     arguments = draw(rng, (18,), [()] * 3, 34, 70, "float32")
     want, *_ = oracle(*arguments)
     upstream = rng.normal(size=want.shape).astype(np.float32)
@@ -67,47 +67,24 @@ ALL, X_ALONE, PARAMETERS = (True,) * 4, (True, False, False, False), (False, Tru
 
 @pytest.mark.parametrize(
     ("multiprocessors", "wanted", "parts", "splits"),
-    [(1, ALL, 2, 1), (4, ALL, 3, 3), (4, X_ALONE, 1, 8), (1, PARAMETERS, 2, 1), (3, PARAMETERS, 3, 2)],
+    [(1, ALL, 2, 1), (4, ALL, 3, 3), (4, X_ALONE, 1, 5), (1, PARAMETERS, 2, 1), (3, PARAMETERS, 3, 2)],
 )
 def test_gradients_in_parts(kernels, monkeypatch, rng, multiprocessors, wanted, parts, splits):
-    """Of neurons and rows, several tiles in each, as few copies of gradients as can be."""
-    tile = kernels.Tile(4, 8, 32, 2)
-    monkeypatch.setattr(kernels, "OF_GRADIENTS", (tile,))
-    monkeypatch.setattr(kernels, "SPLIT_STEPS", 1)
+    """Of neurons and rows, several tiles in some, as on a device with many multiprocessors."""
+    tile = gpu.Tile(4, 8, 32, 2)
+    monkeypatch.setattr(gpu, "OF_GRADIENTS", (tile,))
+    monkeypatch.setattr(gpu, "SPLIT_STEPS", 1)
     monkeypatch.setattr(kernels, "_multiprocessors", lambda device: multiprocessors)
+    found = gpu.parts(gpu.Shape(1, 34, 18, 40), tile, multiprocessors, wanted)
+    assert (found.of_neurons, found.of_rows) == (parts, splits)
     arguments = draw(rng, (34,), [()] * 3, 18, 40, "float32")
-    shared_out, seen = kernels._shared_out, []
-    monkeypatch.setattr(kernels, "_shared_out", lambda *a: seen.append(shared_out(*a)) or seen[-1])
     upstream = rng.normal(size=(34, 18)).astype(np.float32)
     leaves = [torch.tensor(a).requires_grad_(want) for a, want in zip(arguments, wanted, strict=True)]
     inputs = [leaf for leaf in leaves if leaf.requires_grad]
     found = torch.autograd.grad(for_torch.activation(*leaves), inputs, torch.tensor(upstream))
-    assert seen == [(parts, splits)]
     want = [a for a, given in zip(oracle_gradients(arguments, upstream), wanted, strict=True) if given]
     for one, other in zip(found, want, strict=True):
         close(one, other, GRADIENT32)
-
-
-def test_as_many_programs_as_the_device_has_room_for(kernels, monkeypatch):
-    """The largest tile of activations that fills it; of gradients the first, in parts."""
-    monkeypatch.setattr(kernels, "_multiprocessors", lambda device: 132)
-
-    def call(groups, rows, neurons, inputs):
-        parameter = torch.empty((groups, neurons, inputs), device="meta")
-        return kernels._Call(torch.empty((groups, rows, inputs), device="meta"), (parameter,) * 3, (), (), 0)
-
-    def chosen(shape, choice):
-        return kernels._with_tile("", call(*shape), choice, lambda tile: tile)
-
-    assert chosen((1, 4096, 1024, 1024), kernels.OF_ACTIVATIONS) == kernels.OF_ACTIVATIONS[0]
-    assert chosen((1, 128, 128, 784), kernels.OF_ACTIVATIONS) == kernels.OF_ACTIVATIONS[-1]
-    assert chosen((1, 8, 4, 10), kernels.OF_ACTIVATIONS) == kernels.Tile(4, 4, 16, 1)
-    assert chosen((1, 128, 128, 784), kernels.OF_GRADIENTS) == kernels.OF_GRADIENTS[0]
-    for shape in ((1, 4096, 1024, 1024), (1, 128, 128, 784), (32, 256, 128, 784), (1, 16, 64, 128)):
-        tile = chosen(shape, kernels.OF_GRADIENTS)
-        parts, splits = kernels._shared_out(call(*shape), tile, (True,) * 4)
-        programs = shape[0] * -(-shape[3] // tile.inputs) * parts * splits
-        assert programs * tile.warps >= 132 * kernels.WARPS or splits == shape[1] // (tile.rows * kernels.SPLIT_STEPS)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

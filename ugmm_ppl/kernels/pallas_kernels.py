@@ -1,8 +1,8 @@
 """Equation (2) and its gradient on an NVIDIA GPU, as Pallas kernels for its Triton compiler; `for_jax` calls them.
 
 The same scheme as in `ugmm_ppl.kernels.triton_kernels`, where it is explained: sums of 2^(t - peak) without a maximum,
-an online maximum for the tiles that need one, and two kernels that add up the gradients of parameters and inputs in
-registers. What is small, O(B K + J K + B J), XLA does: packing, padding to whole tiles, the last sums.
+the largest term for the tiles that need it, and one kernel that adds up all gradients. What is small,
+O(B K + J K + B J), XLA does: packing, padding to whole tiles, the last sums.
 """
 
 from __future__ import annotations
@@ -19,31 +19,14 @@ from jax import Array
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-LN2 = math.log(2.0)
-LOG2E = 1.0 / LN2
-HALF_LOG2_2PI = 0.5 * math.log2(2.0 * math.pi)
-ROOT_HALF_LOG2E = math.sqrt(0.5 * LOG2E)
+from ugmm_ppl.kernels import gpu
+from ugmm_ppl.kernels.gpu import FAR, HALF_LOG2_2PI, HUGE, LN2, LOG2E, REACH, ROOT_HALF_LOG2E, SMALL
 
-HUGE = 3e38
-"""In place of an activation of -inf, whose components all have no share: 2^(t - HUGE) is 0."""
-
-REACH = 3.4e25
-"""An input beyond it is beyond all components; held there, its squares still overflow and its gradient is 0."""
-
-SMALL = 2.0**-60
-"""Smallest sum of 2^(t - peak) that is exact: what float32 drops is then below 2^-66 K of it."""
-
-FAR = 32.0
-"""Of an activation in base 2: up to here its rounding is not felt in 2^(t - a)."""
-
-ROWS, NEURONS, INPUTS = 8, 8, 64
-"""What one program works on at a time, by a warp for every 32 inputs."""
-
-SPLIT_STEPS = 4
-"""Least steps of a part of a sum that is split."""
+FILLS = (0.0, 1.0, -jnp.inf)
+"""Impossible components: loc, r and c, to fill tiles."""
 
 MULTIPROCESSORS = 132
-"""Sums are split where the tiles are too few for so many; 132 is an H100. JAX does not always tell."""
+"""Of an H100: calls are shared out to so many. JAX does not always tell."""
 
 
 class _Call(NamedTuple):
@@ -55,14 +38,13 @@ class _Call(NamedTuple):
     order: tuple[int, ...]  # the leading axes, those of the groups first
     sizes: tuple[int, ...]  # their sizes in that order
     split: int  # how many of them are of the groups
-    inputs: int  # K without padding
     interpret: bool
 
     @property
-    def tile(self) -> tuple[int, int, int]:
-        """Rows, neurons and inputs of a tile."""
-        rows, neurons = self.x.shape[1], self.peaks.shape[1]
-        return min(ROWS, _power(rows)), min(NEURONS, _power(neurons)), min(INPUTS, _power(max(self.inputs, 16)))
+    def shape(self) -> gpu.Shape:
+        """Its sizes."""
+        groups, rows, inputs = self.x.shape
+        return gpu.Shape(groups, rows, self.peaks.shape[1], inputs)
 
     def arranged(self, a: Array) -> Array:
         """`(*leading, n)` as `(groups, rows, n)`, float32."""
@@ -121,8 +103,7 @@ def _forward(interpret: bool, *arguments: Array) -> Array:
     if math.prod(leading) == 0:
         return jnp.zeros((*leading, neurons), arguments[0].dtype)
     call = _arrange(leading, interpret, *arguments)
-    out = _activations(call)[:, : math.prod(call.sizes[call.split :]), :neurons]
-    return call.back(out, rows=True).astype(arguments[0].dtype)
+    return call.back(_activations(call), rows=True).astype(arguments[0].dtype)
 
 
 def _backward(interpret: bool, wanted: tuple[bool, ...], *arguments: Array) -> list[Array]:
@@ -132,17 +113,13 @@ def _backward(interpret: bool, wanted: tuple[bool, ...], *arguments: Array) -> l
     if math.prod(leading) == 0 or not any(wanted):
         return found
     call = _arrange(leading, interpret, *inputs)
-    always = inputs[0].dtype.itemsize == 2  # activations stored in half precision are too coarse for shares
-    shares = _anchors(call, call.arranged(out), call.arranged(upstream), always)
-    if wanted[0]:
-        rows = math.prod(call.sizes[call.split :])
-        gradient = _gradient_of_inputs(call, *shares)[:, :rows, : call.inputs]
-        found[0] = _fitted(call.back(gradient, rows=True), inputs[0])
-    if any(wanted[1:]):
-        for i, gradient in enumerate(_gradients_of_parameters(call, *shares), start=1):
-            if wanted[i]:
-                own = gradient[:, : inputs[i].shape[-2], : call.inputs]
-                found[i] = _fitted(call.back(own, rows=False), inputs[i])
+    # Activations that were stored in half precision are too coarse for shares.
+    exact = _activations(call) if inputs[0].dtype.itemsize == 2 else call.arranged(out)
+    base, factor = _anchors(call, exact, call.arranged(upstream))
+    gradients = _gradients(call, base, factor, wanted)
+    for i, like in enumerate(inputs):
+        if wanted[i]:
+            found[i] = _fitted(call.back(gradients.pop(0), rows=i == 0), like)
     return found
 
 
@@ -166,14 +143,8 @@ def _arrange(leading: tuple[int, ...], interpret: bool, x: Array, *parameters: A
     c = log_weights * LOG2E - jnp.log2(scale) - HALF_LOG2_2PI
     peaks = c.max(-1)
     c -= jnp.where(peaks == -jnp.inf, 0.0, peaks)[..., None]
-    call = _Call(
-        turned, (loc, ROOT_HALF_LOG2E / scale, c), peaks, order, tuple(leading[i] for i in order), len(groups), own[-1],
-        interpret,
-    )  # fmt: skip
-    r, j, k = call.tile
-    padded = (_padded(part, (j, k), fill) for part, fill in zip(call.components, (0.0, 1.0, -jnp.inf), strict=True))
-    peaks = _padded(peaks[..., None], (j, 1), -jnp.inf)[..., 0]
-    return call._replace(x=_padded(turned, (r, k), 0.0), components=tuple(padded), peaks=peaks)
+    parts = loc, ROOT_HALF_LOG2E / scale, c
+    return _Call(turned, parts, peaks, order, tuple(leading[i] for i in order), len(groups), interpret)
 
 
 def _padded(a: Array, steps: tuple[int, int], fill: float) -> Array:
@@ -191,184 +162,177 @@ def _fitted(gradient: Array, like: Array) -> Array:
 # --------------------------------------------------------------------------------------------------------- the kernels
 
 
-def _terms(x: Array, loc: Array, r: Array, c: Array) -> tuple[Array, Array]:
-    """z and t - peak, (rows, neurons, k)."""
+def _exp2(interpret: bool, t: Array) -> Array:
+    """2^t in one instruction; `jnp.exp2` takes four, for results below the normal numbers."""
+    if interpret:
+        return jnp.exp2(t)
+    return _instruction("ex2.approx.ftz.f32 $0, $1;", t)
+
+
+def _terms(interpret: bool, x: Array, loc: Array, r: Array, c: Array) -> tuple[Array, Array]:
+    """z and t - peak, (rows, neurons, k). XLA fuses no multiplication and addition in a Pallas kernel."""
     z = (x[:, None, :] - loc[None, :, :]) * r[None, :, :]
-    return z, c[None, :, :] - z * z
+    c = jnp.broadcast_to(c[None, :, :], z.shape)
+    if interpret:
+        return z, c - z * z
+    return z, _instruction("{ .reg .f32 n; neg.f32 n, $1; fma.rn.f32 $0, n, $1, $2; }", z, c)
 
 
-def _online(x_ref: Any, refs: Sequence[Any], needed: Array, tile: tuple[int, int, int]) -> tuple[Array, Array]:
+def _instruction(code: str, *arguments: Array) -> Array:
+    kind = jax.ShapeDtypeStruct(arguments[0].shape, jnp.float32)
+    letters = ",".join("f" for _ in arguments)
+    return plgpu.elementwise_inline_asm(
+        code, args=arguments, constraints=f"=f,{letters}", pack=1, result_shape_dtypes=[kind]
+    )[0]
+
+
+def _exact(x_ref: Any, refs: Sequence[Any], needed: Array, tile: gpu.Tile, interpret: bool) -> tuple[Array, Array]:
     """Largest t - peak and sum of 2^(t - largest), (rows, neurons), if any is needed."""
-    rows, neurons, width = tile
+    steps = needed.astype(jnp.float32).max(1).max(0).astype(jnp.int32) * (x_ref.shape[1] // tile.inputs)
 
-    def step(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        top, total = carry
-        k = pl.ds(i * width, width)
-        _, t = _terms(x_ref[:, k], *(ref[:, k] for ref in refs))
-        new = jnp.maximum(top, t.max(2))
-        shift = jnp.where(new == -jnp.inf, 0.0, new)
-        return new, total * jnp.exp2(top - shift) + jnp.exp2(t - shift[:, :, None]).sum(2)
+    def terms(i: Array) -> Array:
+        k = pl.ds(i * tile.inputs, tile.inputs)
+        return _terms(interpret, x_ref[:, k], *(ref[:, k] for ref in refs))[1]
 
-    start = jnp.full((rows, neurons), -jnp.inf, jnp.float32), jnp.zeros((rows, neurons), jnp.float32)
-    steps = needed.astype(jnp.float32).max(1).max(0).astype(jnp.int32) * (x_ref.shape[1] // width)
-    return jax.lax.fori_loop(0, steps, step, start)
+    none = jnp.full((tile.rows, tile.neurons, tile.inputs), -jnp.inf, jnp.float32)
+    top = jax.lax.fori_loop(0, steps, lambda i, most: jnp.maximum(most, terms(i)), none).max(2)
+    shift = jnp.where(top == -jnp.inf, 0.0, top)[:, :, None]
+    sums = jax.lax.fori_loop(
+        0, steps, lambda i, sums: sums + _exp2(interpret, terms(i) - shift), jnp.zeros(none.shape, jnp.float32)
+    )
+    return top, sums.sum(2)
 
 
 def _activations(call: _Call) -> Array:
-    """Activations (groups, rows, J), padded."""
-    rows, neurons, width = call.tile
-    groups, all_rows, padded = call.x.shape
-    all_neurons = call.peaks.shape[1]
+    """Activations (groups, rows, J)."""
+    tile = gpu.tile_of_activations(call.shape, MULTIPROCESSORS)
 
     def kernel(x_ref: Any, loc_ref: Any, r_ref: Any, c_ref: Any, peak_ref: Any, out_ref: Any) -> None:
         refs = loc_ref, r_ref, c_ref
 
         def step(i: Array, sums: Array) -> Array:
-            k = pl.ds(i * width, width)
-            return sums + jnp.exp2(_terms(x_ref[:, k], *(ref[:, k] for ref in refs))[1])
+            k = pl.ds(i * tile.inputs, tile.inputs)
+            _, t = _terms(call.interpret, x_ref[:, k], *(ref[:, k] for ref in refs))
+            return sums + _exp2(call.interpret, t)
 
-        start = jnp.zeros((rows, neurons, width), jnp.float32)
-        total = jax.lax.fori_loop(0, padded // width, step, start).sum(2)
-        peak = jnp.broadcast_to(peak_ref[...][None, :], (rows, neurons))
+        start = jnp.zeros((tile.rows, tile.neurons, tile.inputs), jnp.float32)
+        total = jax.lax.fori_loop(0, x_ref.shape[1] // tile.inputs, step, start).sum(2)
+        peak = jnp.broadcast_to(peak_ref[...][None, :], total.shape)
         inexact = (total < SMALL) & (peak > -jnp.inf)
-        top, exact = _online(x_ref, refs, inexact, call.tile)
+        top, exact = _exact(x_ref, refs, inexact, tile, call.interpret)
         a = peak * LN2 + jnp.where(inexact, top * LN2 + jnp.log(exact), jnp.log(total))
         out_ref[...] = jnp.where(peak == -jnp.inf, peak, a)
 
-    grid = (groups * (all_rows // rows) * (all_neurons // neurons),)
-    at = _places(all_neurons // neurons, all_rows // rows)
-    x_spec = pl.BlockSpec((None, rows, padded), lambda i: (at(i)[2], at(i)[1], 0))
-    of_neurons = pl.BlockSpec((None, neurons, padded), lambda i: (at(i)[2], at(i)[0], 0))
-    return _run(
-        call, kernel, grid, [x_spec, *[of_neurons] * 3, pl.BlockSpec((None, neurons), lambda i: (at(i)[2], at(i)[0]))],
-        [(groups, all_rows, all_neurons)],
-        [pl.BlockSpec((None, rows, neurons), lambda i: (at(i)[2], at(i)[1], at(i)[0]))],
-    )(call.x, *call.components, call.peaks)[0]  # fmt: skip
+    return _of_pairs(call, tile, kernel, (), 1)[0]
 
 
-def _anchors(call: _Call, out: Array, upstream: Array, always: bool) -> tuple[Array, Array]:
-    """base and factor, (groups, rows, J) padded: shares times upstream gradients are factor 2^(t - peak - base)."""
-    rows, neurons, _ = call.tile
-    groups, all_rows, padded = call.x.shape
-    all_neurons = call.peaks.shape[1]
+def _anchors(call: _Call, out: Array, upstream: Array) -> list[Array]:
+    """base and factor, (groups, rows, J): shares times upstream gradients are factor 2^(t - peak - base)."""
+    tile = gpu.tile_of_activations(call.shape, MULTIPROCESSORS)
 
     def kernel(
         x_ref: Any, loc_ref: Any, r_ref: Any, c_ref: Any, peak_ref: Any, a_ref: Any, g_ref: Any, b_ref: Any, f_ref: Any
     ) -> None:
         a, g = a_ref[...] * LOG2E, g_ref[...]
-        peak = jnp.broadcast_to(peak_ref[...][None, :], (rows, neurons))
-        far = peak > -jnp.inf if always else (jnp.abs(a) > FAR) & (a > -jnp.inf)
-        top, total = _online(x_ref, (loc_ref, r_ref, c_ref), far, call.tile)
-        impossible = (total == 0.0) | (peak == -jnp.inf) if always else a == -jnp.inf
+        peak = jnp.broadcast_to(peak_ref[...][None, :], a.shape)
+        impossible = a == -jnp.inf
+        far = (jnp.abs(a) > FAR) & ~impossible
+        top, total = _exact(x_ref, (loc_ref, r_ref, c_ref), far, tile, call.interpret)
         b_ref[...] = jnp.where(impossible, HUGE, jnp.where(far, top, a - peak))
-        f_ref[...] = jnp.where(impossible, 0.0, g / jnp.where(far & (total != 0.0), total, 1.0))
+        f_ref[...] = jnp.where(impossible, 0.0, g / jnp.where(far, total, 1.0))
 
-    grid = (groups * (all_rows // rows) * (all_neurons // neurons),)
-    at = _places(all_neurons // neurons, all_rows // rows)
-    x_spec = pl.BlockSpec((None, rows, padded), lambda i: (at(i)[2], at(i)[1], 0))
+    return _of_pairs(call, tile, kernel, (out, upstream), 2)
+
+
+def _of_pairs(call: _Call, tile: gpu.Tile, kernel: Callable[..., None], given: Sequence[Array], count: int) -> Any:
+    """Run for every tile of rows and neurons, with all inputs; `count` results, (groups, rows, J)."""
+    rows, neurons, width, _ = tile
+    x = _padded(call.x, (rows, width), 0.0)
+    components = (_padded(a, (neurons, width), fill) for a, fill in zip(call.components, FILLS, strict=True))
+    peaks = _padded(call.peaks[..., None], (neurons, 1), -jnp.inf)[..., 0]
+    given = [_padded(a, (rows, neurons), 0.0) for a in given]
+    groups, all_rows, padded = x.shape
+    all_neurons = peaks.shape[1]
+    tiles = all_neurons // neurons, all_rows // rows
+    at = _places(*tiles)
+    of_rows = pl.BlockSpec((None, rows, padded), lambda i: (at(i)[2], at(i)[1], 0))
     of_neurons = pl.BlockSpec((None, neurons, padded), lambda i: (at(i)[2], at(i)[0], 0))
+    of_peaks = pl.BlockSpec((None, neurons), lambda i: (at(i)[2], at(i)[0]))
     of_both = pl.BlockSpec((None, rows, neurons), lambda i: (at(i)[2], at(i)[1], at(i)[0]))
-    peak_spec = pl.BlockSpec((None, neurons), lambda i: (at(i)[2], at(i)[0]))
-    run = _run(
-        call, kernel, grid, [x_spec, *[of_neurons] * 3, peak_spec, of_both, of_both],
-        [(groups, all_rows, all_neurons)] * 2, [of_both] * 2,
-    )  # fmt: skip
-    given = (_padded(a, (rows, neurons), 0.0) for a in (out, upstream))
-    base, factor = run(call.x, *call.components, call.peaks, *given)
-    return base, factor
+    found = pl.pallas_call(
+        kernel,
+        out_shape=[jax.ShapeDtypeStruct((groups, all_rows, all_neurons), jnp.float32)] * count,
+        grid=(groups * math.prod(tiles),),
+        in_specs=[of_rows, *[of_neurons] * 3, of_peaks, *[of_both] * len(given)],
+        out_specs=[of_both] * count,
+        compiler_params=plgpu.CompilerParams(num_warps=tile.warps),
+        interpret=call.interpret,
+    )(x, *components, peaks, *given)
+    return [a[:, : call.shape.rows, : call.shape.neurons] for a in found]
 
 
-def _gradients_of_parameters(call: _Call, base: Array, factor: Array) -> list[Array]:
-    """Gradients of loc, scale and log_weights, (groups, J, K) padded, by sums over rows."""
-    rows, neurons, width = call.tile
-    groups, all_rows, padded = call.x.shape
-    all_neurons = call.peaks.shape[1]
-    tiles = padded // width, all_neurons // neurons
-    splits, each = _split(all_rows, rows, groups * math.prod(tiles), width)
-    more = ((0, 0), (0, splits * each - all_rows), (0, 0))
-    x, factor = jnp.pad(call.x, more), jnp.pad(factor, more)
-    base = jnp.pad(base, more, constant_values=HUGE)
+def _gradients(call: _Call, base: Array, factor: Array, wanted: Sequence[bool]) -> list[Array]:
+    """Gradients that are wanted, of x, (groups, rows, K), and of loc, scale and log_weights, (groups, J, K)."""
+    shape = call.shape
+    tile = gpu.fitting(gpu.OF_GRADIENTS, shape)[0]
+    rows, neurons, width, _ = tile
+    parts = gpu.parts(shape, tile, MULTIPROCESSORS, wanted)
+    x = _padded(call.x, (parts.rows, width), 0.0)
+    components = (_padded(a, (parts.neurons, width), fill) for a, fill in zip(call.components, FILLS, strict=True))
+    base, factor = (_padded(a, (parts.rows, parts.neurons), fill) for a, fill in ((base, HUGE), (factor, 0.0)))
+    sizes = [(parts.of_neurons, *x.shape), *[(parts.of_rows, shape.groups, base.shape[2], x.shape[2])] * 3]
 
     def kernel(x_ref: Any, loc_ref: Any, r_ref: Any, c_ref: Any, b_ref: Any, f_ref: Any, *out: Any) -> None:
-        loc, r, c = loc_ref[...], r_ref[...], c_ref[...]
+        refs = iter(out)
+        d_x, d_loc, d_scale, d_weights = (next(refs) if want else None for want in wanted)
 
-        def step(i: Array, sums: tuple[Array, ...]) -> tuple[Array, ...]:
-            at = pl.ds(i * rows, rows)
-            z, t = _terms(x_ref[at, :], loc, r, c)
-            w = jnp.exp2(t - b_ref[at, :][:, :, None]) * f_ref[at, :][:, :, None]
-            q = w * z
-            return tuple(total + part.sum(0) for total, part in zip(sums, (w, q, q * z), strict=True))
+        def of_neurons(j: Array, nothing: tuple[()]) -> tuple[()]:
+            here = pl.ds(j * neurons, neurons)
+            loc, r, c = loc_ref[here, :], r_ref[here, :], c_ref[here, :]
 
-        w, q, s = jax.lax.fori_loop(0, each // rows, step, (jnp.zeros((neurons, width), jnp.float32),) * 3)
-        out[0][...] = q * r * (2.0 * LN2)
-        out[1][...] = (s * (2.0 * LN2) - w) * (r * (1.0 / ROOT_HALF_LOG2E))
-        out[2][...] = w
+            def of_rows(i: Array, sums: tuple[Array, ...]) -> tuple[Array, ...]:
+                at = pl.ds(i * rows, rows)
+                z, t = _terms(call.interpret, x_ref[at, :], loc, r, c)
+                w = _exp2(call.interpret, t - b_ref[at, here][:, :, None]) * f_ref[at, here][:, :, None]
+                q = w * z
+                if d_x is not None:
+                    before = jnp.where(j > 0, d_x[at, :], 0.0)
+                    d_x[at, :] = before + (q * r[None, :, :]).sum(1) * (-2.0 * LN2)
+                return tuple(total + part.sum(0) for total, part in zip(sums, (w, q, q * z), strict=False))
 
-    at = _places(*tiles, splits)
-    x_spec = pl.BlockSpec((None, each, width), lambda i: (at(i)[3], at(i)[2], at(i)[0]))
-    of_neurons = pl.BlockSpec((None, neurons, width), lambda i: (at(i)[3], at(i)[1], at(i)[0]))
-    of_both = pl.BlockSpec((None, each, neurons), lambda i: (at(i)[3], at(i)[2], at(i)[1]))
-    found = _run(
-        call, kernel, (groups * splits * math.prod(tiles),), [x_spec, *[of_neurons] * 3, of_both, of_both],
-        [(splits, groups, all_neurons, padded)] * 3,
-        [pl.BlockSpec((None, None, neurons, width), lambda i: (at(i)[2], at(i)[3], at(i)[1], at(i)[0]))] * 3,
-    )(x, *call.components, base, factor)  # fmt: skip
-    return [a.sum(0) for a in found]
+            none = (jnp.zeros((neurons, width), jnp.float32),) * (3 * any(wanted[1:]))
+            sums = jax.lax.fori_loop(0, parts.rows // rows, of_rows, none)
+            if d_loc is not None:
+                d_loc[here, :] = sums[1] * r * (2.0 * LN2)
+            if d_scale is not None:
+                d_scale[here, :] = (sums[2] * (2.0 * LN2) - sums[0]) * (r * (1.0 / ROOT_HALF_LOG2E))
+            if d_weights is not None:
+                d_weights[here, :] = sums[0]
+            if not call.interpret:
+                plgpu.debug_barrier()  # the next tile reads what this one wrote to d_x
+            return nothing
 
+        jax.lax.fori_loop(0, parts.neurons // neurons, of_neurons, ())
 
-def _gradient_of_inputs(call: _Call, base: Array, factor: Array) -> Array:
-    """Gradient of x, (groups, rows, K) padded, by sums over neurons."""
-    rows, neurons, width = call.tile
-    groups, all_rows, padded = call.x.shape
-    all_neurons = call.peaks.shape[1]
-    tiles = padded // width, all_rows // rows
-    splits, each = _split(all_neurons, neurons, groups * math.prod(tiles), width)
-    more = splits * each - all_neurons
-    fills = (0.0, 1.0, -jnp.inf)
-    components = [
-        jnp.pad(a, ((0, 0), (0, more), (0, 0)), constant_values=fill)
-        for a, fill in zip(call.components, fills, strict=True)
-    ]
-    base = jnp.pad(base, ((0, 0), (0, 0), (0, more)), constant_values=HUGE)
-    factor = jnp.pad(factor, ((0, 0), (0, 0), (0, more)))
-
-    def kernel(x_ref: Any, loc_ref: Any, r_ref: Any, c_ref: Any, b_ref: Any, f_ref: Any, out_ref: Any) -> None:
-        x = x_ref[...]
-
-        def step(i: Array, total: Array) -> Array:
-            at = pl.ds(i * neurons, neurons)
-            r = r_ref[at, :]
-            z, t = _terms(x, loc_ref[at, :], r, c_ref[at, :])
-            w = jnp.exp2(t - b_ref[:, at][:, :, None]) * f_ref[:, at][:, :, None]
-            return total + (w * z * r[None, :, :]).sum(1)
-
-        total = jax.lax.fori_loop(0, each // neurons, step, jnp.zeros((rows, width), jnp.float32))
-        out_ref[...] = total * (-2.0 * LN2)
-
-    at = _places(*tiles, splits)
-    x_spec = pl.BlockSpec((None, rows, width), lambda i: (at(i)[3], at(i)[1], at(i)[0]))
-    of_neurons = pl.BlockSpec((None, each, width), lambda i: (at(i)[3], at(i)[2], at(i)[0]))
-    of_both = pl.BlockSpec((None, rows, each), lambda i: (at(i)[3], at(i)[1], at(i)[2]))
-    found = _run(
-        call, kernel, (groups * splits * math.prod(tiles),), [x_spec, *[of_neurons] * 3, of_both, of_both],
-        [(splits, groups, all_rows, padded)],
-        [pl.BlockSpec((None, None, rows, width), lambda i: (at(i)[2], at(i)[3], at(i)[1], at(i)[0]))],
-    )(call.x, *components, base, factor)  # fmt: skip
-    return found[0].sum(0)
-
-
-def _run(
-    call: _Call, kernel: Callable[..., None], grid: tuple[int], in_specs: Any, shapes: Any, out_specs: Any
-) -> Callable[..., list[Array]]:
-    return pl.pallas_call(
+    tiles = x.shape[2] // width, parts.of_neurons, parts.of_rows
+    at = _places(*tiles)
+    of_x = pl.BlockSpec((None, parts.rows, width), lambda i: (at(i)[3], at(i)[2], at(i)[0]))
+    of_components = pl.BlockSpec((None, parts.neurons, width), lambda i: (at(i)[3], at(i)[1], at(i)[0]))
+    of_both = pl.BlockSpec((None, parts.rows, parts.neurons), lambda i: (at(i)[3], at(i)[2], at(i)[1]))
+    of_d_x = pl.BlockSpec((None, None, parts.rows, width), lambda i: (at(i)[1], at(i)[3], at(i)[2], at(i)[0]))
+    of_sums = pl.BlockSpec((None, None, parts.neurons, width), lambda i: (at(i)[2], at(i)[3], at(i)[1], at(i)[0]))
+    results = zip(sizes, (of_d_x, *[of_sums] * 3), (shape.rows, *[shape.neurons] * 3), wanted, strict=True)
+    made = [(size, spec, length) for size, spec, length, want in results if want]
+    found = pl.pallas_call(
         kernel,
-        out_shape=[jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes],
-        grid=grid,
-        in_specs=in_specs,
-        out_specs=out_specs,
-        compiler_params=plgpu.CompilerParams(num_warps=max(1, call.tile[2] // 32), num_stages=2),
+        out_shape=[jax.ShapeDtypeStruct(size, jnp.float32) for size, _, _ in made],
+        grid=(shape.groups * math.prod(tiles),),
+        in_specs=[of_x, *[of_components] * 3, of_both, of_both],
+        out_specs=[spec for _, spec, _ in made],
+        compiler_params=plgpu.CompilerParams(num_warps=tile.warps),
         interpret=call.interpret,
-    )
+    )(x, *components, base, factor)
+    return [a.sum(0)[:, :length, : shape.inputs] for a, (_, _, length) in zip(found, made, strict=True)]
 
 
 def _places(*tiles: int) -> Callable[[Any], tuple[Any, ...]]:
@@ -382,15 +346,3 @@ def _places(*tiles: int) -> Callable[[Any], tuple[Any, ...]]:
         return (*found, number)
 
     return places
-
-
-def _split(size: int, step: int, tiles: int, width: int) -> tuple[int, int]:
-    """Parts of a sum so that there are some 16 warps for every multiprocessor, and the length of a part."""
-    wanted = pl.cdiv(16 * MULTIPROCESSORS // max(1, width // 32), tiles)
-    most = max(1, size // (SPLIT_STEPS * step))
-    each = pl.cdiv(pl.cdiv(size, min(wanted, most)), step) * step
-    return pl.cdiv(size, each), each
-
-
-def _power(n: int) -> int:
-    return pl.next_power_of_2(n)

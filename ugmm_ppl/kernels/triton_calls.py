@@ -13,37 +13,11 @@ import torch
 import triton
 from torch import Tensor
 
-from ugmm_ppl.kernels import triton_kernels
+from ugmm_ppl.kernels import gpu, triton_kernels
+from ugmm_ppl.kernels.gpu import Shape, Tile, ceil
 
 PADDING = 128
 """Components are padded to a multiple of this by impossible ones: the largest tile along k."""
-
-SPLIT_STEPS = 4
-"""Least steps of a part of a sum that is split."""
-
-
-class Tile(NamedTuple):
-    """What one program works on at a time: rows x neurons x inputs, by some warps of 32 threads."""
-
-    rows: int
-    neurons: int
-    inputs: int
-    warps: int
-
-    @property
-    def terms(self) -> int:
-        """Terms of equation (2) in it."""
-        return self.rows * self.neurons * self.inputs
-
-
-OF_ACTIVATIONS = (Tile(16, 16, 32, 4), Tile(16, 16, 32, 8), Tile(8, 16, 32, 4), Tile(8, 8, 32, 1), Tile(4, 8, 32, 1))
-"""Tiles for activations; without a measurement the first that gives all multiprocessors work."""
-
-OF_GRADIENTS = (Tile(4, 64, 32, 4), Tile(4, 16, 64, 2), Tile(4, 32, 32, 4), Tile(4, 16, 32, 1))
-"""Tiles for gradients; without a measurement the first, as rows and neurons can be split."""
-
-WARPS = 8
-"""Of a multiprocessor that has work enough."""
 
 TUNE = "UGMM_PPL_TUNE"
 """Environment variable: 1 has the best tile measured at the first call of a shape, which then takes some seconds."""
@@ -59,10 +33,10 @@ class _Call(NamedTuple):
     split: int  # how many of them are of the groups
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """Groups, rows, neurons, inputs."""
+    def shape(self) -> Shape:
+        """Its sizes."""
         groups, rows, inputs = self.x.shape
-        return groups, rows, self.parameters[0].shape[-2], inputs
+        return Shape(groups, rows, self.parameters[0].shape[-2], inputs)
 
     def arranged(self, a: Tensor) -> Tensor:
         """`(*leading, n)` as `(groups, rows, n)`, contiguous."""
@@ -103,8 +77,8 @@ def backward(inputs: Sequence[Tensor], out: Tensor, upstream: Tensor, wanted: Se
         packed, peaks = _packed(call)
         if x.dtype.itemsize == 2:  # activations that were stored in half precision are too coarse for shares
             out = _activations(call, packed, peaks, out.new_empty(out.shape, dtype=torch.float32))
-        shares = _with_tile("anchor", call, OF_ACTIVATIONS, lambda t: _anchors(call, t, packed, peaks, out, upstream))
-        sums = _with_tile("gradients", call, OF_GRADIENTS, lambda t: _gradients(call, t, packed, shares, wanted))
+        shares = _with_tile("anchor", call, lambda t: _anchors(call, t, packed, peaks, out, upstream))
+        sums = _with_tile("gradients", call, lambda t: _gradients(call, t, packed, shares, wanted))
     for i, (gradient, like) in enumerate(zip(sums, inputs, strict=True)):
         if wanted[i]:
             found[i] = _fitted(call.back(gradient, rows=i == 0), like)
@@ -157,11 +131,11 @@ def _fitted(gradient: Tensor, like: Tensor) -> Tensor:
 
 def _packed(call: _Call) -> tuple[Tensor, Tensor]:
     groups, _, neurons, inputs = call.shape
-    padded = _ceil(inputs, PADDING) * PADDING
+    padded = ceil(inputs, PADDING) * PADDING
     packed = call.x.new_empty((3, groups, neurons, padded), dtype=torch.float32)
     peaks = call.x.new_empty((groups, neurons), dtype=torch.float32)
     strides = [s for p in call.parameters for s in p.stride()]
-    block = min(1024, triton.next_power_of_2(padded))
+    block = min(1024, gpu.power_of_2(padded))
     triton_kernels.pack[(groups * neurons,)](
         *call.parameters, packed, peaks, packed[0].numel(), neurons, inputs, padded, *strides, BK=block, num_warps=4,
         enable_fp_fusion=True,
@@ -174,13 +148,13 @@ def _activations(call: _Call, packed: Tensor, peaks: Tensor, out: Tensor) -> Ten
     _, rows, neurons, inputs = call.shape
 
     def run(tile: Tile) -> None:
-        tiles = _ceil(neurons, tile.neurons), _ceil(rows, tile.rows)
+        tiles = ceil(neurons, tile.neurons), ceil(rows, tile.rows)
         triton_kernels.forward[(len(out) * math.prod(tiles),)](
             call.x, packed, peaks, out, packed[0].numel(), rows, neurons, inputs, packed.shape[-1],
             *call.x.stride(), *tiles, **_options(tile),
         )  # fmt: skip
 
-    _with_tile("forward", call, OF_ACTIVATIONS, run)
+    _with_tile("forward", call, run)
     return out
 
 
@@ -189,7 +163,7 @@ def _anchors(
 ) -> tuple[Tensor, Tensor]:
     """base and factor, (groups, rows, J): shares times upstream gradients are factor 2^(t - peak - base)."""
     groups, rows, neurons, inputs = call.shape
-    tiles = _ceil(neurons, tile.neurons), _ceil(rows, tile.rows)
+    tiles = ceil(neurons, tile.neurons), ceil(rows, tile.rows)
     base = out.new_empty((2, *out.shape), dtype=torch.float32)
     triton_kernels.anchor[(groups * math.prod(tiles),)](
         call.x, packed, peaks, out, upstream, base[0], base[1], packed[0].numel(), rows, neurons, inputs,
@@ -203,39 +177,16 @@ def _gradients(
 ) -> list[Tensor]:
     """Gradients of x, (groups, rows, K), and of loc, scale and log_weights, (groups, J, K), where they are wanted."""
     groups, rows, neurons, inputs = call.shape
-    k_tiles = _ceil(inputs, tile.inputs)
-    parts, splits = _shared_out(call, tile, wanted)
-    neurons_of_part, rows_of_split = _each(neurons, parts, tile.neurons), _each(rows, splits, tile.rows)
-    parts, splits = _ceil(neurons, neurons_of_part), _ceil(rows, rows_of_split)
-    sizes = [(parts, groups, rows, inputs), *[(splits, groups, neurons, inputs)] * 3]
+    k_tiles = ceil(inputs, tile.inputs)
+    parts = gpu.parts(call.shape, tile, _multiprocessors(call.x.device), wanted)
+    sizes = [(parts.of_neurons, groups, rows, inputs), *[(parts.of_rows, groups, neurons, inputs)] * 3]
     sums = [packed.new_empty(size) if want else packed for size, want in zip(sizes, wanted, strict=True)]
-    triton_kernels.gradients[(groups * k_tiles * parts * splits,)](
+    triton_kernels.gradients[(groups * k_tiles * parts.of_neurons * parts.of_rows,)](
         call.x, packed, *shares, *sums, packed[0].numel(), groups, rows, neurons, inputs, packed.shape[-1],
-        *call.x.stride(), k_tiles, parts, splits, neurons_of_part, rows_of_split,
+        *call.x.stride(), k_tiles, parts.of_neurons, parts.of_rows, parts.neurons, parts.rows,
         **dict(zip(("X", "LOC", "SCALE", "WEIGHTS"), wanted, strict=True)), **_options(tile),
     )  # fmt: skip
     return [a.sum(0) if len(a) > 1 else a[0] for a in sums]
-
-
-def _shared_out(call: _Call, tile: Tile, wanted: Sequence[bool]) -> tuple[int, int]:
-    """Parts of the neurons and of the rows, enough for all multiprocessors, with as few copies of gradients as can be.
-
-    Every part of the neurons has its own copy of the gradient of x, every part of the rows of those of the parameters.
-    """
-    groups, rows, neurons, inputs = call.shape
-    programs = _ceil(WARPS * _multiprocessors(call.x.device), tile.warps * groups * _ceil(inputs, tile.inputs))
-    most_parts, most_splits = _ceil(neurons, tile.neurons), max(1, rows // (SPLIT_STEPS * tile.rows))
-    ways = []
-    for parts in range(1, min(programs, most_parts) + 1):
-        splits = min(_ceil(programs, parts), most_splits)
-        copies = wanted[0] * parts * rows + sum(wanted[1:]) * splits * neurons
-        ways.append((-min(parts * splits, programs), copies, parts, splits))
-    return min(ways)[2:]
-
-
-def _each(size: int, parts: int, step: int) -> int:
-    """Length of a part, in whole steps."""
-    return _ceil(_ceil(size, parts), step) * step
 
 
 def _options(tile: Tile) -> dict[str, Any]:
@@ -249,40 +200,23 @@ def _multiprocessors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 
 
-def _fitting(tiles: Sequence[Tile], rows: int, neurons: int, inputs: int) -> list[Tile]:
-    """The tiles for a shape, none larger than it."""
-    most = [triton.next_power_of_2(n) for n in (rows, neurons, max(inputs, 16))]
-    found = []
-    for tile in tiles:
-        cut = Tile(min(tile.rows, most[0]), min(tile.neurons, most[1]), min(tile.inputs, most[2]), 1)
-        found.append(cut._replace(warps=max(1, tile.warps * cut.terms // tile.terms)))
-    return list(dict.fromkeys(found))
-
-
 _measured: dict[tuple[Any, ...], Tile] = {}
 
 
-def _with_tile(kind: str, call: _Call, choice: Sequence[Tile], run: Callable[[Tile], Any]) -> Any:
+def _with_tile(kind: str, call: _Call, run: Callable[[Tile], Any]) -> Any:
     """Run with a tile that gives all multiprocessors work, or that was measured to be the best for this work."""
-    groups, rows, neurons, inputs = call.shape
-    tiles = _fitting(choice, rows, neurons, inputs)
+    tiles = gpu.fitting(gpu.OF_GRADIENTS if kind == "gradients" else gpu.OF_ACTIVATIONS, call.shape)
     if os.environ.get(TUNE) == "1" and call.x.is_cuda:
-        key = (kind, groups, triton.next_power_of_2(rows), neurons, inputs, call.x.dtype, call.x.device)
+        rows = gpu.power_of_2(call.shape.rows)
+        key = (kind, *call.shape._replace(rows=rows), call.x.dtype, call.x.device)
         if key not in _measured and not torch.cuda.is_current_stream_capturing():
             times = {tile: triton.testing.do_bench(functools.partial(run, tile), warmup=2, rep=20) for tile in tiles}
             _measured[key] = min(times, key=times.__getitem__)
         if key in _measured:
             return run(_measured[key])
-    if choice is OF_GRADIENTS:
+    if kind == "gradients":
         return run(tiles[0])
-    least = WARPS * _multiprocessors(call.x.device)
-    return run(next((t for t in tiles if _warps(call, t) >= least), tiles[-1]))
-
-
-def _warps(call: _Call, tile: Tile) -> int:
-    """Of all programs, if one works on one tile of activations."""
-    groups, rows, neurons, _ = call.shape
-    return groups * _ceil(rows, tile.rows) * _ceil(neurons, tile.neurons) * tile.warps
+    return run(gpu.tile_of_activations(call.shape, _multiprocessors(call.x.device)))
 
 
 def _on(device: torch.device) -> Any:
@@ -290,7 +224,3 @@ def _on(device: torch.device) -> Any:
     if device.type != "cuda" or device.index == torch.cuda.current_device():
         return contextlib.nullcontext()
     return torch.cuda.device(device)
-
-
-def _ceil(a: int, b: int) -> int:
-    return -(-a // b)

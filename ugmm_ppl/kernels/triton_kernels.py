@@ -19,28 +19,17 @@ float32, bfloat16 and float16 are read and written; float64 is left to chunks, a
 Nothing waits for the device, so calls can be captured in a CUDA graph.
 """
 
-import math
-
 import triton
 import triton.language as tl
 
-LN2 = tl.constexpr(math.log(2.0))
-LOG2E = tl.constexpr(1.0 / math.log(2.0))
-HALF_LOG2_2PI = tl.constexpr(0.5 * math.log2(2.0 * math.pi))
-ROOT_HALF_LOG2E = tl.constexpr(math.sqrt(0.5 / math.log(2.0)))
+from ugmm_ppl.kernels import gpu
 
+# A kernel sees the constants of its own module, and these alone.
+LN2, LOG2E = tl.constexpr(gpu.LN2), tl.constexpr(gpu.LOG2E)
+HALF_LOG2_2PI, ROOT_HALF_LOG2E = tl.constexpr(gpu.HALF_LOG2_2PI), tl.constexpr(gpu.ROOT_HALF_LOG2E)
+HUGE, REACH = tl.constexpr(gpu.HUGE), tl.constexpr(gpu.REACH)
+SMALL, FAR = tl.constexpr(gpu.SMALL), tl.constexpr(gpu.FAR)
 INFINITE = tl.constexpr(float("inf"))
-HUGE = tl.constexpr(3e38)
-"""In place of an activation of -inf, whose components all have no share: 2^(t - HUGE) is 0."""
-
-REACH = tl.constexpr(3.4e25)
-"""An input beyond it is beyond all components; held there, its squares still overflow and its gradient is 0."""
-
-SMALL = tl.constexpr(2.0**-60)
-"""Smallest sum of 2^(t - peak) that is exact: what float32 drops is then below 2^-66 K of it."""
-
-FAR = tl.constexpr(32.0)
-"""Of an activation in base 2: up to here its rounding is not felt in 2^(t - a)."""
 
 
 # --------------------------------------------------------------------------------------------------------- the kernels

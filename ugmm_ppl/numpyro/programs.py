@@ -28,7 +28,11 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(*arguments: Any) -> Any:
         leaves, tree = jax.tree.flatten(arguments)
-        kinds = (tree, *((jax.typeof(leaf), getattr(leaf, "sharding", None)) for leaf in leaves))
+        kinds = (
+            tree,
+            jax.config.jax_default_device,
+            *((jax.typeof(leaf), getattr(leaf, "sharding", None)) for leaf in leaves),
+        )
         if kinds not in own:
             own[kinds] = _shared(jitted.lower(*arguments), kinds)
         return own[kinds](*arguments)

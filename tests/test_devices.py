@@ -1,6 +1,10 @@
 """Where things are computed: names of devices, fits that travel; `test_gpu.py` has what needs a GPU."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,6 +58,16 @@ def test_a_fit_of_a_gpu_predicts_without_one(small_fits, tmp_path):
     quiet = up.load(path, device="cpu")  # a warning would be an error
     for other in (loaded, quiet.to("cpu")):
         np.testing.assert_array_equal(other.predict(small_fits.x).mean, fit.predict(small_fits.x).mean)
+
+
+def test_fits_on_another_device(backend_name):
+    """Nothing is mixed with what lies on the CPU, and what was computed there can be computed here."""
+    result = subprocess.run(
+        [sys.executable, Path(__file__).with_name("another_device.py"), backend_name],
+        capture_output=True, text=True, check=False, env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.split("\n")[:-1] == ["svi", "regression", "laplace", "nuts", "circuit", "latent network"]
 
 
 @pytest.mark.usefixtures("quick_compiler")

@@ -439,13 +439,19 @@ def main() -> None:
     content: dict[str, Any] = {"machine": measure.machine(), "device": device(), "kernels": []}
     name = f"gpu-{options.name or content['device']['name'].lower().replace(' ', '-')}"
     print(content["device"])
-    for shape in SHAPES[:1] if options.quick else (SHAPES[0], DRAWS, *SHAPES[1:]):
-        content["kernels"] += compare(shape, content["device"]["exponentials_per_s"], deadline, shape in SHAPES[:2])
-        measure.write(name, content)
-        if shape == SHAPES[0]:  # whole programs early: they matter most
-            content["svi_steps"] = svi_steps(deadline)
-            content["fits"], content["predictions"] = fits(deadline), predictions(deadline)
+    rate = content["device"]["exponentials_per_s"]
+
+    def kernels(*shapes: tuple[int, ...]) -> None:
+        for shape in shapes:
+            content["kernels"] += compare(shape, rate, deadline, compiled=shape in SHAPES[:2])
             measure.write(name, content)
+
+    kernels(SHAPES[0])
+    content["svi_steps"], content["fits"] = svi_steps(deadline), fits(deadline)
+    measure.write(name, content)
+    if not options.quick:
+        kernels(SHAPES[2], DRAWS, SHAPES[1])
+    content["predictions"] = predictions(deadline)
     from ugmm_ppl.kernels import triton_calls
 
     content["measured_tiles"] = {str(key): tile._asdict() for key, tile in triton_calls._measured.items()}

@@ -64,10 +64,10 @@ workers=()
 "$python" -c "import xdist" 2> /dev/null && workers=(-n 8)
 # Warnings of other versions of the libraries are no errors here; the installed package, not the folder, is tested.
 PYTHONSAFEPATH=1 timeout 170 "$python" -m pytest tests/test_gpu.py -m gpu -q --durations=10 \
-    -o addopts="-rfE --strict-markers" -o filterwarnings=default "${workers[@]}" | tee "$site/tests.txt" || failed=1
+    -o addopts="-rfEs --strict-markers" -o filterwarnings=default "${workers[@]}" | tee "$site/tests.txt" || failed=1
 grep -Eq "[0-9]+ passed" "$site/tests.txt" || failed=1 # tests that were all skipped have shown nothing
 echo "tests: $([ $failed = 0 ] && echo passed || echo FAILED)"
-(cd benchmarks && timeout 235 "$python" gpu.py --seconds 180) || { failed=1; echo "benchmark: FAILED or cut short"; }
+(cd benchmarks && timeout 240 "$python" gpu.py --seconds 195) || { failed=1; echo "benchmark: FAILED or cut short"; }
 if [ -n "${OUT:-}" ]; then cp benchmarks/results/gpu-*.json "$OUT"/ 2> /dev/null || echo "no results"; fi
 date -u
 exit $failed

@@ -291,10 +291,12 @@ def test_inputs_of_another_width_are_refused(backend, shape):
             function(backend.array(np.zeros(shape)))
 
 
-def test_priors_follow_the_module_to_another_dtype(rng):
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_priors_follow_the_module_to_another_dtype(rng, dtype):
     torch = pytest.importorskip("torch")
     from ugmm_ppl.pyro import UGMMLayer
 
-    layer = UGMMLayer(4, 3, prior=up.Prior()).double()
-    assert layer(torch.as_tensor(rng.normal(size=(5, 4)))).dtype == torch.float64
-    assert {value.dtype for value in layer.values().values()} == {torch.float64}
+    kind = getattr(torch, dtype)
+    layer = UGMMLayer(4, 3, prior=up.Prior()).to(kind)
+    assert layer(torch.as_tensor(rng.normal(size=(5, 4)), dtype=kind)).dtype == kind
+    assert {value.dtype for value in layer.values().values()} == {kind}

@@ -29,7 +29,7 @@ from ugmm_ppl.blocks import normal_log_prob
 from ugmm_ppl.elbo import negative_elbo
 from ugmm_ppl.guide import Guide, latent_sites, make_guide
 from ugmm_ppl.network import layer_norm, layer_values, neuron_parameters
-from ugmm_ppl.training import Batches
+from ugmm_ppl.schedule import Batches
 
 SIZES, CLASSES, ROWS, BATCH = (784, 128, 64), 10, 10000, 128
 INIT_SCALE, RATE = 0.05, 1e-3

@@ -12,7 +12,8 @@ from tolerances import EXACT64, PARITY
 
 import ugmm_ppl as up
 from ugmm_ppl.progress import Progress
-from ugmm_ppl.training import Batches, Plan, Run, Steps, blocks, kl_weights, learning_rates, train
+from ugmm_ppl.schedule import Batches, blocks, kl_weights, learning_rates
+from ugmm_ppl.training import Plan, Run, Steps, train
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 

@@ -12,7 +12,7 @@ import numpy as np
 from ugmm_ppl import checks, training
 from ugmm_ppl.ops import Array, Ops
 from ugmm_ppl.prior import Distribution
-from ugmm_ppl.training import NutsDraws
+from ugmm_ppl.sampling import NutsDraws
 
 if TYPE_CHECKING:
     from ugmm_ppl.guide import Guide

@@ -22,7 +22,8 @@ from ugmm_ppl.blocks import FAMILIES
 from ugmm_ppl.elbo import negative_elbo
 from ugmm_ppl.guide import latent_sites, make_guide
 from ugmm_ppl.progress import Progress
-from ugmm_ppl.training import Plan, kl_weights, learning_rates, train
+from ugmm_ppl.schedule import kl_weights, learning_rates
+from ugmm_ppl.training import Plan, train
 
 if TYPE_CHECKING:
     from ugmm_ppl.model.base import NetworkModel

@@ -22,7 +22,8 @@ from ugmm_ppl.laplace import laplace
 from ugmm_ppl.model.base import Model, NetworkModel
 from ugmm_ppl.posterior import Fit
 from ugmm_ppl.progress import Progress
-from ugmm_ppl.training import OPTIMIZERS, Batches, Moment, Plan, Run, kl_weights, learning_rates, train
+from ugmm_ppl.schedule import Batches, kl_weights, learning_rates
+from ugmm_ppl.training import OPTIMIZERS, Moment, Plan, Run, train
 
 METHODS = ("svi", "map", "laplace", "em", "nuts")
 POINT_GUIDES = {"map": "delta", "em": "delta", "nuts": "normal"}

@@ -1,4 +1,4 @@
-"""Training, written once for both backends: schedules, the order of the data, and the loop over blocks of steps.
+"""Training, written once for both backends: the loop over blocks of steps.
 
 A backend's `Trainer` takes the steps. Everything random in a step is a function of the restart's seed and the number of
 the step, so a run that goes on from a checkpoint takes the same steps as one that was never stopped.
@@ -9,18 +9,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from ugmm_ppl import checks
+from ugmm_ppl.schedule import block_size
 
 if TYPE_CHECKING:
     from ugmm_ppl.checkpoint import Checkpoint
     from ugmm_ppl.progress import Progress
 
-SCHEDULES = ("one-cycle", "cosine", "constant")
 OPTIMIZERS = ("adam", "sgd")
 """Those that both backends have with the same settings; any of torch.optim or optax can be given as an object."""
 
@@ -288,91 +288,3 @@ def _unpack(stored: dict[str, np.ndarray], run: Run, trainer: Trainer, initial: 
     run.step = run.losses.shape[1] if stored["ended"] else int(stored["step"])
     own = {name.removeprefix("state/"): value for name, value in stored.items() if name.startswith("state/")}
     return trainer.restore(own, initial)
-
-
-def blocks(total: int) -> Iterator[int]:
-    """The sizes of blocks that make up `total` steps, all equal but the last where it must differ."""
-    size = block_size(total)
-    yield from [size] * (total // size)
-    if total % size:
-        yield total % size
-
-
-def block_size(total: int) -> int:
-    """Steps of a block: some dozens of equal blocks make up `total` steps, where that is possible."""
-    least = max(1, min(500, total // 100))
-    return next((n for n in range(least, 3 * least + 1) if total % n == 0), least)
-
-
-def learning_rates(num_steps: int, peak: float, schedule: str | Callable[[float], float] = "one-cycle") -> np.ndarray:
-    """The learning rate of every step, `(num_steps,)`.
-
-    "one-cycle" rises linearly over 5 % of the steps and falls by a cosine to 1 % of the peak, "cosine" only falls,
-    "constant" stays. A function gives the factor of the peak at each fraction done, in [0, 1).
-
-    Raises:
-        ValueError: An unknown schedule, or a function that gives something else than a number >= 0.
-    """
-    if callable(schedule):
-        factors = np.array([float(schedule(step / num_steps)) for step in range(num_steps)])
-        checks.schedule_factors(factors)
-        return peak * factors
-    if checks.choice("schedule", schedule, SCHEDULES) == "constant":
-        return np.full(num_steps, peak)
-    rise = max(1, round(0.05 * num_steps)) if schedule == "one-cycle" else 0
-    up = (np.arange(rise) + 1.0) / max(1, rise)
-    down = 0.01 + 0.99 * 0.5 * (1.0 + np.cos(math.pi * np.linspace(0.0, 1.0, num_steps - rise)))
-    return peak * np.concatenate([up, down])[:num_steps]
-
-
-def kl_weights(num_steps: int, temperature: float, warmup: float) -> np.ndarray:
-    """Factor of the KL term at every step, `(num_steps,)`: it rises to the temperature over a share of the steps."""
-    return temperature * np.minimum(1.0, (np.arange(num_steps) + 1.0) / max(1.0, warmup * num_steps))
-
-
-class Batches:
-    """Row numbers of each batch, `(batch_size,)`, by the number of its step.
-
-    The data are gone through in a new random order each time; a batch may reach over into the next round, so all
-    batches have one size and every row is used equally often.
-    """
-
-    def __init__(self, rows: int, batch_size: int, seed: int) -> None:
-        self._rows, self._size, self._seed = rows, batch_size, seed
-        self._orders: dict[int, np.ndarray] = {}
-
-    def __call__(self, step: int) -> np.ndarray:
-        """The rows of one step."""
-        first, last = step * self._size, (step + 1) * self._size - 1
-        rounds = range(first // self._rows, last // self._rows + 1)
-        order = np.concatenate([self._order(number) for number in rounds])
-        start = first - rounds.start * self._rows
-        return order[start : start + self._size]
-
-    def _order(self, number: int) -> np.ndarray:
-        if number not in self._orders:
-            self._orders = {n: order for n, order in self._orders.items() if n == number - 1}
-            self._orders[number] = np.random.default_rng([self._seed, number]).permutation(self._rows)
-        return self._orders[number]
-
-
-@dataclasses.dataclass(frozen=True)
-class NutsDraws:
-    """Draws of a sampler.
-
-    Attributes:
-        values: Values `(C, S, ...)` by site.
-        stats: Statistics `(C, S)` by name.
-        interrupted: The user stopped it; S is what every chain had reached.
-    """
-
-    values: dict[str, np.ndarray]
-    stats: dict[str, np.ndarray]
-    interrupted: bool = False
-
-
-def nuts_stats(diverging: np.ndarray, energy: np.ndarray, steps: np.ndarray) -> dict[str, np.ndarray]:
-    """Statistics by their names in ArviZ, `(C, S)` each; a tree of depth d has up to 2^d - 1 leapfrog steps."""
-    steps = np.maximum(steps, 1).astype(int)
-    depth = np.floor(np.log2(steps)).astype(int) + 1
-    return {"diverging": diverging, "energy": energy.astype(np.float64), "n_steps": steps, "tree_depth": depth}

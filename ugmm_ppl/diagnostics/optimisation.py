@@ -11,7 +11,8 @@ from ugmm_ppl.backend import load_backend
 from ugmm_ppl.diagnostics.lines import Line, Subject, judged, skipped
 from ugmm_ppl.elbo import negative_elbo
 from ugmm_ppl.progress import Progress
-from ugmm_ppl.training import Batches, Plan, kl_weights, learning_rates, train
+from ugmm_ppl.schedule import Batches, kl_weights, learning_rates
+from ugmm_ppl.training import Plan, train
 
 if TYPE_CHECKING:
     from ugmm_ppl.posterior import Fit

@@ -12,7 +12,8 @@ from ugmm_ppl import checks
 from ugmm_ppl.neuron import safe_log
 from ugmm_ppl.ops import NUMPY, Array
 from ugmm_ppl.progress import Progress
-from ugmm_ppl.training import Plan, kl_weights, learning_rates, train
+from ugmm_ppl.schedule import kl_weights, learning_rates
+from ugmm_ppl.training import Plan, train
 
 if TYPE_CHECKING:
     from ugmm_ppl.latent.encoder import LocalGuide

@@ -16,7 +16,8 @@ from numpyro.infer import NUTS
 from ugmm_ppl.numpyro.arrays import normals, to_array
 from ugmm_ppl.numpyro.programs import compiled
 from ugmm_ppl.progress import Progress
-from ugmm_ppl.training import NutsDraws, blocks, nuts_stats
+from ugmm_ppl.sampling import NutsDraws, nuts_stats
+from ugmm_ppl.schedule import blocks
 
 if TYPE_CHECKING:
     from ugmm_ppl.guide import Guide

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ugmm_ppl.progress import Progress
 from ugmm_ppl.pyro.arrays import kept_random_state, normals, seed_torch, tensors, to_numpy, to_tensor
-from ugmm_ppl.training import NutsDraws, nuts_stats
+from ugmm_ppl.sampling import NutsDraws, nuts_stats
 
 if TYPE_CHECKING:
     from ugmm_ppl.guide import Guide

@@ -324,7 +324,8 @@ def compare(shape: tuple[int, ...], rate: float, deadline: Deadline, compiled: b
                 limit / row["forward"]["ms"],
                 2.0 * limit / row["both"]["ms"],
             )
-            row["backward_of_limit"] = limit / (row["both"]["ms"] - row["forward"]["ms"])
+            backward = row["both"]["ms"] - row["forward"]["ms"]
+            row["backward_of_limit"] = limit / backward if backward > 0.0 else None
         except Exception as error:  # too little memory, mostly; the others shall still be measured
             row["problem"] = f"{type(error).__name__}: {str(error)[:300]}"
         rows.append(row)

@@ -92,6 +92,26 @@ def test_shapes(gpu, rng, shape):
     agree(gpu, draw(rng, (rows,), [()] * 3, neurons, inputs, "float32"), rng)
 
 
+def test_neurons_in_turn(gpu, rng, monkeypatch):
+    """One program adds to the gradient of x what tile after tile of neurons gives it."""
+    from ugmm_ppl.kernels import gpu as shared_out
+
+    if gpu.name == "pyro":
+        from ugmm_ppl.kernels import triton_calls
+
+        monkeypatch.setattr(triton_calls, "_multiprocessors", lambda device: 1)
+    else:
+        from ugmm_ppl.kernels import pallas_kernels
+
+        monkeypatch.setattr(pallas_kernels, "MULTIPROCESSORS", 1)
+    shape = shared_out.Shape(1, 300, 300, 100)
+    tile = shared_out.of_gradients(shape)[0]
+    assert shared_out.parts(shape, tile, 1, (True,) * 4).neurons > 2 * tile.neurons
+    arguments = draw(rng, (300,), [()] * 3, 300, 100, "float32")
+    for _ in range(3):
+        agree(gpu, arguments, rng)
+
+
 def test_impossible_components(gpu, rng):
     """Values may be -inf, gradients are never NaN."""
     x, loc, scale, log_weights = draw(rng, (20,), [()] * 3, 12, 70, "float32")

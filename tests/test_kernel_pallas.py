@@ -33,17 +33,16 @@ def run(arguments, upstream, dtype="float32"):
     return both(*(jax.numpy.asarray(a, dtype) for a in (upstream, *arguments)))
 
 
-@pytest.mark.parametrize(("shape", "multiprocessors"), [((16, 16, 64), 3), ((18, 17, 65), 5)])
-def test_shapes_that_do_and_do_not_fill_the_tiles(monkeypatch, rng, shape, multiprocessors):
+@pytest.mark.parametrize(("shape", "multiprocessors", "parts"), [((32, 16, 64), 3, 4), ((35, 17, 65), 1, 1)])
+def test_shapes_that_do_and_do_not_fill_the_tiles(monkeypatch, rng, shape, multiprocessors, parts):
     """Gradients in parts, with several tiles of neurons in one, as on a device with many multiprocessors."""
     tile = gpu.Tile(4, 4, 32, 2)
-    monkeypatch.setattr(gpu, "SPLIT_STEPS", 1)
     monkeypatch.setattr(gpu, "OF_GRADIENTS", (tile,))
     monkeypatch.setattr(pallas_kernels, "MULTIPROCESSORS", multiprocessors)
     rows, neurons, inputs = shape
-    parts = gpu.parts(gpu.Shape(1, *shape), tile, multiprocessors, (True,) * 4)
-    assert parts.of_rows > 1
-    assert parts.neurons > tile.neurons
+    found = gpu.parts(gpu.Shape(1, *shape), tile, multiprocessors, (True,) * 4)
+    assert found.of_neurons * found.of_rows == parts
+    assert found.neurons > tile.neurons
     arguments = draw(rng, (rows,), [()] * 3, neurons, inputs, "float32")
     want, *_ = oracle(*arguments)
     upstream = rng.normal(size=want.shape).astype(np.float32)

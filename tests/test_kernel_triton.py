@@ -67,13 +67,12 @@ ALL, X_ALONE, PARAMETERS = (True,) * 4, (True, False, False, False), (False, Tru
 
 @pytest.mark.parametrize(
     ("multiprocessors", "wanted", "parts", "splits"),
-    [(1, ALL, 2, 1), (4, ALL, 3, 3), (4, X_ALONE, 1, 5), (1, PARAMETERS, 2, 1), (3, PARAMETERS, 3, 2)],
+    [(1, ALL, 1, 2), (4, ALL, 3, 2), (1, X_ALONE, 1, 2), (4, PARAMETERS, 3, 2)],
 )
 def test_gradients_in_parts(kernels, monkeypatch, rng, multiprocessors, wanted, parts, splits):
-    """Of neurons and rows, several tiles in some, as on a device with many multiprocessors."""
+    """Of neurons and rows, as on devices with one or more multiprocessors; with one, a part has three tiles."""
     tile = gpu.Tile(4, 8, 32, 2)
     monkeypatch.setattr(gpu, "OF_GRADIENTS", (tile,))
-    monkeypatch.setattr(gpu, "SPLIT_STEPS", 1)
     monkeypatch.setattr(kernels, "_multiprocessors", lambda device: multiprocessors)
     found = gpu.parts(gpu.Shape(1, 34, 18, 40), tile, multiprocessors, wanted)
     assert (found.of_neurons, found.of_rows) == (parts, splits)
@@ -179,19 +178,25 @@ def test_transformations(kernels, rng):
 COMPILE = """
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
+from ugmm_ppl.kernels import gpu
 from ugmm_ppl.kernels import triton_kernels as kernels
 
 POINTERS = {"x", "loc", "scale", "log_weights", "out", "upstream"}
 BUFFERS = {"packed", "peaks", "base", "factor", "d_loc", "d_scale", "d_weights", "d_x"}
-TILE = {"BR": 4, "BJ": 16, "BK": 32}
-CASES = {"pack": {"BK": 128}, "forward": TILE, "anchor": TILE}
-CASES["gradients"] = TILE | {"X": True, "LOC": True, "SCALE": True, "WEIGHTS": True}
-for name, constants in CASES.items():
+def of(tile, **options):
+    return {"BR": tile.rows, "BJ": tile.neurons, "BK": tile.inputs} | options, tile.warps
+
+
+FIRST, PARAMETERS = gpu.OF_GRADIENTS[0], {"LOC": True, "SCALE": True, "WEIGHTS": True}
+CASES = [("pack", {"BK": 128}, 4), ("forward", *of(gpu.OF_ACTIVATIONS[0])), ("anchor", *of(gpu.OF_ACTIVATIONS[1]))]
+CASES += [("gradients", *of(FIRST, X=x, **PARAMETERS)) for x in (True, False)]
+CASES.append(("gradients", *of(FIRST, X=True, LOC=False, SCALE=False, WEIGHTS=False)))
+for name, constants, warps in CASES:
     kernel = getattr(kernels, name)
     types = {n: "*bf16" if n in POINTERS else "*fp32" if n in BUFFERS else "i32" for n in kernel.arg_names}
     types |= {n: "constexpr" for n in constants}
     source = ASTSource(kernel, types, {(kernel.arg_names.index(n),): value for n, value in constants.items()})
-    options = {"num_warps": 1, "enable_fp_fusion": True}
+    options = {"num_warps": warps, "enable_fp_fusion": True}
     print(name, len(compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["cubin"]) > 0)
 """
 
@@ -202,5 +207,5 @@ def test_they_compile_for_a_gpu(tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", ":".join(p for p in sys.path if p))
     result = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True, check=False)
-    names = ("pack", "forward", "anchor", "gradients")
+    names = ("pack", "forward", "anchor", *["gradients"] * 3)
     assert result.stdout.splitlines() == [f"{name} True" for name in names], result.stderr[-3000:]

@@ -67,11 +67,16 @@ def _on_gpu() -> bool:
 
 @functools.cache
 def _pallas_problem() -> str:
-    """Why the kernels do not run on a GPU; empty if they do. Finds out by compiling one."""
-    shapes = [jax.ShapeDtypeStruct(shape, "float32") for shape in ((1, 2), *[(1, 1, 2)] * 3)]
+    """Why the kernels do not run on a GPU; empty if they do. Finds out by compiling them."""
+    shapes = (1, 2), *[(1, 1, 2)] * 3
+
+    def both(*arguments: Array) -> Any:
+        out = _pallas().forward(*arguments)
+        return _pallas().backward((True,) * 4, shapes, *arguments, out, out)
+
     try:
         with jax.default_device(jax.devices("cuda")[0]):
-            jax.jit(_pallas().forward).lower(*shapes).compile()
+            jax.jit(both).lower(*(jax.ShapeDtypeStruct(shape, "float32") for shape in shapes)).compile()
     except Exception as error:  # whatever Pallas, its compiler and the driver may raise
         return f"Pallas's Triton compiler fails with {type(error).__name__}: {error}"
     return ""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 LN2 = math.log(2.0)
@@ -15,7 +15,8 @@ HUGE = 3e38
 """In place of an activation of -inf, whose components all have no share: 2^(t - HUGE) is 0."""
 
 REACH = 3.4e25
-"""An input beyond it is beyond all components; held there, its squares still overflow and its gradient is 0."""
+"""An input beyond it is beyond all components; held there, its gradient is 0: for scales between 1e-12 and 1e6 its
+distance is finite, and the square of that overflows."""
 
 SMALL = 2.0**-60
 """Smallest sum of 2^(t - peak) that is exact: what float32 drops is then below 2^-66 K of it."""
@@ -45,7 +46,7 @@ OF_GRADIENTS = (Tile(4, 64, 32, 4), Tile(4, 16, 64, 2), Tile(4, 32, 32, 4), Tile
 """Tiles for gradients, from which the first is taken, as rows and neurons can be split."""
 
 WARPS = 8
-"""Of a multiprocessor that has work enough."""
+"""Of a multiprocessor that has work enough; those that take most registers have room for no more."""
 
 SPLIT_STEPS = 4
 """Least steps of a part of the rows."""
@@ -69,19 +70,31 @@ class Parts(NamedTuple):
     rows: int
 
 
-def fitting(tiles: Sequence[Tile], shape: Shape) -> list[Tile]:
-    """The tiles for a call, none larger than it."""
+def of_activations(shape: Shape) -> tuple[Tile, ...]:
+    """The tiles for activations, none larger than the call."""
+    return _fitting(OF_ACTIVATIONS, shape, False)
+
+
+def of_gradients(shape: Shape) -> tuple[Tile, ...]:
+    """The tiles for gradients, none larger than the call."""
+    return _fitting(OF_GRADIENTS, shape, True)
+
+
+@functools.cache
+def _fitting(tiles: tuple[Tile, ...], shape: Shape, sums: bool) -> tuple[Tile, ...]:
+    """With fewer warps for fewer terms; with sums, of which few rows need as many registers, for fewer of them."""
     rows, neurons, inputs = (power_of_2(n) for n in (shape.rows, shape.neurons, max(shape.inputs, 16)))
     found = []
     for tile in tiles:
         cut = Tile(min(tile.rows, rows), min(tile.neurons, neurons), min(tile.inputs, inputs), 1)
-        found.append(cut._replace(warps=max(1, tile.warps * cut.terms // tile.terms)))
-    return list(dict.fromkeys(found))
+        work = cut.terms * (tile.rows if sums else 1), tile.terms * (cut.rows if sums else 1)
+        found.append(cut._replace(warps=max(1, tile.warps * work[0] // work[1])))
+    return tuple(dict.fromkeys(found))
 
 
-def tile_of_activations(shape: Shape, multiprocessors: int) -> Tile:
-    """The first that gives all multiprocessors work; the last if none does."""
-    tiles = fitting(OF_ACTIVATIONS, shape)
+@functools.cache
+def filling(tiles: tuple[Tile, ...], shape: Shape, multiprocessors: int) -> Tile:
+    """The first tile of activations that gives all multiprocessors work; the last if none does."""
 
     def warps(tile: Tile) -> int:
         return shape.groups * ceil(shape.rows, tile.rows) * ceil(shape.neurons, tile.neurons) * tile.warps
@@ -89,24 +102,34 @@ def tile_of_activations(shape: Shape, multiprocessors: int) -> Tile:
     return next((tile for tile in tiles if warps(tile) >= WARPS * multiprocessors), tiles[-1])
 
 
-def parts(shape: Shape, tile: Tile, multiprocessors: int, wanted: Sequence[bool]) -> Parts:
-    """Parts enough for all multiprocessors, with as few copies of the gradients `wanted` as can be.
+@functools.cache
+def parts(shape: Shape, tile: Tile, multiprocessors: int, wanted: tuple[bool, ...]) -> Parts:
+    """Parts with which the gradients that are wanted take the shortest time, or 5 % more with fewer copies of them.
 
-    Every part of the neurons has its own copy of the gradient of x, every part of the rows of those of the parameters.
+    The multiprocessors work on as many programs at a time as they have room for, and all take as long as the largest
+    part. Every part of the neurons has its own copy of the gradient of x, every part of the rows of those of the
+    parameters.
     """
-    programs = ceil(WARPS * multiprocessors, tile.warps * shape.groups * ceil(shape.inputs, tile.inputs))
+    room = max(1, WARPS * multiprocessors // tile.warps)
+    others = shape.groups * ceil(shape.inputs, tile.inputs)
+    rounds = ceil(others, room)
     most_of_rows = max(1, shape.rows // (SPLIT_STEPS * tile.rows))
-    ways = []
-    for of_neurons in range(1, min(programs, ceil(shape.neurons, tile.neurons)) + 1):
-        of_rows = min(ceil(programs, of_neurons), most_of_rows)
-        copies = wanted[0] * of_neurons * shape.rows + sum(wanted[1:]) * of_rows * shape.neurons
-        ways.append((-min(of_neurons * of_rows, programs), copies, of_neurons, of_rows))
-    *_, of_neurons, of_rows = min(ways)
-    neurons, rows = (
-        ceil(ceil(size, count), step) * step
-        for size, count, step in ((shape.neurons, of_neurons, tile.neurons), (shape.rows, of_rows, tile.rows))
-    )
-    return Parts(ceil(shape.neurons, neurons), neurons, ceil(shape.rows, rows), rows)
+    ways = set()
+    for of_neurons in range(1, min(room, ceil(shape.neurons, tile.neurons)) + 1):
+        for more in range(rounds, 2 * rounds + 3):
+            of_rows = min(most_of_rows, max(1, more * room // (others * of_neurons)))
+            neurons = ceil(ceil(shape.neurons, of_neurons), tile.neurons) * tile.neurons
+            rows = ceil(ceil(shape.rows, of_rows), tile.rows) * tile.rows
+            ways.add(Parts(ceil(shape.neurons, neurons), neurons, ceil(shape.rows, rows), rows))
+
+    def time(way: Parts) -> int:
+        return ceil(others * way.of_neurons * way.of_rows, room) * way.neurons * way.rows
+
+    def copies(way: Parts) -> int:
+        return wanted[0] * way.of_neurons * shape.rows + sum(wanted[1:]) * way.of_rows * shape.neurons
+
+    shortest = min(map(time, ways))
+    return min((way for way in ways if time(way) <= 1.05 * shortest), key=lambda way: (copies(way), time(way), way))
 
 
 def power_of_2(n: int) -> int:

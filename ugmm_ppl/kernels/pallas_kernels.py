@@ -205,7 +205,7 @@ def _exact(x_ref: Any, refs: Sequence[Any], needed: Array, tile: gpu.Tile, inter
 
 def _activations(call: _Call) -> Array:
     """Activations (groups, rows, J)."""
-    tile = gpu.tile_of_activations(call.shape, MULTIPROCESSORS)
+    tile = gpu.filling(gpu.of_activations(call.shape), call.shape, MULTIPROCESSORS)
 
     def kernel(x_ref: Any, loc_ref: Any, r_ref: Any, c_ref: Any, peak_ref: Any, out_ref: Any) -> None:
         refs = loc_ref, r_ref, c_ref
@@ -228,7 +228,7 @@ def _activations(call: _Call) -> Array:
 
 def _anchors(call: _Call, out: Array, upstream: Array) -> list[Array]:
     """base and factor, (groups, rows, J): shares times upstream gradients are factor 2^(t - peak - base)."""
-    tile = gpu.tile_of_activations(call.shape, MULTIPROCESSORS)
+    tile = gpu.filling(gpu.of_activations(call.shape), call.shape, MULTIPROCESSORS)
 
     def kernel(
         x_ref: Any, loc_ref: Any, r_ref: Any, c_ref: Any, peak_ref: Any, a_ref: Any, g_ref: Any, b_ref: Any, f_ref: Any
@@ -274,9 +274,9 @@ def _of_pairs(call: _Call, tile: gpu.Tile, kernel: Callable[..., None], given: S
 def _gradients(call: _Call, base: Array, factor: Array, wanted: Sequence[bool]) -> list[Array]:
     """Gradients that are wanted, of x, (groups, rows, K), and of loc, scale and log_weights, (groups, J, K)."""
     shape = call.shape
-    tile = gpu.fitting(gpu.OF_GRADIENTS, shape)[0]
+    tile = gpu.of_gradients(shape)[0]
     rows, neurons, width, _ = tile
-    parts = gpu.parts(shape, tile, MULTIPROCESSORS, wanted)
+    parts = gpu.parts(shape, tile, MULTIPROCESSORS, tuple(wanted))
     x = _padded(call.x, (parts.rows, width), 0.0)
     components = (_padded(a, (parts.neurons, width), fill) for a, fill in zip(call.components, FILLS, strict=True))
     base, factor = (_padded(a, (parts.rows, parts.neurons), fill) for a, fill in ((base, HUGE), (factor, 0.0)))

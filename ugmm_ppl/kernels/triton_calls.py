@@ -78,7 +78,8 @@ def backward(inputs: Sequence[Tensor], out: Tensor, upstream: Tensor, wanted: Se
         if x.dtype.itemsize == 2:  # activations that were stored in half precision are too coarse for shares
             out = _activations(call, packed, peaks, out.new_empty(out.shape, dtype=torch.float32))
         shares = _with_tile("anchor", call, lambda t: _anchors(call, t, packed, peaks, out, upstream))
-        sums = _with_tile("gradients", call, lambda t: _gradients(call, t, packed, shares, wanted))
+        given = tuple(wanted)
+        sums = _with_tile("gradients", call, lambda t: _gradients(call, t, packed, shares, given), given)
     for i, (gradient, like) in enumerate(zip(sums, inputs, strict=True)):
         if wanted[i]:
             found[i] = _fitted(call.back(gradient, rows=i == 0), like)
@@ -173,7 +174,7 @@ def _anchors(
 
 
 def _gradients(
-    call: _Call, tile: Tile, packed: Tensor, shares: tuple[Tensor, Tensor], wanted: Sequence[bool]
+    call: _Call, tile: Tile, packed: Tensor, shares: tuple[Tensor, Tensor], wanted: tuple[bool, ...]
 ) -> list[Tensor]:
     """Gradients of x, (groups, rows, K), and of loc, scale and log_weights, (groups, J, K), where they are wanted."""
     groups, rows, neurons, inputs = call.shape
@@ -186,7 +187,7 @@ def _gradients(
         *call.x.stride(), k_tiles, parts.of_neurons, parts.of_rows, parts.neurons, parts.rows,
         **dict(zip(("X", "LOC", "SCALE", "WEIGHTS"), wanted, strict=True)), **_options(tile),
     )  # fmt: skip
-    return [a.sum(0) if len(a) > 1 else a[0] for a in sums]
+    return [a.sum(0) if want and len(a) > 1 else a[0] for a, want in zip(sums, wanted, strict=True)]
 
 
 def _options(tile: Tile) -> dict[str, Any]:
@@ -203,20 +204,18 @@ def _multiprocessors(device: torch.device) -> int:
 _measured: dict[tuple[Any, ...], Tile] = {}
 
 
-def _with_tile(kind: str, call: _Call, run: Callable[[Tile], Any]) -> Any:
+def _with_tile(kind: str, call: _Call, run: Callable[[Tile], Any], wanted: tuple[bool, ...] = ()) -> Any:
     """Run with a tile that gives all multiprocessors work, or that was measured to be the best for this work."""
-    tiles = gpu.fitting(gpu.OF_GRADIENTS if kind == "gradients" else gpu.OF_ACTIVATIONS, call.shape)
+    tiles = (gpu.of_gradients if wanted else gpu.of_activations)(call.shape)
     if os.environ.get(TUNE) == "1" and call.x.is_cuda:
         rows = gpu.power_of_2(call.shape.rows)
-        key = (kind, *call.shape._replace(rows=rows), call.x.dtype, call.x.device)
+        key = (kind, *call.shape._replace(rows=rows), *wanted, call.x.dtype, call.x.device)
         if key not in _measured and not torch.cuda.is_current_stream_capturing():
             times = {tile: triton.testing.do_bench(functools.partial(run, tile), warmup=2, rep=20) for tile in tiles}
             _measured[key] = min(times, key=times.__getitem__)
         if key in _measured:
             return run(_measured[key])
-    if kind == "gradients":
-        return run(tiles[0])
-    return run(gpu.tile_of_activations(call.shape, _multiprocessors(call.x.device)))
+    return run(tiles[0] if wanted else gpu.filling(tiles, call.shape, _multiprocessors(call.x.device)))
 
 
 def _on(device: torch.device) -> Any:

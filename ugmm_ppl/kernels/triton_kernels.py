@@ -14,7 +14,7 @@ instructions, which is 8 of those for each exponential.
   writes. That is eleven instructions for a term.
 
 All sums are float32. Threads lie along the inputs k, warps along the neurons. Where there are too few tiles for the
-device, rows or neurons are split, and the parts are added in a fixed order: the same input gives the same bits.
+device, rows or neurons are split, and the parts are added in a fixed order: the same call gives the same bits.
 float32, bfloat16 and float16 are read and written; float64 is left to chunks, as the device has no exponential for it.
 Nothing waits for the device, so calls can be captured in a CUDA graph.
 """

@@ -18,10 +18,8 @@ import argparse
 import gc
 import math
 import os
-import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # for both libraries in one process; see docs/gpu.md
@@ -29,19 +27,15 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # for both libr
 import kernel as formulas
 import measure
 import numpy as np
-import svi_step
 import torch
 import triton
 import triton.language as tl
-
-import ugmm_ppl as up
-from ugmm_ppl.backend import load_backend
+from gpu_programs import fits, predictions, svi_steps
+from gpu_timing import Deadline, in_graph, time_jax, time_torch
 
 SHAPES = ((128, 128, 784), (1024, 1024, 1024), (4096, 1024, 1024))
 DRAWS = (32, 256, 128, 784)
 """S draws of the parameters, and a batch of B for each."""
-BURSTS = 15
-BURST_SECONDS = 0.02
 
 
 @triton.jit
@@ -53,74 +47,6 @@ def _exponentials(out, steps, BLOCK: tl.constexpr):
         for _ in tl.static_range(8):
             value = tl.exp2(-value)
     tl.store(out + at, value)
-
-
-class Deadline:
-    """Tells when to begin nothing more."""
-
-    def __init__(self, seconds: float) -> None:
-        self._end = time.perf_counter() + seconds
-
-    def passed(self) -> bool:
-        """Whether it is time to end."""
-        return time.perf_counter() > self._end
-
-
-def spread(times: list[float]) -> dict[str, Any]:
-    """Median, minimum and quartiles, ms, of times in seconds."""
-    ms = sorted(1e3 * t for t in times)
-    low, _, high = statistics.quantiles(ms, n=4)
-    return {"ms": statistics.median(ms), "min_ms": ms[0], "quartiles_ms": [low, high], "bursts": len(ms)}
-
-
-def time_torch(call: Callable[[], Any]) -> dict[str, Any]:
-    """A call's time on the device, launches included, of bursts long enough to be measured."""
-    for _ in range(3):
-        call()
-    torch.cuda.synchronize()
-
-    def burst(count: int) -> float:
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        for _ in range(count):
-            call()
-        end.record()
-        end.synchronize()
-        return start.elapsed_time(end) / 1e3 / count
-
-    count = max(1, min(1000, int(BURST_SECONDS / burst(5))))
-    return spread([burst(count) for _ in range(BURSTS)])
-
-
-def time_jax(call: Callable[[], Any]) -> dict[str, Any]:
-    """A call's time, of bursts of calls that JAX hands over without waiting, up to the last result."""
-    import jax
-
-    jax.block_until_ready(call())
-    start = time.perf_counter()
-    jax.block_until_ready(call())
-    count, times = max(1, min(1000, int(BURST_SECONDS / (time.perf_counter() - start)))), []
-    for _ in range(BURSTS):
-        start = time.perf_counter()
-        for _ in range(count):
-            last = call()
-        jax.block_until_ready(last)
-        times.append((time.perf_counter() - start) / count)
-    return spread(times)
-
-
-def in_graph(call: Callable[[], Any]) -> Callable[[], Any]:
-    """The call as a CUDA graph."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            call()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        call()
-    return graph.replay
 
 
 # --------------------------------------------------------------------------------------------- what the device can do
@@ -320,10 +246,8 @@ def compare(shape: tuple[int, ...], rate: float, deadline: Deadline, compiled: b
             if library == "torch" and "graph" not in name:
                 row["peak_mib"] = peak_of(both)
             limit = 1e3 * terms / rate
-            row["forward_of_limit"], row["both_of_limit"] = (
-                limit / row["forward"]["ms"],
-                2.0 * limit / row["both"]["ms"],
-            )
+            row["forward_of_limit"] = limit / row["forward"]["ms"]
+            row["both_of_limit"] = 2.0 * limit / row["both"]["ms"]
             backward = row["both"]["ms"] - row["forward"]["ms"]
             row["backward_of_limit"] = limit / backward if backward > 0.0 else None
         except Exception as error:  # too little memory, mostly; the others shall still be measured
@@ -332,87 +256,6 @@ def compare(shape: tuple[int, ...], rate: float, deadline: Deadline, compiled: b
         forward = both = None  # type: ignore[assignment]
         gc.collect()
         torch.cuda.empty_cache()
-    return rows
-
-
-# ------------------------------------------------------------------------------------------------------- whole programs
-
-
-def svi_steps(deadline: Deadline) -> list[dict[str, Any]]:
-    """A step of the 784-128-64 classifier of `svi_step.py`, ours and by hand."""
-    x, y = svi_step.data()
-    rows: list[dict[str, Any]] = []
-    for backend in svi_step.BACKENDS:
-        if deadline.passed():
-            break
-        try:
-            found, _ = svi_step.compare(backend, x, y, 3, "cuda")
-            rows += found
-        except Exception as error:
-            rows.append({"backend": backend, "problem": f"{type(error).__name__}: {str(error)[:300]}"})
-    return rows
-
-
-def fits(deadline: Deadline) -> list[dict[str, Any]]:
-    """Eight epochs of 60,000 rows by SVI, in batches of 512, from the call of `up.fit` to its end; then once more.
-
-    The images are MNIST's if $UGMM_PPL_DATA has mnist.npz, synthetic otherwise.
-    """
-    rows, folder = [], os.environ.get("UGMM_PPL_DATA")
-    if folder:
-        with np.load(Path(folder) / "mnist.npz", allow_pickle=False) as file:
-            x, y = file["x_train"].reshape(-1, 784).astype(np.float32) / 127.5 - 1.0, file["y_train"].astype(int)
-    else:
-        x, y = (np.concatenate([a] * (60000 // svi_step.ROWS)) for a in svi_step.data())
-    for backend in svi_step.BACKENDS:
-        for time_of in ("first", "second"):
-            if deadline.passed():
-                break
-            row = {"backend": backend, "data": "mnist" if folder else "synthetic", "fit": time_of}
-            try:
-                start = time.perf_counter()
-                fit = up.fit(
-                    up.Classifier(up.Network(svi_step.SIZES), svi_step.CLASSES), x, y, backend=backend, device="cuda",
-                    num_steps=8 * math.ceil(len(x) / 512), batch_size=512, learning_rate=0.01, init_scale=0.02,
-                    standardize=False, progress=False,
-                )  # fmt: skip
-                row["seconds"] = time.perf_counter() - start
-                row["accuracy_of_1000_training_rows"] = float(
-                    (fit.predict(x[:1000], num_draws=10).probs.argmax(-1) == y[:1000]).mean()
-                )
-            except Exception as error:
-                row["problem"] = f"{type(error).__name__}: {str(error)[:300]}"
-            rows.append(row)
-    return rows
-
-
-def predictions(deadline: Deadline) -> list[dict[str, Any]]:
-    """10,000 rows by 32 draws of a 784-128-64 classifier: ours, with the fused and with the broadcast formula."""
-    x, y = svi_step.data()
-    rows = []
-    for backend in svi_step.BACKENDS:
-        if deadline.passed():
-            break
-        try:
-            fit = up.fit(
-                up.Classifier(up.Network(svi_step.SIZES), svi_step.CLASSES), x, y, backend=backend, device="cuda",
-                num_steps=20, batch_size=128, standardize=False, progress=False,
-            )  # fmt: skip
-            for name in ("auto", "reference"):
-                with formulas.kernel(name):
-                    if load_backend(backend).name == "numpyro":
-                        from ugmm_ppl.numpyro import inference
-
-                        inference._compiled_outputs.cache_clear()
-                    fit.predict(x[:2000], num_draws=2)
-                    times = []
-                    for _ in range(3):
-                        start = time.perf_counter()
-                        fit.predict(x, num_draws=32)
-                        times.append(time.perf_counter() - start)
-                rows.append({"backend": backend, "kernel": name, "seconds": sorted(times)})
-        except Exception as error:
-            rows.append({"backend": backend, "problem": f"{type(error).__name__}: {str(error)[:300]}"})
     return rows
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import math
 import re
 import subprocess
 import tempfile
@@ -72,7 +73,7 @@ def report(name: str, tile: gpu.Tile, capability: int, **options: Any) -> dict[s
         used = _output("cuobjdump", "-res-usage", file.name)
         assembly = _output("nvdisasm", "-c", file.name)
     registers, stack = (int(re.search(rf"{what}:(\d+)", used)[1]) for what in ("REG", "STACK"))  # type: ignore[index]
-    terms = tile.terms // (32 * tile.warps)
+    terms = math.prod(tile[:3]) // (32 * tile.warps)
     loop = next(loop for loop in inner_loops(assembly) if sum("MUFU.EX2" in text for text in loop) == terms)
     kinds = collections.Counter(re.sub(r"^@!?U?P\w+\s+", "", text).split()[0].split(".")[0] for text in loop)
     return {

@@ -33,11 +33,6 @@ class Tile(NamedTuple):
     inputs: int
     warps: int
 
-    @property
-    def terms(self) -> int:
-        """Terms of equation (2) in it."""
-        return self.rows * self.neurons * self.inputs
-
 
 OF_ACTIVATIONS = (Tile(16, 16, 32, 4), Tile(16, 16, 32, 8), Tile(8, 16, 32, 4), Tile(8, 8, 32, 1), Tile(4, 8, 32, 1))
 """Tiles for activations, from which the first is taken that gives all multiprocessors work."""
@@ -82,13 +77,16 @@ def of_gradients(shape: Shape) -> tuple[Tile, ...]:
 
 @functools.cache
 def _fitting(tiles: tuple[Tile, ...], shape: Shape, sums: bool) -> tuple[Tile, ...]:
-    """With fewer warps for fewer terms; with sums, of which few rows need as many registers, for fewer of them."""
+    """With warps in proportion to what fills the registers: terms, or sums, which few rows make no fewer."""
+
+    def held(tile: Tile) -> int:
+        return tile.neurons * tile.inputs * (1 if sums else tile.rows)
+
     rows, neurons, inputs = (power_of_2(n) for n in (shape.rows, shape.neurons, max(shape.inputs, 16)))
     found = []
     for tile in tiles:
         cut = Tile(min(tile.rows, rows), min(tile.neurons, neurons), min(tile.inputs, inputs), 1)
-        work = cut.terms * (tile.rows if sums else 1), tile.terms * (cut.rows if sums else 1)
-        found.append(cut._replace(warps=max(1, tile.warps * work[0] // work[1])))
+        found.append(cut._replace(warps=max(1, tile.warps * held(cut) // held(tile))))
     return tuple(dict.fromkeys(found))
 
 

@@ -143,8 +143,8 @@ def _arrange(leading: tuple[int, ...], interpret: bool, x: Array, *parameters: A
     c = log_weights * LOG2E - jnp.log2(scale) - HALF_LOG2_2PI
     peaks = c.max(-1)
     c -= jnp.where(peaks == -jnp.inf, 0.0, peaks)[..., None]
-    parts = loc, ROOT_HALF_LOG2E / scale, c
-    return _Call(turned, parts, peaks, order, tuple(leading[i] for i in order), len(groups), interpret)
+    components = loc, ROOT_HALF_LOG2E / scale, c
+    return _Call(turned, components, peaks, order, tuple(leading[i] for i in order), len(groups), interpret)
 
 
 def _padded(a: Array, steps: tuple[int, int], fill: float) -> Array:

@@ -11,7 +11,7 @@ instructions, which is 8 of those for each exponential.
   them, `anchor` puts the largest term in its place; the upstream gradient then takes the rest.
 - `gradients` makes every share once, and adds it up both over rows, for the parameters, in registers, and over
   neurons, for the inputs: over those of a tile in registers, over one tile after another in memory, where nobody else
-  writes. That is eleven instructions for a term.
+  writes. That is some twelve instructions for a term.
 
 All sums are float32. Threads lie along the inputs k, warps along the neurons. Where there are too few tiles for the
 device, rows or neurons are split, and the parts are added in a fixed order: the same call gives the same bits.

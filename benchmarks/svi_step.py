@@ -290,7 +290,7 @@ def numpyro_parts(ours: Ours) -> tuple[Calls, Calls]:
 
     def loss(params: Any, noise: Any, x: Any, y: Any) -> Any:
         with handlers.seed(rng_seed=0):
-            return ours.objective(params, noise, x, y, 1.0)[0]
+            return ours.objective(params, noise, (x, y), 1.0)[0]
 
     whole = {"loss and gradient as one": compiled(jax.value_and_grad(loss), params, noise, *batch)}
     with handlers.seed(rng_seed=0):

@@ -60,6 +60,12 @@ WRONG = {
         ({"y": [[0, 1], [1, 0]]}, ValueError, ("y must be 1-D, one value per row of x; got shape (2, 2)",)),
         ({"y": None}, TypeError, ("y must hold one value per row of x; got None", "up.Circuit")),
     ],
+    "weights": [
+        ({"weights": [1.0, -1.0]}, ValueError, ("weights must be at least 0; got -1.0 at index (1,)",)),
+        ({"weights": [1.0]}, ValueError, ("weights must hold one number per row of x, shape (2,); got shape (1,)",)),
+        ({"weights": [0, 0]}, ValueError, ("weights must have a row that counts",)),
+        ({"weights": ["a", "b"]}, TypeError, ("weights must hold real numbers",)),
+    ],
     "backend": [({"backend": "numpy"}, ValueError, ("backend must be one of", "Did you mean 'numpyro'?"))],
     "method": [
         ({"method": "vi"}, ValueError, ("method must be one of", "got 'vi'. Did you mean 'svi'?")),
@@ -144,7 +150,7 @@ WRONG = {
         ({"validation": 1.5}, ValueError, ("validation must lie in (0, 1); got 1.5",)),
         ({"validation": 0.001}, ValueError, ("validation must leave at least one row", "0.001 of 2 rows")),
         ({"validation": "tenth"}, TypeError, ("validation must be a share in (0, 1) or held-out data (x, y)",)),
-        ({"validation": (X, Y, Y)}, ValueError, ("validation must be a share in (0, 1) or held-out data (x, y)",)),
+        ({"validation": (X, Y, Y, Y)}, ValueError, ("validation must be a share in (0, 1) or held-out data (x, y)",)),
         ({"validation": (X[:, :2], Y)}, ValueError, ("validation[0] must have 4 columns",)),
         ({"validation": (X, [0, 7])}, ValueError, ("must lie in 0..2 (classes=3); got 7 in row 1",)),
     ],

@@ -23,11 +23,14 @@ BACKENDS = ("pyro", "numpyro")
 
 
 class Site(NamedTuple):
-    """One sample site of a traced model: distribution, value, factor of its log density, and whether it is data."""
+    """One sample site of a traced model: distribution, value, factor of its log density, and whether it is data.
+
+    The factor is a number, or `(B,)` if rows have weights.
+    """
 
     distribution: Any
     value: Array
-    scale: float
+    scale: Any
     observed: bool
 
 
@@ -67,8 +70,8 @@ class Backend(Protocol):
     def plate(self, name: str, size: int) -> AbstractContextManager[Any]:
         """Independent data along axis -1."""
 
-    def scale(self, factor: float) -> AbstractContextManager[Any]:
-        """Multiply the log densities inside by a factor."""
+    def scale(self, factor: float | Array) -> AbstractContextManager[Any]:
+        """Multiply the log densities inside by a factor, or by one for every row of the plate, `(B,)`."""
 
     def deterministic(self, name: str, value: Array) -> Array:
         """Record a value in the trace."""
@@ -145,7 +148,7 @@ class Inference(Protocol):
     def nuts(
         self,
         model: Callable[..., Any],
-        data: tuple[np.ndarray, np.ndarray],
+        data: tuple[np.ndarray, ...],
         starts: list[dict[str, np.ndarray]],
         *,
         data_size: float,
@@ -159,8 +162,8 @@ class Inference(Protocol):
         """Draw from the posterior by the no-U-turn sampler, one chain per start.
 
         Args:
-            model: Bound model, `model(x, y, data_size=)`.
-            data: Inputs `(N, K)` and targets `(N, ...)`.
+            model: Bound model, `model(x, y, weights, data_size=)`.
+            data: Inputs `(N, K)`, targets `(N, ...)` and, if rows have them, weights `(N,)`.
             starts: Unconstrained start values of each chain.
             data_size: Rows the likelihood counts for: N, or N / temperature.
             num_warmup: Adaptation steps.
@@ -217,15 +220,15 @@ class Derivatives(Protocol):
         """
 
     def value_and_gradients(
-        self, function: Callable[[dict[str, Array], Array, Array], Array], /
+        self, function: Callable[..., Array], /
     ) -> Callable[..., tuple[float, dict[str, np.ndarray]]]:
         """Value and gradients of a scalar function.
 
         Args:
-            function: (parameters by name, x, y) -> `()`.
+            function: (parameters by name, *data) -> `()`.
 
         Returns:
-            Function (parameters, x, y) -> (value, gradient by name).
+            Function (parameters, *data) -> (value, gradient by name).
         """
 
     def hessian_products(self, function: Callable[[Array], Array], /) -> Callable[..., np.ndarray]:

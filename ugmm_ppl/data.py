@@ -12,6 +12,9 @@ import numpy as np
 
 from ugmm_ppl import checks
 
+MOST_REPEATED = 2**17
+"""Rows that whole weights may make."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Data:
@@ -24,6 +27,8 @@ class Data:
         y_test: Test targets, or None.
         feature_names: Names of the K columns.
         class_names: Names of the classes.
+        weights: How often each training row counts `(B,)`, or None for once.
+        weights_test: How often each test row counts in the metrics, or None for once.
     """
 
     x: np.ndarray
@@ -32,6 +37,8 @@ class Data:
     y_test: np.ndarray | None = None
     feature_names: list[str] | None = None
     class_names: list[str] | None = None
+    weights: np.ndarray | None = None
+    weights_test: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,10 +54,14 @@ class Standardizer:
     scale: np.ndarray
 
     @classmethod
-    def of(cls, a: np.ndarray, *, jointly: bool = False) -> Standardizer:
+    def of(cls, a: np.ndarray, *, jointly: bool = False, weights: np.ndarray | None = None) -> Standardizer:
         """The constants of training data `(B, K)` or `(B,)`, NaN left out; `jointly` takes all columns as one."""
         if jointly:
+            weights = None if weights is None else np.repeat(weights, a.shape[1])
             a = a.ravel()
+        if weights is not None:
+            mean, std = _weighted_moments(a, weights)
+            return cls(mean, np.where(no_variance(a), 1.0, std))
         missing = np.isnan(a).any()
         mean, std = (np.nanmean(a, 0), np.nanstd(a, 0)) if missing else (a.mean(0), a.std(0))
         return cls(mean, np.where(no_variance(a), 1.0, std))
@@ -62,6 +73,25 @@ class Standardizer:
     def restore(self, a: np.ndarray) -> np.ndarray:
         """mean + scale a."""
         return self.mean + self.scale * a
+
+
+def _weighted_moments(a: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of columns whose rows count `weights` `(B,)` times, NaN left out."""
+    seen = ~np.isnan(a)
+    share = np.where(seen, weights.reshape(-1, *[1] * (a.ndim - 1)), 0.0)
+    share /= share.sum(0)
+    mean = (share * np.where(seen, a, 0.0)).sum(0)
+    return mean, np.sqrt((share * np.where(seen, a - mean, 0.0) ** 2).sum(0))
+
+
+def repeated(x: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Rows `(B, K)`, each as often as it counts: exactly for whole weights, else in proportion and B in all."""
+    if weights is None:
+        return x
+    total = float(weights.sum())
+    whole = total <= MOST_REPEATED and bool(np.all(weights == np.round(weights)))
+    count = round(total) if whole else len(x)
+    return x[np.searchsorted(np.cumsum(weights), (np.arange(count) + 0.5) * (total / count), side="right")]
 
 
 def no_variance(a: np.ndarray) -> np.ndarray:

@@ -1,9 +1,9 @@
 """The negative ELBO, written once for both backends.
 
-With q(u) a Gaussian over the unconstrained values u of all latent sites, data D of N rows, a mini-batch B of them, and
-temperature T, the loss of one step is
+With q(u) a Gaussian over the unconstrained values u of all latent sites, data D of N rows with weights w (1 if none are
+given), a mini-batch B of them, and temperature T, the loss of one step is
 
-    loss = -(N / |B|) sum_{i in B} log p(y_i | x_i, theta) + T KL(q || p),                               (ELBO at T = 1)
+    loss = -(N / |B|) sum_{i in B} w_i log p(y_i | x_i, theta) + T KL(q || p),                           (ELBO at T = 1)
 
     KL(q || p) = -H[q(u)] - sum_sites E_q[ log p(theta) + log |d theta / d u| ].
 
@@ -18,12 +18,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ugmm_ppl.blocks import normal_log_prob
 from ugmm_ppl.guide import constrain
 from ugmm_ppl.ops import Array
 
 if TYPE_CHECKING:
-    from ugmm_ppl.backend import Backend
+    from ugmm_ppl.backend import Backend, Site
 
 
 def negative_elbo(
@@ -32,8 +34,7 @@ def negative_elbo(
     guide: Any,
     params: Mapping[str, Array],
     noise: Mapping[str, Array],
-    x: Array,
-    y: Array,
+    batch: tuple[Array, ...],
     kl_weight: Array | float,
     *,
     data_size: int,
@@ -42,12 +43,11 @@ def negative_elbo(
 
     Args:
         backend: The backend.
-        model: Bound model, `model(x, y, data_size=, train=)`.
+        model: Bound model, `model(x, y, weights, data_size=, train=)`.
         guide: A guide of `ugmm_ppl.guide`.
         params: Its parameters.
         noise: Standard normal numbers of `guide.noise_shapes()`.
-        x: Inputs of the batch `(B, K)`.
-        y: Targets of the batch `(B,)`.
+        batch: Inputs `(B, K)`, targets `(B,)` and, if rows have them, weights `(B,)`.
         kl_weight: Factor T of the KL term; 1 is the ELBO.
         data_size: Rows N of the whole data set.
 
@@ -57,11 +57,11 @@ def negative_elbo(
     values, log_dets = constrain(guide.sites, guide.draw(params, noise))
     moments = guide.moments(params)
     model = guide.complete(model, params)
-    trace = backend.trace(model, values, x, y, data_size=data_size, train=True)
+    trace = backend.trace(model, values, *batch, data_size=data_size, train=True)
     log_likelihood, kl = 0.0, -guide.entropy(params)
     for name, site in trace.items():
         if site.observed:
-            log_likelihood = log_likelihood + site.scale * site.distribution.log_prob(site.value).sum()
+            log_likelihood = log_likelihood + scaled_sum(site)
             continue
         normal = backend.normal_parameters(site.distribution)
         latent = guide.sites[name]
@@ -73,3 +73,9 @@ def negative_elbo(
         else:
             kl = kl - site.distribution.log_prob(site.value).sum() - (log_dets[name] if name in guide.inferred else 0.0)
     return kl_weight * kl - log_likelihood, (log_likelihood, kl)
+
+
+def scaled_sum(site: Site) -> Array:
+    """Log density of a site, summed over its entries; its scale is a number, or one for every row."""
+    log_prob = site.distribution.log_prob(site.value)
+    return (site.scale * log_prob).sum() if np.ndim(site.scale) else site.scale * log_prob.sum()

@@ -7,7 +7,7 @@ import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from ugmm_ppl import checks, storage
 from ugmm_ppl.backend import load_backend
 from ugmm_ppl.blocks import FAMILIES
 from ugmm_ppl.checkpoint import Checkpoint, digest
-from ugmm_ppl.data import Standardizer, names_of, no_variance
+from ugmm_ppl.data import Standardizer, names_of, no_variance, repeated
 from ugmm_ppl.elbo import negative_elbo
 from ugmm_ppl.guide import Guide, constrain, latent_sites
 from ugmm_ppl.laplace import laplace
@@ -29,6 +29,8 @@ METHODS = ("svi", "map", "laplace", "em", "nuts")
 POINT_GUIDES = {"map": "delta", "em": "delta", "nuts": "normal"}
 STARTS = ("data", "map")
 
+_Data: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray | None]
+
 EVALUATION_DRAWS = 16
 """Draws of the guide in a held-out score."""
 
@@ -38,6 +40,7 @@ def fit(
     x: Any,
     y: Any = None,
     *,
+    weights: Any = None,
     backend: str = "numpyro",
     method: str = "svi",
     guide: str | Mapping[str, str] = "normal",
@@ -86,6 +89,9 @@ def fit(
         x: Inputs `(N, K)`, finite; for a `Circuit` NaN where missing.
         y: Class codes 0..classes-1, or real targets, `(N,)`. For a `Circuit` or `LatentNetwork` -1 where the class is
             not known, or None.
+        weights: How often each row counts `(N,)`, at least 0: its log likelihood is multiplied by it, and it counts as
+            often for means and scales. A row of weight 2 is the same as two rows, one of weight 0 is left out, and
+            weights that sum to N leave the prior its influence. None counts every row once.
         backend: "pyro" or "numpyro".
         method: "svi", "map", "laplace", "em" or "nuts".
         guide: Gaussian family of "svi" and "laplace": "normal" (mean field), "full", "lowrank" ("svi" only), or "delta"
@@ -111,7 +117,8 @@ def fit(
         temperature: Factor of the KL term (a cold posterior below 1); 1 is Bayes' rule.
         kl_warmup: Share of the steps over which the factor of the KL term rises from 0 to the temperature, in [0, 1).
         validation: Held-out data whose log predictive density is watched: a share of the rows, drawn by the seed, or
-            (x, y). The parameters of the best of some 50 evaluations are kept. A share is not trained on.
+            (x, y) or (x, y, weights). The parameters of the best of some 50 evaluations are kept. A share is not
+            trained on.
         patience: Evaluations without a better one, of every restart, after which training ends; needs `validation`.
         checkpoint: An `.npz` file for all that a training needs to go on. If it is there, the fit goes on from it, and
             ends with the same bits as one that was never stopped.
@@ -166,26 +173,27 @@ def fit(
     checks.training(method, validation, patience, checkpoint, callbacks)
     if not isinstance(start, Fit):
         checks.choice("start", start, STARTS)
-    model.check_method(method)
+    model.check_method(method, weighted=weights is not None)
     primitives = load_backend(backend)
     device = primitives.device_name(device)
     with primitives.settings(dtype=dtype, device=device):
         x = model.check_inputs(x)
         model.check_training(x)
         y = model.check_target(y, len(x))
+        weights = checks.row_weights(weights, len(x))
         features = names_of(feature_names, x.shape[1], "x", "feature_names")
         classes = None if model.real_target else names_of(class_names, model.num_outputs, "", "class_names")
-        x_units, y_units = _units(model, standardize, x, y if model.real_target else None, features)
-        x, y, held_out = _split(validation, model, x, y, seed)
+        x_units, y_units = _units(model, standardize, x, y if model.real_target else None, weights, features)
+        (x, y, weights), held_out = _split(validation, model, (x, y, weights), seed)
         result = model.fit_type(
             model=model, backend=backend, method=method, dtype=dtype, bayesian=bayesian, device=device,
             guide=POINT_GUIDES.get(method, guide if isinstance(guide, str) else families),
             seed=seed, temperature=temperature, init_scale=init_scale, rank=rank, x_units=x_units,
-            y_units=y_units, feature_names=features, class_names=classes, train_x=x, train_y=y,
+            y_units=y_units, feature_names=features, class_names=classes, train_x=x, train_y=y, row_weights=weights,
         )  # fmt: skip
         training = _Training(
             num_restarts=num_chains if method == "nuts" else num_restarts, num_steps=num_steps,
-            batch_size=_batch_size(batch_size, len(x), num_particles if split_batch else 1),
+            batch_size=_batch_size(batch_size, result.num_rows, num_particles if split_batch else 1),
             learning_rate=learning_rate, schedule=schedule, optimizer=optimizer, clip_norm=clip_norm,
             num_particles=num_particles, split_batch=split_batch, kl_warmup=kl_warmup, held_out=held_out,
             patience=patience, start=start,
@@ -213,7 +221,7 @@ class _Training:
     num_particles: int
     split_batch: bool
     kl_warmup: float
-    held_out: tuple[np.ndarray, np.ndarray] | None
+    held_out: tuple[np.ndarray, ...] | None
     patience: int | None
     start: str | Fit
     checkpoint: Path | None
@@ -245,25 +253,30 @@ def _batch_size(asked: int | None, rows: int, parts: int) -> int:
     return size
 
 
-def _split(
-    validation: Any, model: Model, x: np.ndarray, y: np.ndarray, seed: int
-) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
-    """(x, y, held-out x and y or None)."""
+def _split(validation: Any, model: Model, data: _Data, seed: int) -> tuple[_Data, tuple[np.ndarray, ...] | None]:
+    """(x, y, weights or None), and of held-out rows x, y and weights if there are any, or None."""
+    x, y, weights = data
     if validation is None:
-        return x, y, None
+        return data, None
     checks.held_out_pair(validation)
     if isinstance(validation, tuple | list):
         held_x = model.check_inputs(validation[0], what="validation[0]")
-        return x, y, (held_x, model.check_target(validation[1], len(held_x)))
+        held = (held_x, model.check_target(validation[1], len(held_x)))
+        own = checks.row_weights(validation[2] if len(validation) == 3 else None, len(held_x), "validation[2]")
+        return data, held if own is None else (*held, own)
     count = checks.held_out_rows(validation, len(x))
     order = np.random.default_rng([seed, len(x)]).permutation(len(x))
-    held, kept = np.sort(order[:count]), np.sort(order[count:])
-    return x[kept], y[kept], (x[held], y[held])
+    held_rows, kept = np.sort(order[:count]), np.sort(order[count:])
+    if weights is None:
+        return (x[kept], y[kept], None), (x[held_rows], y[held_rows])
+    checks.held_out_weights(weights[held_rows], weights[kept])
+    return (x[kept], y[kept], weights[kept]), (x[held_rows], y[held_rows], weights[held_rows])
 
 
 def _sample(fit: Fit, training: _Training, *, num_warmup: int, num_draws: int, max_tree_depth: int) -> None:
     """Run NUTS, one chain per start."""
-    backend, (x, y) = load_backend(fit.backend), fit.network_data()
+    backend, data = load_backend(fit.backend), fit.network_data()
+    x, y, *_ = data
     starts, inferred = _starts(fit, training), fit.family.inferred
     held, _ = constrain(fit.family.sites, {n: backend.array(u) for n, u in starts[0].items() if n not in inferred})
     model = backend.condition(functools.partial(fit.model, backend), held)
@@ -272,7 +285,7 @@ def _sample(fit: Fit, training: _Training, *, num_warmup: int, num_draws: int, m
     label = f"nuts, {len(starts)} chains"
     with Progress(num_warmup + num_draws, label, show=training.progress) as bar:
         drawn = backend.inference.nuts(
-            model, (x, y), starts, data_size=len(x) / fit.temperature, num_warmup=num_warmup,
+            model, data, starts, data_size=len(x) / fit.temperature, num_warmup=num_warmup,
             num_draws=num_draws, max_tree_depth=max_tree_depth, seed=fit.seed, progress=bar,
         )  # fmt: skip
     fit.state, fit.stats, fit.interrupted = [drawn.values], drawn.stats, drawn.interrupted
@@ -281,21 +294,20 @@ def _sample(fit: Fit, training: _Training, *, num_warmup: int, num_draws: int, m
 
 def _train(fit: Fit, training: _Training) -> None:
     """Run "svi", "map", "laplace" or "em" from several starts side by side."""
-    backend, (x, y) = load_backend(fit.backend), fit.network_data()
+    backend, data = load_backend(fit.backend), fit.network_data()
+    rows = len(data[0])
     guide = fit.family.at_points() if fit.method == "laplace" else fit.family
     fit.training = training.described()
-    objective = functools.partial(
-        negative_elbo, backend, functools.partial(fit.model, backend), guide, data_size=len(x)
-    )
+    objective = functools.partial(negative_elbo, backend, functools.partial(fit.model, backend), guide, data_size=rows)
     starts, seeds = _starts(fit, training), [fit.seed + restart for restart in range(training.num_restarts)]
     if fit.method == "em":
-        trainer = fit.model.em_trainer(backend, guide, (x, y))
+        trainer = fit.model.em_trainer(backend, guide, data)
     else:
         trainer = backend.trainer(
-            objective, guide.noise_shapes(), (x, y), seeds, optimizer=training.optimizer,
+            objective, guide.noise_shapes(), data, seeds, optimizer=training.optimizer,
             clip_norm=training.clip_norm, num_particles=training.num_particles, split_batch=training.split_batch,
         )  # fmt: skip
-    orders = [Batches(len(x), training.batch_size, seed) for seed in seeds]
+    orders = [Batches(rows, training.batch_size, seed) for seed in seeds]
     plan = Plan(
         learning_rates(training.num_steps, training.learning_rate, training.schedule),
         kl_weights(training.num_steps, fit.temperature, training.kl_warmup),
@@ -319,19 +331,20 @@ def _train(fit: Fit, training: _Training) -> None:
         raise checks.NonFiniteError(step, guide.culprits(gradient), fit)
 
 
-def _scorer(fit: Fit, guide: Guide, held_out: tuple[np.ndarray, np.ndarray] | None) -> Callable[..., np.ndarray] | None:
+def _scorer(fit: Fit, guide: Guide, held_out: tuple[np.ndarray, ...] | None) -> Callable[..., np.ndarray] | None:
     """Log predictive density of held-out data per row, in nats and the units of y, for parameters of every restart."""
     if held_out is None:
         return None
     backend, model = load_backend(fit.backend), fit.model
     x, y = fit.to_network(held_out[0]), fit.to_network_target(held_out[1])
+    weights = held_out[2] if len(held_out) == 3 else None
     draws = range(EVALUATION_DRAWS if guide.noise_shapes() else 1)
 
     def score(params: dict[str, np.ndarray]) -> float:
         values, _ = backend.inference.guide_draws(guide, params, draws, fit.seed)
         outputs = fit.evaluate(values, x, model.rows_at_once, params).astype(np.float64)
         log_density = np.logaddexp.reduce(model.log_likelihood(outputs, y), axis=0) - np.log(len(draws))
-        mean = float((log_density - fit.log_unit(held_out[0])).mean())
+        mean = float(np.average(log_density - fit.log_unit(held_out[0]), weights=weights))
         return -np.inf if np.isnan(mean) else mean
 
     return lambda params: np.array([score(each) for each in params])
@@ -363,7 +376,8 @@ def _starts(fit: Fit, training: _Training) -> list[dict[str, np.ndarray]]:
         points = training.start.points()
         checks.start_sites(points[0], fit.family.sites)
         return [points[restart % len(points)] for restart in range(training.num_restarts)]
-    x, _ = fit.network_data()
+    x, _, *weights = fit.network_data()
+    x = repeated(x, *weights)
     return [_start(fit, x, fit.seed + restart) for restart in range(training.num_restarts)]
 
 
@@ -372,28 +386,37 @@ def _keep(fit: Fit, run: Run) -> None:
     fit.keep(run)
     if fit.method != "laplace":
         return
-    backend, (x, _) = load_backend(fit.backend), fit.network_data()
+    backend, (x, _, *weights) = load_backend(fit.backend), fit.network_data()
     for restart, params in enumerate(fit.state):
         point = {name: params[f"{name}:loc"] for name in fit.family.sites}
         if run.failed:  # the curvature at a last good state may mean nothing
             fit.state[restart] = fit.family.initial(point)
         else:
             fit.state[restart] = laplace(
-                backend, cast(NetworkModel, fit.model), fit.family, point, x, temperature=fit.temperature
+                backend, cast(NetworkModel, fit.model), fit.family, point, x, *weights, temperature=fit.temperature
             )
 
 
 def _units(
-    model: Model, standardize: bool | str, x: np.ndarray, y: np.ndarray | None, features: list[str]
+    model: Model,
+    standardize: bool | str,
+    x: np.ndarray,
+    y: np.ndarray | None,
+    weights: np.ndarray | None,
+    features: list[str],
 ) -> tuple[Standardizer | None, Standardizer | None]:
     """What standardises x, and y if it is given."""
     if not isinstance(standardize, bool) and standardize != "jointly":
         raise ValueError(f"standardize must be True, False or 'jointly'; got {standardize!r}. Use True for tables.")
     if standardize is False:
         return None, None
+    if weights is not None:
+        counted = weights > 0.0
+        x, y, weights = x[counted], None if y is None else y[counted], weights[counted]
     if standardize is True:
         checks.constant_columns(no_variance(x), features)
-    return model.units(x, jointly=standardize == "jointly"), None if y is None else Standardizer.of(y)
+    x_units = model.units(x, jointly=standardize == "jointly", weights=weights)
+    return x_units, None if y is None else Standardizer.of(y, weights=weights)
 
 
 def _start(fit: Fit, x: np.ndarray, seed: int) -> dict[str, np.ndarray]:

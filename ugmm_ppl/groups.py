@@ -208,7 +208,7 @@ class Collector:
                     sites = {name: draws[name] for name in fit.family.sites}
                     log_p[chain, block] = fit._backend.inference.log_prior(fit.model, sites)
                     log_q[chain, block] = density
-            log_p += pointwise.sum(-1, dtype=np.float64)
+            log_p += fit.over_rows(pointwise)
             self.groups["sample_stats"] = {"log_p": log_p, "log_q": log_q}
         self.dims["y"] = ["row"]
         if self.request.wants("log_likelihood"):
@@ -261,8 +261,10 @@ class Collector:
 
     def _data(self) -> None:
         if self.x is not None:
-            self.dims |= {"x": ["row", self.fit.model.feature_axis], "y": ["row"]}
+            self.dims |= {"x": ["row", self.fit.model.feature_axis], "y": ["row"], "weight": ["row"]}
             given: dict[str, np.ndarray] = {"x": checks.floats(self.x), "y": self.y}
+            if self.fit.row_weights is not None and len(self.fit.row_weights) == len(self.x):
+                given["weight"] = self.fit.row_weights
             observed = set(self.groups.get("posterior_predictive", {self.fit.model.observed}))
             if self.request.wants("observed_data"):
                 self.groups["observed_data"] = {n: a for n, a in given.items() if n in observed}

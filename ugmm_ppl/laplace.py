@@ -1,9 +1,10 @@
 """Laplace approximation: a Gaussian around the mode of the posterior, by the curvature there; for both backends.
 
-Over the unconstrained values u of the inferred sites, with the mode u*, network outputs f_i(u) `(O,)` for every row i,
-and temperature T, the precision is the generalised Gauss-Newton matrix plus that of the prior,
+Over the unconstrained values u of the inferred sites, with the mode u*, network outputs f_i(u) `(O,)` and a weight
+w_i (1 if none is given) for every row i, and temperature T, the precision is the generalised Gauss-Newton matrix plus
+that of the prior,
 
-    P = (1 / T) sum_i J_i^T I(f_i) J_i + [ - d^2 / du^2 (log p(theta(u)) + log |d theta / d u|) ]_+,
+    P = (1 / T) sum_i w_i J_i^T I(f_i) J_i + [ - d^2 / du^2 (log p(theta(u)) + log |d theta / d u|) ]_+,
 
 with J_i = df_i / du `(O, n)` and I(f) the Fisher information of y about the outputs, all of them at u*, and [.]_+ the
 positive semi-definite part, which is the whole of it for Normal priors. For a Categorical I(f) is the Hessian of
@@ -39,6 +40,7 @@ def laplace(
     guide: Guide,
     point: Mapping[str, np.ndarray],
     x: np.ndarray,
+    weights: np.ndarray | None = None,
     *,
     temperature: float,
 ) -> dict[str, np.ndarray]:
@@ -50,6 +52,7 @@ def laplace(
         guide: A guide of full, normal and delta blocks.
         point: Unconstrained values of all sites, at the mode.
         x: All inputs `(N, K)`, as the network sees them.
+        weights: How often each row counts `(N,)`; None for once.
         temperature: T: the likelihood counts to the power 1 / T.
 
     Raises:
@@ -66,7 +69,8 @@ def laplace(
         _prior_precision(backend, products, centre, place, posterior.coupled, full=isinstance(block, FullBlock))
         for block, place in zip(blocks, places, strict=True)
     ]
-    for rows in _root_rows(posterior, centre, x, temperature):
+    temperatures = np.full(len(x), temperature) if weights is None else temperature / weights
+    for rows in _root_rows(posterior, centre, x, temperatures):
         for i, place in enumerate(places):
             part = rows[:, place.start : place.stop]
             precisions[i] += part.T @ part if precisions[i].ndim == 2 else (part * part).sum(0)
@@ -149,8 +153,11 @@ def _prior_precision(
     return precision
 
 
-def _root_rows(posterior: _Posterior, centre: Array, x: np.ndarray, temperature: float) -> Iterator[np.ndarray]:
-    """Matrices A `(R O, n)`, a few rows of the data at a time, whose A^T A add up to the Gauss-Newton matrix."""
+def _root_rows(posterior: _Posterior, centre: Array, x: np.ndarray, temperatures: np.ndarray) -> Iterator[np.ndarray]:
+    """Matrices A `(R O, n)`, a few rows of the data at a time, whose A^T A add up to the Gauss-Newton matrix.
+
+    `temperatures` `(N,)` are T / w_i of every row.
+    """
     backend = posterior.backend
     jacobians = backend.derivatives.row_jacobians(posterior.outputs)
     size, count = len(posterior.coupled), posterior.model.num_outputs
@@ -158,7 +165,8 @@ def _root_rows(posterior: _Posterior, centre: Array, x: np.ndarray, temperature:
     for first in range(0, len(x), step):
         outputs, jacobian = jacobians(centre, backend.array(x[first : first + step]))  # (R, O), (R, O, n)
         values, vectors = np.linalg.eigh(posterior.model.information(outputs))  # (R, O), (R, O, O)
-        root = np.sqrt(np.maximum(values, 0.0) / temperature)[:, :, None] * np.swapaxes(vectors, 1, 2)
+        values = np.maximum(values, 0.0) / temperatures[first : first + step, None]
+        root = np.sqrt(values)[:, :, None] * np.swapaxes(vectors, 1, 2)
         yield (root @ jacobian).reshape(-1, size)
 
 

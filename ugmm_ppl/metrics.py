@@ -1,7 +1,8 @@
 """Quality of predictions, from plain arrays.
 
 Letters: B rows, K components of a mixture. Class probabilities are `(B, classes)`, class codes y `(B,)`; real targets
-y `(B,)` and everything that has their unit are in the units of the data. Log values are in nats.
+y `(B,)` and everything that has their unit are in the units of the data. Log values are in nats. `row_weights` `(B,)`
+say how often each row counts, at least 0; None is once: then means over rows are weighted means.
 """
 
 from __future__ import annotations
@@ -23,18 +24,23 @@ CRPS_WORK = 2e8
 """Pairs of components, over all rows, that `evaluate` takes the CRPS of, ten seconds; above, it leaves out draws."""
 
 
-def accuracy(probs: np.ndarray, y: np.ndarray) -> float:
+def accuracy(probs: np.ndarray, y: np.ndarray, *, row_weights: np.ndarray | None = None) -> float:
     """Share of rows whose most probable class is y."""
-    return float(np.mean(probs.argmax(-1) == y))
+    return _mean(probs.argmax(-1) == y, row_weights)
 
 
-def brier(probs: np.ndarray, y: np.ndarray) -> float:
+def brier(probs: np.ndarray, y: np.ndarray, *, row_weights: np.ndarray | None = None) -> float:
     """Brier score, mean_b sum_c (p_bc - [y_b = c])^2, between 0 and 2. Source: Brier 1950, equation (2)."""
-    return float(np.mean(np.sum((probs - np.eye(probs.shape[1])[y]) ** 2, -1)))
+    return _mean(np.sum((probs - np.eye(probs.shape[1])[y]) ** 2, -1), row_weights)
 
 
 def reliability(
-    probs: np.ndarray, y: np.ndarray, bins: int = 10, binning: str = "width"
+    probs: np.ndarray,
+    y: np.ndarray,
+    bins: int = 10,
+    binning: str = "width",
+    *,
+    row_weights: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean confidence, accuracy and share of rows by bin of the top probability.
 
@@ -43,27 +49,42 @@ def reliability(
         y: Class codes.
         bins: Number of bins.
         binning: "width", bins of equal width; or "mass", of equally many rows each.
+        row_weights: How often each row counts.
 
     Returns:
         `(bins,)` each; mean and accuracy are NaN in an empty bin.
     """
-    return _by_bin(probs.max(-1), probs.argmax(-1) == y, bins, binning)
+    return _by_bin(probs.max(-1), probs.argmax(-1) == y, bins, binning, row_weights)
 
 
-def expected_calibration_error(probs: np.ndarray, y: np.ndarray, bins: int = 10, binning: str = "width") -> float:
+def expected_calibration_error(
+    probs: np.ndarray,
+    y: np.ndarray,
+    bins: int = 10,
+    binning: str = "width",
+    *,
+    row_weights: np.ndarray | None = None,
+) -> float:
     """ECE: sum over bins of share |accuracy - confidence|; arguments as in `reliability`.
 
     Sources: Guo et al. 2017, arXiv:1706.04599, equation (3); equal mass: Nixon et al. 2019, arXiv:1904.01685.
     """
-    return _gap(*reliability(probs, y, bins, binning))
+    return _gap(*reliability(probs, y, bins, binning, row_weights=row_weights))
 
 
-def classwise_calibration_error(probs: np.ndarray, y: np.ndarray, bins: int = 10, binning: str = "width") -> float:
+def classwise_calibration_error(
+    probs: np.ndarray,
+    y: np.ndarray,
+    bins: int = 10,
+    binning: str = "width",
+    *,
+    row_weights: np.ndarray | None = None,
+) -> float:
     """Mean over classes of the ECE of p(class) against [y = class]; arguments as in `reliability`.
 
     Source: Kull et al. 2019, arXiv:1910.12656, equation (2).
     """
-    return float(np.mean([_gap(*_by_bin(p, y == c, bins, binning)) for c, p in enumerate(probs.T)]))
+    return float(np.mean([_gap(*_by_bin(p, y == c, bins, binning, row_weights)) for c, p in enumerate(probs.T)]))
 
 
 def predictive_entropy(probs: np.ndarray) -> np.ndarray:
@@ -119,7 +140,9 @@ def out_of_distribution(inside: np.ndarray, outside: np.ndarray) -> dict[str, fl
     }
 
 
-def risk_coverage(confidence: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def risk_coverage(
+    confidence: np.ndarray, losses: np.ndarray, *, row_weights: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean loss of the most confident rows, against their share; rows of equal confidence share their mean loss.
 
     Source: El-Yaniv and Wiener 2010, JMLR 11. The mean of the risks is the area under the curve, AURC (Geifman et al.
@@ -128,24 +151,30 @@ def risk_coverage(confidence: np.ndarray, losses: np.ndarray) -> tuple[np.ndarra
     Args:
         confidence: `(B,)`, larger is more confident.
         losses: Loss of every row `(B,)`, such as `probs.argmax(-1) != y`, or a squared error.
+        row_weights: How often each row counts.
 
     Returns:
         Coverage `(B,)`, ascending to 1, and risk `(B,)`.
     """
     _, tie = np.unique(-confidence, return_inverse=True)
-    losses = (np.bincount(tie, losses) / np.bincount(tie))[np.sort(tie)]
-    count = np.arange(1, len(losses) + 1)
-    return count / len(losses), np.cumsum(losses) / count
+    weights = np.ones(len(tie)) if row_weights is None else row_weights
+    mass = np.bincount(tie, weights)
+    mean = np.divide(np.bincount(tie, weights * losses), mass, out=np.zeros(len(mass)), where=mass > 0.0)
+    order = np.argsort(tie, kind="stable")
+    count = np.cumsum(weights[order])
+    risk = np.cumsum(weights[order] * mean[tie[order]])
+    with np.errstate(invalid="ignore"):  # the first rows may count nothing
+        return count / count[-1], risk / count
 
 
-def rmse(mean: np.ndarray, y: np.ndarray) -> float:
+def rmse(mean: np.ndarray, y: np.ndarray, *, row_weights: np.ndarray | None = None) -> float:
     """Root mean squared error in the units of y."""
-    return float(np.sqrt(np.mean((mean - y) ** 2)))
+    return float(np.sqrt(_mean((mean - y) ** 2, row_weights)))
 
 
-def mae(median: np.ndarray, y: np.ndarray) -> float:
+def mae(median: np.ndarray, y: np.ndarray, *, row_weights: np.ndarray | None = None) -> float:
     """Mean absolute error in the units of y; the predictive median minimises its expectation."""
-    return float(np.mean(np.abs(median - y)))
+    return _mean(np.abs(median - y), row_weights)
 
 
 def crps(loc: np.ndarray, scale: np.ndarray, weights: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -182,41 +211,50 @@ def pit(loc: np.ndarray, scale: np.ndarray, weights: np.ndarray, y: np.ndarray) 
     return np.sum(weights * special.ndtr((y[:, None] - loc) / scale), -1)
 
 
-def coverage(u: np.ndarray, level: float = 0.9) -> float:
+def coverage(u: np.ndarray, level: float = 0.9, *, row_weights: np.ndarray | None = None) -> float:
     """Share of rows whose y lies in the central interval of the given probability, from their PIT u `(B,)`."""
     checks.number("level", level, 0.0, 1.0)
-    return float(np.mean((u >= 0.5 - level / 2) & (u <= 0.5 + level / 2)))
+    return _mean((u >= 0.5 - level / 2) & (u <= 0.5 + level / 2), row_weights)
 
 
-def sharpness(low: np.ndarray, high: np.ndarray) -> float:
+def sharpness(low: np.ndarray, high: np.ndarray, *, row_weights: np.ndarray | None = None) -> float:
     """Mean width of the predictive intervals from low to high, in the units of y; narrower is better at equal coverage.
 
     Source: Gneiting, Balabdaoui and Raftery 2007.
     """
-    return float(np.mean(high - low))
+    return _mean(high - low, row_weights)
 
 
-def evaluate(prediction: Any, y: np.ndarray) -> dict[str, float]:
+def evaluate(prediction: Any, y: np.ndarray, *, row_weights: Any = None) -> dict[str, float]:
     """The metrics of a run: mean log likelihood in nats per row, and others by the kind of prediction.
 
     Classes: accuracy, Brier score, ECE. Real targets: RMSE, MAE of the median, CRPS (of fewer draws, evenly spaced,
     where all would take more than `CRPS_WORK` pairs), coverage and sharpness of the central 90 % intervals.
+
+    Args:
+        prediction: What `Fit.predict` made of B rows.
+        y: What was observed there.
+        row_weights: How often each row counts; None for once.
+
+    Raises:
+        ValueError: Weights that are negative, not finite, or not one per row.
     """
-    result = {"log_likelihood": float(prediction.log_density(y).mean())}
+    weighted: Any = {"row_weights": checks.row_weights(row_weights, len(y), "row_weights")}
+    result = {"log_likelihood": _mean(prediction.log_density(y), **weighted)}
     if isinstance(prediction, ClassPrediction):
         return result | {
-            "accuracy": accuracy(prediction.probs, y),
-            "brier": brier(prediction.probs, y),
-            "ece": expected_calibration_error(prediction.probs, y),
+            "accuracy": accuracy(prediction.probs, y, **weighted),
+            "brier": brier(prediction.probs, y, **weighted),
+            "ece": expected_calibration_error(prediction.probs, y, **weighted),
         }
     low, median, high = prediction.quantile(np.array([0.05, 0.5, 0.95]))
     loc, scale, weights = _few_draws(prediction).mixture
     return result | {
-        "rmse": rmse(prediction.mean, y),
-        "mae": mae(median, y),
-        "crps": float(crps(loc, scale, weights, y).mean()),
-        "coverage_90": coverage(prediction.cdf(y)),
-        "sharpness_90": sharpness(low, high),
+        "rmse": rmse(prediction.mean, y, **weighted),
+        "mae": mae(median, y, **weighted),
+        "crps": _mean(crps(loc, scale, weights, y), **weighted),
+        "coverage_90": coverage(prediction.cdf(y), **weighted),
+        "sharpness_90": sharpness(low, high, **weighted),
     }
 
 
@@ -227,21 +265,30 @@ def _few_draws(prediction: RegressionPrediction) -> RegressionPrediction:
     return prediction if draws <= most else prediction.at(np.linspace(0, draws - 1, most).round().astype(int))
 
 
+def _mean(values: np.ndarray, row_weights: np.ndarray | None = None) -> float:
+    """Mean over rows, each as often as it counts; what a row of weight 0 has does not matter, infinities included."""
+    if row_weights is None:
+        return float(np.mean(values))
+    return float(np.average(values[row_weights > 0.0], weights=row_weights[row_weights > 0.0]))
+
+
 def _by_bin(
-    confidence: np.ndarray, correct: np.ndarray, bins: int, binning: str
+    confidence: np.ndarray, correct: np.ndarray, bins: int, binning: str, row_weights: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean confidence, share that is correct, and share of rows, by bin."""
     checks.count("bins", bins)
+    weights = np.ones(len(confidence)) if row_weights is None else row_weights
     if checks.choice("binning", binning, BINNINGS) == "width":
         which = np.minimum((confidence * bins).astype(int), bins - 1)
     else:
-        which = np.empty(len(confidence), dtype=int)
-        which[np.argsort(confidence, kind="stable")] = np.arange(len(confidence)) * bins // len(confidence)
-    count = np.bincount(which, minlength=bins)
+        which, order = np.empty(len(confidence), dtype=int), np.argsort(confidence, kind="stable")
+        before = np.cumsum(weights[order]) - weights[order]
+        which[order] = np.minimum(before * bins // weights.sum(), bins - 1)
+    count = np.bincount(which, weights, bins)
     with np.errstate(invalid="ignore"):
-        mean = np.bincount(which, confidence, bins) / count
-        right = np.bincount(which, correct, bins) / count
-    return mean, right, count / len(confidence)
+        mean = np.bincount(which, weights * confidence, bins) / count
+        right = np.bincount(which, weights * correct, bins) / count
+    return mean, right, count / weights.sum()
 
 
 def _gap(mean: np.ndarray, right: np.ndarray, share: np.ndarray) -> float:

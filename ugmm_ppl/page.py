@@ -33,7 +33,7 @@ MARKS = {"good": "✓", "note": "i", "problem": "!", "not computed": "-"}
 
 def write_report(
     fit: Fit, path: str | os.PathLike[str], x: Any = None, y: Any = None, *, title: str | None = None,
-    test: tuple[Any, Any] | None = None, more_steps: bool = True,
+    test: tuple[Any, ...] | None = None, more_steps: bool = True,
 ) -> Diagnosis:  # fmt: skip
     """Write the report of a fit: verdicts, pictures of training, prior, posterior, calibration, neurons and worst rows.
 
@@ -45,7 +45,7 @@ def write_report(
         x: The training inputs, if the fit does not hold them (after `load`).
         y: The training targets, likewise.
         title: Heading; None is the kind of model.
-        test: Held-out inputs and targets for the metrics, or None.
+        test: Held-out inputs, targets and perhaps weights of rows for the metrics, or None.
         more_steps: As in `diagnose`.
 
     Returns:
@@ -199,15 +199,14 @@ def _head(fit: Fit, diagnosis: Diagnosis, name: str, rows: int) -> str:
     )
 
 
-def _metrics(subject: Subject, test: tuple[Any, Any] | None) -> str:
+def _metrics(subject: Subject, test: tuple[Any, ...] | None) -> str:
     fit, cells = subject.fit, []
-    data = {"training rows": (subject.x[subject.rows], subject.y[subject.rows])} | (
-        {} if test is None else {"held-out rows": test}
-    )
-    for where, (x, y) in data.items():
-        found = evaluate(
-            fit.predict(x, num_draws=subject.num_draws, seed=subject.seed), fit.model.check_target(y, len(x))
-        )
+    weights = [] if fit.row_weights is None else [fit.row_weights[subject.rows]]
+    data: dict[str, Any] = {"training rows": (subject.x[subject.rows], subject.y[subject.rows], *weights)}
+    data |= {} if test is None else {"held-out rows": test}
+    for where, (x, y, *own) in data.items():
+        prediction = fit.predict(x, num_draws=subject.num_draws, seed=subject.seed)
+        found = evaluate(prediction, fit.model.check_target(y, len(x)), row_weights=own[0] if own else None)
         cells += [(f"{name.replace('_', ' ')}, {where}", value) for name, value in found.items()]
     items = "".join(f"<div><dt>{html.escape(name)}</dt><dd>{value:.3f}</dd></div>" for name, value in cells)
     return f'<dl class="metrics">{items}</dl>'

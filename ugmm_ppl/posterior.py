@@ -49,6 +49,7 @@ class Fit(Predictive):
         weighting: How the chains were weighed: "equal", "elbo" or "stacking".
         unequal_weights: Their weights `(C,)`, or None if they are equal.
         train_x, train_y: The data it was fitted to; None after `load`.
+        row_weights: How often each of these rows counts `(N,)`, or None for once; kept by `save`.
     """
 
     model: Model
@@ -68,6 +69,7 @@ class Fit(Predictive):
     bayesian: str | Sequence[str] = "all"
     train_x: np.ndarray | None = None
     train_y: np.ndarray | None = None
+    row_weights: np.ndarray | None = None
     state: list[dict[str, np.ndarray]] = dataclasses.field(default_factory=list)
     held: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     stats: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -109,10 +111,22 @@ class Fit(Predictive):
                 )
         return found
 
-    def network_data(self) -> tuple[np.ndarray, np.ndarray]:
-        """The training data as the network and the likelihood see them."""
-        x, y = self._training_data(None, None)
-        return self.to_network(x), self.to_network_target(y)
+    def network_data(self, x: Any = None, y: Any = None) -> tuple[np.ndarray, ...]:
+        """The training data as the network and the likelihood see them: x, y and, if rows have them, weights.
+
+        Rows of weight 0 are left out. `x` and `y` are the training data, if the fit does not hold them (after `load`).
+        """
+        x, y = self._training_data(x, y)
+        data = (self.to_network(x), self.to_network_target(y))
+        weights = checks.weighted_rows(self.row_weights, len(x))
+        return data if weights is None else tuple(a[weights > 0.0] for a in (*data, weights))
+
+    @property
+    def num_rows(self) -> int:
+        """Training rows that count."""
+        if self.row_weights is not None:
+            return int(np.count_nonzero(self.row_weights))
+        return len(self._training_data(None, None)[0])
 
     @cached_property
     def family(self) -> Guide:
@@ -178,7 +192,7 @@ class Fit(Predictive):
         draws, _ = self._draws(range(self._count_draws(num_draws)), seed)
         x, y = self._checked_data(x, y)
         outputs = self.outputs(x, num_draws=num_draws, seed=seed)
-        return self._log_prior(draws) + self._pointwise(outputs, y).sum(-1)
+        return self._log_prior(draws) + self.over_rows(self._pointwise(outputs, y))
 
     def prior_draws(
         self, x: Any, num_draws: int, *, derived: bool = False, seed: int | None = None

@@ -30,6 +30,7 @@ class Predictive(abc.ABC):
     y_units: Standardizer | None
     train_x: np.ndarray | None
     train_y: np.ndarray | None
+    row_weights: np.ndarray | None
     state: list[dict[str, np.ndarray]]
     log_likelihoods: np.ndarray
     kls: np.ndarray
@@ -183,7 +184,7 @@ class Predictive(abc.ABC):
             weights = weighing.elbo_weights(self._negative_elbos())
         elif how == "stacking":
             x, y = self._checked_data(x, y)
-            checks.held_out(x, y, self.train_x, self.train_y)
+            checks.held_out(x, y, *self._counted())
             log_densities = self.log_likelihood(x, y, num_draws, chunk_size=chunk_size, seed=seed)
             weights = weighing.stacking_weights(logsumexp(NUMPY, np.moveaxis(log_densities, 1, -1)))
         result = copy.copy(self)
@@ -208,6 +209,19 @@ class Predictive(abc.ABC):
         """Log likelihood in the units of the likelihood, `(C, S, B)`, chain by chain in float64."""
         target = self.to_network_target(y)
         return np.stack([self.model.log_likelihood(chain.astype(np.float64), target) for chain in outputs])
+
+    def over_rows(self, pointwise: np.ndarray) -> np.ndarray:
+        """Sum over the training rows, each as often as it counts, `(..., B)` to `(...)`, in float64."""
+        weights = checks.weighted_rows(self.row_weights, pointwise.shape[-1])
+        if weights is None:
+            return pointwise.sum(-1, dtype=np.float64)
+        return pointwise[..., weights > 0.0].astype(np.float64) @ weights[weights > 0.0]
+
+    def _counted(self) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """The training data that count, if the fit holds them."""
+        if self.train_x is None or self.train_y is None or self.row_weights is None:
+            return self.train_x, self.train_y
+        return self.train_x[self.row_weights > 0.0], self.train_y[self.row_weights > 0.0]
 
     def _negative_elbos(self) -> np.ndarray:
         """KL minus log likelihood of every step, up to the parameters that were kept, `(C, steps)`; NaN behind them."""

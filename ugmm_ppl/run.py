@@ -56,7 +56,8 @@ def run_fit(
     settings = dict(getattr(module, "settings", {})) | overrides
     if steps is not None:
         settings["num_draws" if settings.get("method") == "nuts" else "num_steps"] = steps
-    valid = [p.name for p in inspect.signature(up.fit).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    keywords = [p.name for p in inspect.signature(up.fit).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    valid = [name for name in keywords if name != "weights"]  # which belong to the data
     checks.names(f"setting in {model_file}", settings, valid)
     for package, extra in (("arviz", "arviz"), ("matplotlib", "cli"), ("scoringrules", "diagnostics")):
         require(package, extra)  # before training, not after it
@@ -70,7 +71,7 @@ def run_fit(
     names: dict[str, Any] = {"feature_names": data.feature_names, "class_names": data.class_names}
     start, failure = time.perf_counter(), None
     try:
-        fit = up.fit(module.model, data.x, data.y, **names, progress=progress, **settings)
+        fit = up.fit(module.model, data.x, data.y, weights=data.weights, **names, progress=progress, **settings)
     except up.NonFiniteError as error:
         if error.fit is None or not np.isfinite(error.fit.losses).any():
             raise
@@ -93,6 +94,7 @@ def write_results(fit: up.Fit, data: up.Data, out: Path, seconds: float) -> dict
 
     held_out = data.x_test is not None and data.y_test is not None
     x, y = (data.x_test, data.y_test) if held_out else (data.x, data.y)
+    row_weights = data.weights_test if held_out else data.weights
     x = fit.model.check_inputs(x, what="x_test")
     y = fit.model.check_target(y, len(x))
     parameters = fit.num_parameters
@@ -102,7 +104,7 @@ def write_results(fit: up.Fit, data: up.Data, out: Path, seconds: float) -> dict
     draws = int(np.clip(limit, 20, 500)) if fit.is_gaussian else None
     prediction = fit.predict(x, num_draws=draws)
     metrics = {
-        "test" if held_out else "train": evaluate(prediction, y),
+        "test" if held_out else "train": evaluate(prediction, y, row_weights=row_weights),
         "rows": {"train": len(data.x), "test": len(x) if held_out else 0},
         "parameters": parameters, "seconds": round(seconds, 2), "backend": fit.backend, "method": fit.method,
         **_reached(fit), "interrupted": fit.interrupted, "version": up.__version__,

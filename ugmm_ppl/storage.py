@@ -57,8 +57,8 @@ def save(fit: Fit, path: str | os.PathLike[str]) -> None:
     for name, units in (("x_units", fit.x_units), ("y_units", fit.y_units)):
         if units is not None:
             arrays |= {f"{name}/mean": np.asarray(units.mean), f"{name}/scale": np.asarray(units.scale)}
-    if fit.unequal_weights is not None:
-        arrays["weights"] = fit.unequal_weights
+    arrays |= {} if fit.unequal_weights is None else {"weights": fit.unequal_weights}
+    arrays |= {} if fit.row_weights is None else {"row_weights": fit.row_weights}
     for i, state in enumerate(fit.state):
         arrays |= {f"state/{i}/{name}": value for name, value in state.items()}
     for part in ("held", "stats"):
@@ -114,7 +114,7 @@ def load(path: str | os.PathLike[str], *, model: Model | None = None, device: st
     fit.interrupted = description["interrupted"]
     for name in HISTORIES:
         setattr(fit, name, arrays[name])
-    fit.unequal_weights = arrays.get("weights")
+    fit.unequal_weights, fit.row_weights = arrays.get("weights"), arrays.get("row_weights")
     runs = 1 + max(int(name.split("/")[1]) for name in arrays if name.startswith("state/"))
     for i in range(runs):
         prefix = f"state/{i}/"

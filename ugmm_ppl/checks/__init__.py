@@ -10,10 +10,13 @@ from ugmm_ppl.checks.data import constant_columns as constant_columns
 from ugmm_ppl.checks.data import held_out as held_out
 from ugmm_ppl.checks.data import held_out_pair as held_out_pair
 from ugmm_ppl.checks.data import held_out_rows as held_out_rows
+from ugmm_ppl.checks.data import held_out_weights as held_out_weights
 from ugmm_ppl.checks.data import inputs as inputs
 from ugmm_ppl.checks.data import labels as labels
+from ugmm_ppl.checks.data import row_weights as row_weights
 from ugmm_ppl.checks.data import streamable as streamable
 from ugmm_ppl.checks.data import targets as targets
+from ugmm_ppl.checks.data import weighted_rows as weighted_rows
 from ugmm_ppl.checks.machine import MissingExtraError as MissingExtraError
 from ugmm_ppl.checks.machine import fit_of_another_device as fit_of_another_device
 from ugmm_ppl.checks.machine import no_device as no_device

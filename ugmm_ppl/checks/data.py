@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ugmm_ppl.checks.basic import as_numpy, finite, number, numeric, shown
+from ugmm_ppl.checks.basic import as_numpy, finite, first_bad, number, numeric, shown
 
 MISSING_INPUT = (
     "Drop such rows or impute the column first: a model of y given x has no exact answer to a missing x, as it says "
@@ -84,6 +84,41 @@ def targets(y: Any, rows: int) -> np.ndarray:
     return a
 
 
+def row_weights(weights: Any, rows: int, what: str = "weights") -> np.ndarray | None:
+    """Return weights of rows as a float64 `(B,)` array, None for none, or say what is wrong with them."""
+    if weights is None:
+        return None
+    a = numeric(weights, what).astype(np.float64)
+    if a.shape == (rows, 1):
+        a = a[:, 0]
+    if a.shape != (rows,):
+        raise ValueError(f"{what} must hold one number per row of x, shape ({rows},); got shape {a.shape}.")
+    finite(a, what, "Give a row that is not to count the weight 0.")
+    first_bad(a >= 0.0, a, what, "at least 0", "A weight says how often its row counts; 0 leaves it out.")
+    if not a.any():
+        raise ValueError(f"{what} must have a row that counts; got {rows} weights that are all 0.")
+    return a
+
+
+def held_out_weights(held_out: np.ndarray, kept: np.ndarray) -> None:
+    """Refuse a share of held-out rows, or of those that are kept, of which none counts."""
+    if not held_out.any() or not kept.any():
+        raise ValueError(
+            f"validation must leave a row that counts on either side; got {len(held_out)} held-out and {len(kept)} "
+            "other rows, all of one side with the weight 0. Give another share or seed, or (x, y, weights)."
+        )
+
+
+def weighted_rows(row_weights: np.ndarray | None, rows: int) -> np.ndarray | None:
+    """Return the weights of the training rows, or say that other rows were given."""
+    if row_weights is not None and len(row_weights) != rows:
+        raise ValueError(
+            f"x and y must be the {len(row_weights)} rows of the training, whose weights the fit keeps; got {rows} "
+            "rows. For other rows use log_likelihood."
+        )
+    return row_weights
+
+
 def streamable(x: Any) -> None:
     """Refuse what is neither an array nor a stream of arrays."""
     if isinstance(x, str | bytes) or not (hasattr(x, "shape") or isinstance(x, Iterable)):
@@ -107,11 +142,13 @@ def held_out(x: np.ndarray, y: np.ndarray, train_x: np.ndarray | None, train_y: 
 
 
 def held_out_pair(validation: Any) -> None:
-    """Check that `validation` is a share or a pair of arrays."""
+    """Check that `validation` is a share, or arrays: x, y and perhaps weights."""
     pair = isinstance(validation, tuple | list)
-    if isinstance(validation, bool | str) or (pair and len(validation) != 2):
+    if isinstance(validation, bool | str) or (pair and len(validation) not in (2, 3)):
         kind = ValueError if pair else TypeError
-        raise kind(f"validation must be a share in (0, 1) or held-out data (x, y); got {shown(validation)}.")
+        raise kind(
+            f"validation must be a share in (0, 1) or held-out data (x, y) or (x, y, weights); got {shown(validation)}."
+        )
 
 
 def held_out_rows(share: Any, rows: int) -> int:

@@ -57,12 +57,12 @@ class EMTrainer:
         backend: Takes the gradients.
         model: The circuit.
         guide: Points over its sites, between whose unconstrained values and ours it translates.
-        data: Rows `(N, K)` as the model sees them, and class codes `(N,)`.
+        data: Rows `(N, K)` as the model sees them, class codes `(N,)` and, if rows have them, weights `(N,)`.
     """
 
-    def __init__(self, backend: Backend, model: Circuit, guide: Guide, data: tuple[np.ndarray, np.ndarray]) -> None:
+    def __init__(self, backend: Backend, model: Circuit, guide: Guide, data: tuple[np.ndarray, ...]) -> None:
         self._backend, self._model, self._guide = backend, model, guide
-        self._x, self._y = data
+        self._data = data
         self._counts = backend.derivatives.value_and_gradients(self._log_likelihood)
         self._pseudo = {name: _pseudo_count(model, stem) for name, stem in STEMS.items()}
 
@@ -81,7 +81,7 @@ class EMTrainer:
         new = list(state)
         for restart in range(len(state)):
             for n, at in enumerate(rows[:, restart]):
-                factor = len(self._x) / len(at)
+                factor = len(self._data[0]) / len(at)
                 value, gradients = self._gradients(new[restart], at)
                 if not (np.isfinite(value) and all(np.isfinite(g).all() for g in gradients.values())):
                     break
@@ -126,18 +126,19 @@ class EMTrainer:
             total += float((-0.5 * pull * precision - SCALE_COUNT * natural["log_scale"]).sum())
         return float(total)
 
-    def _log_likelihood(self, natural: Mapping[str, Array], x: Array, y: Array) -> Array:
+    def _log_likelihood(self, natural: Mapping[str, Array], x: Array, y: Array, weights: Array | None = None) -> Array:
         ops, model = self._backend.ops, self._model
         own = dict(natural)
         if "log_scale" in own:
             own["scale"] = ops.exp(own.pop("log_scale"))
         outputs = passes.log_joint(ops, model.forest, model.all_leaves, own, x)
-        return model.seen(ops, outputs, y).sum()
+        log_density = model.seen(ops, outputs, y)
+        return (log_density if weights is None else weights * log_density).sum()
 
     def _gradients(self, natural: dict[str, np.ndarray], at: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
         backend = self._backend
         arrays = {name: backend.array(value) for name, value in natural.items()}
-        return self._counts(arrays, backend.array(self._x[at]), backend.array(self._y[at]))
+        return self._counts(arrays, *(backend.array(a[at]) for a in self._data))
 
     def _maximised(
         self, natural: dict[str, np.ndarray], gradients: dict[str, np.ndarray], factor: float, step: float

@@ -137,14 +137,15 @@ class Circuit(DensityModel):
             "root_state": roots,
         }
 
-    def check_method(self, method: str) -> None:
+    def check_method(self, method: str, *, weighted: bool = False) -> None:
         """All but "laplace"."""
+        del weighted
         if method == "laplace":
             raise ValueError(
                 "method='laplace' needs a model of y given x; a Circuit has 'svi', 'map', 'em' and 'nuts'."
             )
 
-    def em_trainer(self, backend: Backend, guide: Guide, data: tuple[np.ndarray, np.ndarray]) -> Trainer:
+    def em_trainer(self, backend: Backend, guide: Guide, data: tuple[np.ndarray, ...]) -> Trainer:
         """Steps of `ugmm_ppl.circuit.em`."""
         from ugmm_ppl.circuit.em import EMTrainer
 
@@ -168,10 +169,10 @@ class Circuit(DensityModel):
         """Class codes `(B,)`, -1 where not known; None is all -1."""
         return checks.classes_or_unknown(y, rows, self.classes)
 
-    def units(self, x: np.ndarray, *, jointly: bool) -> Standardizer:
+    def units(self, x: np.ndarray, *, jointly: bool, weights: np.ndarray | None = None) -> Standardizer:
         """Mean and spread of the columns with neurons, over what is seen; 0 and 1 for all others."""
         found = (
-            Standardizer.of(x[:, self.continuous], jointly=jointly)
+            Standardizer.of(x[:, self.continuous], jointly=jointly, weights=weights)
             if self.continuous.any()
             else Standardizer(np.zeros(()), np.ones(()))
         )
@@ -305,6 +306,7 @@ class Circuit(DensityModel):
         backend: Backend,
         x: Array,
         y: Array | None = None,
+        weights: Array | None = None,
         *,
         data_size: float | None = None,
         train: bool = False,
@@ -315,16 +317,16 @@ class Circuit(DensityModel):
             backend: The backend.
             x: Rows `(B, K)` as the model sees them, NaN where missing.
             y: Class codes `(B,)`, -1 where not known; None where no class is known.
+            weights: How often each row counts, positive `(B,)`; None for once.
             data_size: Rows N of the whole data set if x is a mini-batch of it: the likelihood is multiplied by N / B.
             train: Of no meaning here.
 
         Returns:
             The log density of every row `(B,)`.
         """
-        ops, rows = backend.ops, x.shape[-2]
         outputs = self.outputs(backend, x, train=train)
-        log_density = self.seen(ops, outputs, y)
-        with backend.plate("data", rows), backend.scale(1.0 if data_size is None else data_size / rows):
+        log_density = self.seen(backend.ops, outputs, y)
+        with self.rows(backend, x.shape[-2], weights, data_size):
             backend.factor("x", log_density)
         return log_density
 

@@ -87,7 +87,8 @@ def check_importance(subject: Subject) -> list[Line]:
         return [*lines, skipped("LOO", "The temperature is not 1: LOO would be that of another model.")]
     result = loo(subject.pointwise[..., subject.rows], subject.log_ratio if fit.is_gaussian else None)
     bad = float(np.mean(result.pareto_k > GOOD_K))
-    per_row = (result.pointwise - fit.log_unit(subject.x)).mean()
+    weights = None if fit.row_weights is None else fit.row_weights[subject.rows]
+    per_row = np.average(result.pointwise - fit.log_unit(subject.x), weights=weights)
     trusted = bad <= 0.05
     lines.append(
         Line(
@@ -146,7 +147,7 @@ def _sites(subject: Subject) -> list[Line]:
                 mean, variance = (backend.numpy(a).astype(np.float64) for a in moments[name])
                 z2 = (draws[name] - mean) ** 2 / variance
                 log_q -= 0.5 * z2.reshape(subject.num_draws, -1).sum(1)
-            log_likelihood = fit.model.log_likelihood(outputs.astype(np.float64), target).sum(-1)
+            log_likelihood = fit.over_rows(fit.model.log_likelihood(outputs.astype(np.float64), target))
             found = max(found, k_hat(log_prior + log_likelihood / fit.temperature - log_q))
         lines.append(
             judged(

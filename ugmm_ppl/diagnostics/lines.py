@@ -154,7 +154,7 @@ class Subject:
         if not self.fit.is_gaussian:
             return np.zeros((self.fit.num_chains, self.num_draws))
         draws, log_q = self.drawn
-        total = self.pointwise.sum(-1, dtype=np.float64)
+        total = self.fit.over_rows(self.pointwise)
         return self.fit._log_prior(draws) + total / self.fit.temperature - log_q
 
     @cached_property

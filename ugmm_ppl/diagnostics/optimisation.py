@@ -129,7 +129,8 @@ def _last(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _trained_on(subject: Subject) -> np.ndarray:
     """Losses `(C, steps)` of further training from the guides as they are."""
     fit, settings = subject.fit, subject.fit.training
-    backend, rows = load_backend(fit.backend), len(subject.x)
+    backend, data = load_backend(fit.backend), fit.network_data(subject.x, subject.y)
+    rows = len(data[0])
     steps = int(np.clip(settings["num_steps"] // 10, *MORE_STEPS))
     particles = settings["num_particles"]
     with fit._settings():
@@ -138,7 +139,6 @@ def _trained_on(subject: Subject) -> np.ndarray:
             negative_elbo, backend, functools.partial(fit.model, backend), guide, data_size=rows
         )
         seeds = [fit.seed + 7919 + restart for restart in range(fit.num_chains)]
-        data = (fit.to_network(subject.x), fit.to_network_target(subject.y))
         trainer = backend.trainer(
             objective, guide.noise_shapes(), data, seeds, optimizer="adam", clip_norm=settings["clip_norm"],
             num_particles=particles, split_batch=settings["split_batch"],

@@ -99,6 +99,14 @@ def no_laplace() -> ValueError:
     )
 
 
+def no_weights() -> ValueError:
+    """The error for weights of rows where the layers of every row are sampled."""
+    return ValueError(
+        "method='nuts' samples the layers of every row, and has no p(x) that could be raised to a weight. Repeat rows "
+        "of whole weights, numpy.repeat(x, weights, axis=0), or use 'svi' or 'map'."
+    )
+
+
 def no_outputs() -> TypeError:
     """The error for outputs without a guide."""
     return TypeError(

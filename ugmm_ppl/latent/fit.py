@@ -53,10 +53,11 @@ class LatentFit(Fit):
             local = self.model.local_guide(self._backend)
         return LatentGuide(whole.sites, whole.blocks, local, rows, self.seed)
 
-    def network_data(self) -> tuple[np.ndarray, np.ndarray]:
-        """The training data as the model sees them: x, and class codes with numbers of rows `(N, 2)`."""
-        x, y = super().network_data()
-        return x, with_rows(y)
+    def network_data(self, x: Any = None, y: Any = None) -> tuple[np.ndarray, ...]:
+        """The training data as the model sees them: x, class codes with numbers of rows `(N, 2)`, perhaps weights."""
+        x, y, *weights = super().network_data(x, y)
+        numbers = np.arange(len(x)) if self.row_weights is None else np.flatnonzero(self.row_weights)
+        return x, with_rows(y, numbers), *weights
 
     def log_evidence(
         self,

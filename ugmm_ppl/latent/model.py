@@ -127,12 +127,14 @@ class LatentNetwork(DensityModel):
         """By the values of all components of the largest layer."""
         return max(1, CHUNK_ELEMENTS // (POINTWISE_SAMPLES * max(k * j for _, k, j in self.layers)))
 
-    def check_method(self, method: str) -> None:
-        """All but "em" and "laplace"."""
+    def check_method(self, method: str, *, weighted: bool = False) -> None:
+        """All but "em" and "laplace", and "nuts" not with weights of rows."""
         if method == "em":
             raise no_em(self)
         if method == "laplace":
             raise checks.no_laplace()
+        if method == "nuts" and weighted:
+            raise checks.no_weights()
 
     def check_inputs(self, x: Any, *, what: str = "x", convert: bool = True, first_row: int = 0) -> np.ndarray:
         """Rows `(B, K)` of finite numbers."""
@@ -289,6 +291,7 @@ class LatentNetwork(DensityModel):
         backend: Backend,
         x: Array,
         y: Array | None = None,
+        weights: Array | None = None,
         *,
         data_size: float | None = None,
         train: bool = False,
@@ -305,6 +308,8 @@ class LatentNetwork(DensityModel):
             x: Rows `(B, K)` as the model sees them.
             y: Class codes `(B,)`; None to sample them. With an encoder codes, -1 where not known, and numbers of
                 training rows, `(B, 2)`.
+            weights: What the terms of each row are multiplied by, those of its layers too, positive `(B,)`: right for
+                bounds of log p(x), which NUTS has none of. None for once.
             data_size: Rows N of the whole data set if x is a mini-batch of it: all terms of a row, those of its layers
                 too, are multiplied by N / B.
             train: Of no meaning here.
@@ -314,8 +319,8 @@ class LatentNetwork(DensityModel):
             x, or the bound of log p(x, y) of every row `(B,)`.
         """
         del train
-        values, rows = self.parameters(backend, x), x.shape[-2]
-        with backend.plate("data", rows), backend.scale(1.0 if data_size is None else data_size / rows):
+        values = self.parameters(backend, x)
+        with self.rows(backend, x.shape[-2], weights, data_size):
             if encoder is None:
                 return self._sample(backend, values, x, y if y is None or y.ndim == 1 else y[:, 0])
             bound = self.bound(backend, values, x, y, *encoder)

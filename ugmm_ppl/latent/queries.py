@@ -94,12 +94,13 @@ def local_fit(fit: LatentFit, guide: LocalGuide, values: Mapping[str, np.ndarray
     backend, model = fit._backend, fit.model
     held = {name: backend.array(value) for name, value in values.items()}
 
-    def objective(params: Any, noise: Any, x: Array, y: Array, weight: Any) -> tuple[Array, tuple[Array, Array]]:
-        del noise, weight
+    def objective(params: Any, noise: Any, batch: Any, kl_weight: Any) -> tuple[Array, tuple[Array, Array]]:
+        del noise, kl_weight
+        x, y = batch
         bound = model.bound(backend, held, x, y, guide, params).sum()
         return -bound, (bound, 0.0 * bound)
 
-    data = (x, with_rows(np.full(len(x), -1)))
+    data = (x, with_rows(np.full(len(x), -1), np.arange(len(x))))
     trainer = backend.trainer(
         objective, {}, data, [fit.seed], optimizer="adam", clip_norm=None, num_particles=1, split_batch=False
     )
@@ -109,6 +110,6 @@ def local_fit(fit: LatentFit, guide: LocalGuide, values: Mapping[str, np.ndarray
         return train(trainer, [guide.initial(len(x), fit.seed)], plan, progress=bar).params[0]
 
 
-def with_rows(y: np.ndarray) -> np.ndarray:
+def with_rows(y: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     """Class codes and numbers of rows, `(B, 2)`."""
-    return np.stack([y, np.arange(len(y))], -1)
+    return np.stack([y, numbers], -1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -126,8 +127,9 @@ class Model(abc.ABC):
 
         return Fit
 
-    def check_method(self, method: str) -> None:
-        """Say what is wrong with a method for this model."""
+    def check_method(self, method: str, *, weighted: bool = False) -> None:
+        """Say what is wrong with a method for this model; `weighted`: rows have weights."""
+        del weighted
         if method == "em":
             raise checks.no_em(self)
 
@@ -139,16 +141,16 @@ class Model(abc.ABC):
         """Say what makes checked inputs unfit to be trained on."""
         del x
 
-    def units(self, x: np.ndarray, *, jointly: bool) -> Standardizer:
-        """What standardises x; `jointly` takes all columns as one."""
-        return Standardizer.of(x, jointly=jointly)
+    def units(self, x: np.ndarray, *, jointly: bool, weights: np.ndarray | None = None) -> Standardizer:
+        """What standardises x, whose rows count `weights` times; `jointly` takes all columns as one."""
+        return Standardizer.of(x, jointly=jointly, weights=weights)
 
     def local_starts(self, x: np.ndarray, y: np.ndarray, seed: int) -> dict[str, np.ndarray]:
         """Start values of latent variables of the rows, which "nuts" samples beside the parameters: here none."""
         del x, y, seed
         return {}
 
-    def em_trainer(self, backend: Backend, guide: Guide, data: tuple[np.ndarray, np.ndarray]) -> Trainer:
+    def em_trainer(self, backend: Backend, guide: Guide, data: tuple[np.ndarray, ...]) -> Trainer:
         """What takes the steps of method="em", for models that have it."""
         raise checks.no_em(self)
 
@@ -178,14 +180,24 @@ class Model(abc.ABC):
         backend: Backend,
         x: Array,
         y: Array | None = None,
+        weights: Array | None = None,
         *,
         data_size: float | None = None,
         train: bool = False,
     ) -> Array:
         """Run the model as a probabilistic program."""
 
+    @contextlib.contextmanager
+    def rows(self, backend: Backend, count: int, weights: Array | None, data_size: float | None) -> Iterator[None]:
+        """The plate of independent rows, whose log densities are multiplied by N / B and by the weights of the rows."""
+        weighted = contextlib.nullcontext() if weights is None else backend.scale(weights)
+        with backend.plate("data", count), backend.scale(1.0 if data_size is None else data_size / count), weighted:
+            yield
+
     def bind(self, backend: str) -> Callable[..., Array]:
-        """The model as a model function of "pyro" or "numpyro", `model(x, y=None, *, data_size=None, train=False)`.
+        """The model as a model function of "pyro" or "numpyro".
+
+            model(x, y=None, weights=None, *, data_size=None, train=False)
 
         It works with the PPL's own SVI, NUTS, Predictive and handlers. NumPy arrays are converted to the PPL's default
         dtype.
@@ -194,10 +206,17 @@ class Model(abc.ABC):
 
         primitives = load_backend(backend)
 
-        def model(x: Array, y: Array | None = None, *, data_size: float | None = None, train: bool = False) -> Array:
+        def model(
+            x: Array,
+            y: Array | None = None,
+            weights: Array | None = None,
+            *,
+            data_size: float | None = None,
+            train: bool = False,
+        ) -> Array:
             """Run the model; arguments as in `__call__`."""
-            x, y = (primitives.array(a) if isinstance(a, np.ndarray) else a for a in (x, y))
-            return self(primitives, x, y, data_size=data_size, train=train)
+            data = (primitives.array(a) if isinstance(a, np.ndarray) else a for a in (x, y, weights))
+            return self(primitives, *data, data_size=data_size, train=train)
 
         return model
 
@@ -233,9 +252,9 @@ class NetworkModel(Model):
         """That of the inputs of the first layer."""
         return "input_0"
 
-    def check_method(self, method: str) -> None:
+    def check_method(self, method: str, *, weighted: bool = False) -> None:
         """Refuse dropout with "nuts", and "em"."""
-        super().check_method(method)
+        super().check_method(method, weighted=weighted)
         checks.sampler(method, self.network)
 
     @property
@@ -335,6 +354,7 @@ class NetworkModel(Model):
         backend: Backend,
         x: Array,
         y: Array | None = None,
+        weights: Array | None = None,
         *,
         data_size: float | None = None,
         train: bool = False,
@@ -345,6 +365,7 @@ class NetworkModel(Model):
             backend: The backend.
             x: Inputs `(B, K)`, as the network sees them (standardised, if the prior is to mean what it says).
             y: Targets `(B,)`, or None to sample them.
+            weights: How often each row counts, positive `(B,)`; None for once.
             data_size: Rows N of the whole data set if x is a mini-batch of it: the likelihood is multiplied by N / B.
             train: Apply dropout.
 
@@ -352,6 +373,5 @@ class NetworkModel(Model):
             y `(B,)`.
         """
         outputs = self.outputs(backend, x, train=train)
-        rows = x.shape[-2]
-        with backend.plate("data", rows), backend.scale(1.0 if data_size is None else data_size / rows):
+        with self.rows(backend, x.shape[-2], weights, data_size):
             return backend.sample("y", self.likelihood(backend, outputs), obs=y)

@@ -116,17 +116,18 @@ class JointScore(ClassModel, NetworkModel):
         backend: Backend,
         x: Array,
         y: Array | None = None,
+        weights: Array | None = None,
         *,
         data_size: float | None = None,
         train: bool = False,
     ) -> Array:
         """Run the model as a probabilistic program; with objective "score" and y given, score(x, y) is a factor."""
         if self.objective == "conditional" or y is None:
-            return super().__call__(backend, x, y, data_size=data_size, train=train)
-        ops, rows = backend.ops, x.shape[-2]
+            return super().__call__(backend, x, y, weights, data_size=data_size, train=train)
+        ops = backend.ops
         outputs = self.outputs(backend, x, train=train)
         codes = ops.constant(np.arange(self.classes), outputs)
         score = ops.sum(ops.where(y[..., None] == codes, outputs, 0.0), -1)
-        with backend.plate("data", rows), backend.scale(1.0 if data_size is None else data_size / rows):
+        with self.rows(backend, x.shape[-2], weights, data_size):
             backend.factor("score", score)
         return y

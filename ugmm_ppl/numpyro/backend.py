@@ -66,7 +66,7 @@ class NumpyroBackend:
         """`numpyro.plate` along axis -1."""
         return numpyro.plate(name, size, dim=-1)
 
-    def scale(self, factor: float) -> Any:
+    def scale(self, factor: float | Array) -> Any:
         """`handlers.scale`."""
         return handlers.scale(scale=factor)
 

@@ -26,13 +26,13 @@ def row_jacobians(function: Callable[[Array, Array], Array]) -> Callable[..., tu
 
 
 def value_and_gradients(
-    function: Callable[[dict[str, Array], Array, Array], Array],
+    function: Callable[..., Array],
 ) -> Callable[..., tuple[float, dict[str, np.ndarray]]]:
     """Value and gradients of a scalar function; described in `ugmm_ppl.backend.Derivatives`."""
     run = jax.jit(jax.value_and_grad(function))
 
-    def evaluate(params: dict[str, Array], x: Array, y: Array) -> tuple[float, dict[str, np.ndarray]]:
-        value, gradients = run(params, x, y)
+    def evaluate(params: dict[str, Array], *data: Array) -> tuple[float, dict[str, np.ndarray]]:
+        value, gradients = run(params, *data)
         return float(value), {name: _numpy(gradient) for name, gradient in gradients.items()}
 
     return evaluate

@@ -118,7 +118,7 @@ def prior_draws(model: Model, num_draws: int, seed: int) -> dict[str, np.ndarray
 
 def nuts(
     model: Callable[..., Any],
-    data: tuple[np.ndarray, np.ndarray],
+    data: tuple[np.ndarray, ...],
     starts: list[dict[str, np.ndarray]],
     *,
     data_size: float,
@@ -130,29 +130,30 @@ def nuts(
     own_targets: bool = False,
 ) -> NutsDraws:
     """Draw by NUTS, all chains at once, in compiled blocks; arguments as in `ugmm_ppl.backend.Inference`."""
-    x, y = (to_array(a) for a in data)
-    kernel = NUTS(lambda x, y: model(x, y, data_size=data_size), max_tree_depth=max_tree_depth)
+    arrays = tuple(to_array(a) for a in data)
+    kernel = NUTS(lambda *data: model(*data, data_size=data_size), max_tree_depth=max_tree_depth)
     keys = jax.random.split(jax.random.key(seed), len(starts))
     init = {name: to_array(np.stack([start[name] for start in starts])) for name in starts[0]}
 
     @compiled  # as a whole it takes a fifth of the time that its many small steps take
-    def begun(keys: Array, init: dict[str, Array], x: Array, y: Array) -> Any:
+    def begun(keys: Array, init: dict[str, Array], data: tuple[Array, ...]) -> Any:
         if own_targets:
+            x, y = data
             return jax.vmap(lambda key, z, y: kernel.init(key, num_warmup, z, model_args=(x, y)))(keys, init, y)
-        return kernel.init(keys, num_warmup, init, model_args=(x, y))
+        return kernel.init(keys, num_warmup, init, model_args=data)
 
-    state = begun(keys, init, x, y)
+    state = begun(keys, init, arrays)
     warmup, drawing = list(blocks(num_warmup)), list(blocks(num_draws))
     block = _compiled_nuts(kernel, max(warmup + drawing), own_targets)
     drawn: list[tuple[dict[str, np.ndarray], list[np.ndarray]]] = []
     interrupted = False
     try:
         for size in warmup:
-            state, _ = block(state, size, x, y)
+            state, _ = block(state, size, arrays)
             jax.block_until_ready(state)
             progress.update(size)
         for size in drawing:
-            state, (values, moves) = block(state, size, x, y)
+            state, (values, moves) = block(state, size, arrays)
             found = {name: np.asarray(z)[:, :size] for name, z in values.items()}
             drawn.append((found, [np.asarray(each)[:, :size] for each in moves]))
             progress.update(size, diverging=sum(moves[0].sum() for _, moves in drawn))
@@ -174,15 +175,16 @@ def _compiled_nuts(kernel: NUTS, room: int, own_targets: bool) -> Callable[..., 
         return state.z, (state.diverging, state.energy, state.num_steps)
 
     @compiled
-    def block(state: Any, size: int, x: Array, y: Array) -> Any:
-        constrain = jax.vmap(kernel.postprocess_fn((x, y[0] if own_targets else y), {}))
+    def block(state: Any, size: int, data: tuple[Array, ...]) -> Any:
+        x, y, *_ = data
+        constrain = jax.vmap(kernel.postprocess_fn((x, y[0]) if own_targets else data, {}))
 
         def step(i: Array, carry: Any) -> Any:
             state, kept = carry
             if own_targets:
                 state = jax.vmap(lambda state, y: kernel.sample(state, (x, y), {}))(state, y)
             else:
-                state = kernel.sample(state, (x, y), {})
+                state = kernel.sample(state, data, {})
             return state, jax.tree.map(lambda all_, one: all_.at[:, i].set(one), kept, moved(state))
 
         empty = jax.tree.map(lambda one: jnp.zeros((len(one), room, *one.shape[1:]), one.dtype), moved(state))

@@ -24,9 +24,9 @@ class Trainer:
     """`ugmm_ppl.training.Trainer` for JAX: blocks of steps are compiled, restarts vectorised.
 
     Args:
-        objective: `objective(params, noise, x, y, kl_weight)` -> (loss, (log likelihood, KL)), scalars.
+        objective: `objective(params, noise, batch, kl_weight)` -> (loss, (log likelihood, KL)), scalars.
         noise_shapes: Shapes of the standard normal numbers of one particle.
-        data: All inputs `(N, K)` and targets `(N,)`.
+        data: All inputs `(N, K)`, targets `(N,)` and, if rows have them, weights `(N,)`.
         seeds: One per restart.
         optimizer: "adam", "sgd", or an `optax.GradientTransformation` made with learning rate 1.
         clip_norm: Largest norm of a gradient, over all parameters.
@@ -38,7 +38,7 @@ class Trainer:
         self,
         objective: Callable[..., Any],
         noise_shapes: Mapping[str, tuple[int, ...]],
-        data: tuple[np.ndarray, np.ndarray],
+        data: tuple[np.ndarray, ...],
         seeds: Sequence[int],
         *,
         optimizer: Any,
@@ -47,7 +47,7 @@ class Trainer:
         split_batch: bool,
     ) -> None:
         self._objective, self._shapes = objective, dict(noise_shapes)
-        self._x, self._y = (to_array(a) for a in data)
+        self._data = tuple(to_array(a) for a in data)
         self._clip_norm, self._particles, self._split_batch = clip_norm, num_particles, split_batch
         self._optimizer = BUILT[optimizer]() if isinstance(optimizer, str) else optimizer
         self._keys = jax.vmap(jax.random.key)(to_array(np.asarray(seeds)))
@@ -64,9 +64,9 @@ class Trainer:
     ) -> tuple[Any, Steps]:
         """Take n steps of every restart."""
         steps = np.arange(first, first + len(rows))
-        kind = self._x.dtype
+        kind = self._data[0].dtype
         per_step = (to_array(steps), to_array(rows), to_array(rates, kind), to_array(kl_weights, kind))
-        new, found = self._block(state, per_step, self._keys, self._x, self._y)
+        new, found = self._block(state, per_step, self._keys, self._data)
         return new, Steps(*(np.asarray(a).T for a in found))
 
     def params(self, state: Any) -> list[dict[str, np.ndarray]]:
@@ -80,8 +80,9 @@ class Trainer:
         """The gradient of one step of one restart."""
         params = {name: value[restart] for name, value in state[0].items()}
         at = to_array(rows)
+        batch = tuple(a[at] for a in self._data)
         key = jax.random.fold_in(self._keys[restart], step)
-        _, gradients = self._gradient(params, key, self._x[at], self._y[at], to_array(kl_weight, self._x.dtype))
+        _, gradients = self._gradient(params, key, batch, to_array(kl_weight, batch[0].dtype))
         return {name: np.asarray(value) for name, value in gradients.items()}
 
     def arrays(self, state: Any) -> dict[str, np.ndarray]:
@@ -94,7 +95,7 @@ class Trainer:
         leaves = [to_array(arrays[str(i)], leaf.dtype) for i, leaf in enumerate(jax.tree.leaves(like))]
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
-    def _steps(self, state: Any, per_step: Any, keys: Array, x: Array, y: Array) -> Any:
+    def _steps(self, state: Any, per_step: Any, keys: Array, data: tuple[Array, ...]) -> Any:
         """A block of steps of all restarts, each frozen from its first bad step on.
 
         Keys and data are arguments, not constants: fits that differ in nothing else share one program, and one entry of
@@ -104,7 +105,7 @@ class Trainer:
         def one(params: Any, optimizer: Any, good: Array, key: Array, row: Array, rate: Array, now: Any) -> Any:
             step, kl_weight = now
             (loss, parts), gradients = self._differentiate(
-                params, jax.random.fold_in(key, step), x[row], y[row], kl_weight
+                params, jax.random.fold_in(key, step), tuple(a[row] for a in data), kl_weight
             )
             norm = optax.tree.norm(gradients)
             good &= jnp.isfinite(loss) & jnp.isfinite(norm)
@@ -125,24 +126,24 @@ class Trainer:
         (params, optimizer, _), found = jax.lax.scan(step, (*state, good), per_step)
         return (params, optimizer), found
 
-    def _differentiate(self, params: Any, key: Array, x: Array, y: Array, kl_weight: Array) -> Any:
+    def _differentiate(self, params: Any, key: Array, batch: tuple[Array, ...], kl_weight: Array) -> Any:
         """((loss, (log likelihood, KL)), gradients), means over the particles."""
 
-        def particle(params: Any, key: Array, x: Array, y: Array) -> Any:
+        def particle(params: Any, key: Array, batch: tuple[Array, ...]) -> Any:
             key_noise, key_model = jax.random.split(key)
             noise = normals(key_noise, self._shapes)
             with handlers.seed(rng_seed=key_model), numpyro.validation_enabled(False):
-                loss, parts = self._objective(params, noise, x, y, kl_weight)
+                loss, parts = self._objective(params, noise, batch, kl_weight)
             return loss, tuple(jnp.asarray(part, loss.dtype) for part in parts)
 
         def mean(params: Any) -> Any:
             if self._particles == 1:
-                return particle(params, key, x, y)
+                return particle(params, key, batch)
             keys, own = jax.random.split(key, self._particles), None
-            each = (x, y)
+            each = batch
             if self._split_batch:
-                each, own = tuple(a.reshape(self._particles, -1, *a.shape[1:]) for a in each), 0
-            found = jax.vmap(particle, in_axes=(None, 0, own, own))(params, keys, *each)
+                each, own = tuple(a.reshape(self._particles, -1, *a.shape[1:]) for a in batch), 0
+            found = jax.vmap(particle, in_axes=(None, 0, own))(params, keys, each)
             return jax.tree.map(lambda a: a.mean(0), found)
 
         return jax.value_and_grad(mean, has_aux=True)(params)

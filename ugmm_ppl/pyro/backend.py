@@ -63,7 +63,7 @@ class PyroBackend:
         """`pyro.plate` along axis -1."""
         return pyro.plate(name, size, dim=-1)
 
-    def scale(self, factor: float) -> Any:
+    def scale(self, factor: float | Tensor) -> Any:
         """`poutine.scale`."""
         return poutine.scale(scale=factor)
 

@@ -28,13 +28,13 @@ def row_jacobians(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[...,
 
 
 def value_and_gradients(
-    function: Callable[[dict[str, Tensor], Tensor, Tensor], Tensor],
+    function: Callable[..., Tensor],
 ) -> Callable[..., tuple[float, dict[str, np.ndarray]]]:
     """Value and gradients of a scalar function; described in `ugmm_ppl.backend.Derivatives`."""
 
-    def evaluate(params: dict[str, Tensor], x: Tensor, y: Tensor) -> tuple[float, dict[str, np.ndarray]]:
+    def evaluate(params: dict[str, Tensor], *data: Tensor) -> tuple[float, dict[str, np.ndarray]]:
         own = {name: value.detach().requires_grad_() for name, value in params.items()}
-        value = function(own, x, y)
+        value = function(own, *data)
         gradients = torch.autograd.grad(value, list(own.values()), materialize_grads=True)
         return float(value.detach()), {n: _numpy(g) for n, g in zip(own, gradients, strict=True)}
 

@@ -96,7 +96,7 @@ def prior_draws(model: Model, num_draws: int, seed: int) -> dict[str, np.ndarray
 
 def nuts(
     model: Callable[..., Any],
-    data: tuple[np.ndarray, np.ndarray],
+    data: tuple[np.ndarray, ...],
     starts: list[dict[str, np.ndarray]],
     *,
     data_size: float,
@@ -108,7 +108,7 @@ def nuts(
     own_targets: bool = False,
 ) -> NutsDraws:
     """Draw by NUTS, a draw of every chain in turn; arguments as in `ugmm_ppl.backend.Inference`."""
-    x, y = (to_tensor(a) for a in data)
+    x, y, *weights = (to_tensor(a) for a in data)
     targets = y if own_targets else [y] * len(starts)
     chains = []
     draws: list[dict[str, Tensor]] = []  # of all chains, (C, ...) by site
@@ -116,9 +116,9 @@ def nuts(
     interrupted = False
     with seeded(seed), pyro.validation_enabled(False):
         for start, target in zip(starts, targets, strict=True):
-            kernel = _Recording(lambda x, y: model(x, y, data_size=data_size), max_tree_depth=max_tree_depth)
+            kernel = _Recording(lambda *data: model(*data, data_size=data_size), max_tree_depth=max_tree_depth)
             kernel.initial_params = {name: to_tensor(value) for name, value in start.items()}
-            kernel.setup(num_warmup, x, target)
+            kernel.setup(num_warmup, x, target, *weights)
             chains.append(kernel)
         try:
             states = [kernel.initial_params for kernel in chains]

@@ -25,9 +25,9 @@ class Trainer:
     """`ugmm_ppl.training.Trainer` for torch: restarts one after the other.
 
     Args:
-        objective: `objective(params, noise, x, y, kl_weight)` -> (loss, (log likelihood, KL)), scalars.
+        objective: `objective(params, noise, batch, kl_weight)` -> (loss, (log likelihood, KL)), scalars.
         noise_shapes: Shapes of the standard normal numbers of one particle.
-        data: All inputs `(N, K)` and targets `(N,)`.
+        data: All inputs `(N, K)`, targets `(N,)` and, if rows have them, weights `(N,)`.
         seeds: One per restart.
         optimizer: "adam", "sgd", or a function of an iterable of parameters that makes a `torch.optim.Optimizer`.
         clip_norm: Largest norm of a gradient, over all parameters.
@@ -39,7 +39,7 @@ class Trainer:
         self,
         objective: Callable[..., Any],
         noise_shapes: Mapping[str, tuple[int, ...]],
-        data: tuple[np.ndarray, np.ndarray],
+        data: tuple[np.ndarray, ...],
         seeds: Sequence[int],
         *,
         optimizer: Any,
@@ -48,7 +48,7 @@ class Trainer:
         split_batch: bool,
     ) -> None:
         self._objective, self._shapes, self._seeds = objective, dict(noise_shapes), seeds
-        self._x, self._y = (to_tensor(a) for a in data)
+        self._data = tuple(to_tensor(a) for a in data)
         self._clip_norm, self._particles, self._split_batch = clip_norm, num_particles, split_batch
         self._make: Any = BUILT[optimizer] if isinstance(optimizer, str) else optimizer
 
@@ -115,14 +115,14 @@ class Trainer:
         """Loss, log likelihood and KL, with gradients in the parameters; None where they are not finite."""
         seed_torch(int(np.random.SeedSequence([self._seeds[restart], step]).generate_state(1)[0]))
         parts = np.split(rows, self._particles if self._split_batch else 1)
-        at = [torch.as_tensor(part, device=self._x.device) for part in parts]
-        batches = [(self._x[part], self._y[part]) for part in at]
+        at = [torch.as_tensor(part, device=self._data[0].device) for part in parts]
+        batches = [tuple(a[part] for a in self._data) for part in at]
         for p in params.values():
             p.grad = None
         totals = torch.zeros(3)
         for particle in range(self._particles):
-            x, y = batches[particle % len(batches)]
-            loss, terms = self._evaluate(params, normals(self._shapes), x, y, kl_weight)
+            batch = batches[particle % len(batches)]
+            loss, terms = self._evaluate(params, normals(self._shapes), batch, kl_weight)
             (loss / self._particles).backward()
             totals = totals + torch.stack([torch.as_tensor(a).detach() for a in (loss, *terms)]) / self._particles
         gradients = [p.grad for p in params.values()]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.overrides import handle_torch_function, has_torch_function_variadic
 from torch.utils.checkpoint import checkpoint
 
 from ugmm_ppl import checks, neuron
@@ -19,19 +20,26 @@ CHUNK_ELEMENTS = 2**20
 """Entries of a chunk's temporary: 4 MiB in float32, which stay in the cache."""
 
 
+PLAIN = frozenset({Tensor, torch.nn.Parameter})
+"""Tensors that are what they seem."""
+
+
 # What `torch.compiler.assume_constant_result` does, which would import a second's worth of the compiler.
 library.choose._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def activation(x: Tensor, loc: Tensor | float, scale: Tensor, log_weights: Tensor) -> Tensor:
     """Equation (2): arguments, result and errors as `neuron.activation`; shapes `(..., K)` and `(..., J, K)`."""
-    x, loc, scale, log_weights = _common(x, loc, scale, log_weights)
+    given = (x, loc, scale, log_weights)
+    if has_torch_function_variadic(*given):  # a subclass that follows values, as Pyro's do, sees one function of torch
+        return handle_torch_function(activation, given, *given)
+    x, loc, scale, log_weights = _common(*given)
     kernel = library.choose(x.device.type, str(x.dtype).removeprefix("torch."))
     transforms = [] if torch.compiler.is_compiling() else torch._C._functorch.get_interpreter_stack() or []
     if kernel in ("native", "triton") and not _forward_mode(transforms):
         if transforms:
             return _Transformed.apply(x, loc, scale, log_weights)
-        if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
+        if torch.compiler.is_compiling() or _is_dispatched(x, loc, scale, log_weights):
             return torch.ops.ugmm_ppl.activation(x, loc, scale, log_weights)
         return _Eager.apply(x, loc, scale, log_weights)
     if kernel == "chunked" and not transforms:
@@ -74,6 +82,11 @@ def _reference(x: Tensor, loc: Tensor, scale: Tensor, log_weights: Tensor) -> Te
     if x.dtype.itemsize == 2:  # half precision cannot hold the squares, so it is left until the end
         return neuron.activation(OPS, x.float(), loc.float(), scale.float(), log_weights.float()).to(x.dtype)
     return neuron.activation(OPS, x, loc, scale, log_weights)
+
+
+def _is_dispatched(*tensors: Tensor) -> bool:
+    """Whether Python code, of a mode or of a subclass, is to see every operator: its tensors may have no memory."""
+    return torch._C._len_torch_dispatch_stack() > 0 or not PLAIN.issuperset(map(type, tensors))
 
 
 def _forward_mode(transforms: list[Any]) -> bool:

@@ -107,9 +107,11 @@ class TorchOps:
 
     @staticmethod
     def known(*arrays: Any) -> bool:
-        """Not under `torch.compile`, nor under any `torch.func` transform."""
+        """Not under `torch.compile` or `torch.jit.trace`, nor under any `torch.func` transform."""
         del arrays
-        return not (torch.compiler.is_compiling() or torch._C._functorch.get_interpreter_stack())
+        if torch.compiler.is_compiling():
+            return False
+        return not (torch._C._is_tracing() or torch._C._functorch.get_interpreter_stack())
 
     @staticmethod
     def stop(a: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -53,17 +54,20 @@ class _Distributions:
     def __getattr__(self, name: str) -> Callable[..., Distribution]:
         if name.startswith("__"):
             raise AttributeError(name)
-        checks.choice("distribution", name, DISTRIBUTIONS)
-
-        def make(*args: Any, **kwargs: Any) -> Distribution:
-            """Describe the distribution; the arguments are those of the PPLs' class of that name."""
-            return Distribution(name, args, kwargs)
-
-        make.__name__ = name
-        return make
+        return _maker(checks.choice("distribution", name, DISTRIBUTIONS))
 
     def __dir__(self) -> list[str]:
         return list(DISTRIBUTIONS)
+
+
+@functools.cache  # one function for each name, so that pickle finds it again
+def _maker(name: str) -> Callable[..., Distribution]:
+    def make(*args: Any, **kwargs: Any) -> Distribution:
+        """Describe the distribution; the arguments are those of the PPLs' class of that name."""
+        return Distribution(name, args, kwargs)
+
+    make.__name__, make.__qualname__ = name, f"dist.{name}"
+    return make
 
 
 dist = _Distributions()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,17 +68,11 @@ class UGMMLayer(PyroModule):
             for role in self._roles:
                 setattr(self, role, torch.nn.Parameter(torch.tensor(start[role], dtype=torch.get_default_dtype())))
             return
-        from ugmm_ppl.pyro.backend import BACKEND
-
         roles = prior.layer(None, tied=tied)
         self._roles = list(roles)
         for role, value in roles.items():
             if isinstance(value, Distribution):
-                setattr(
-                    self,
-                    role,
-                    PyroSample(lambda layer, value=value: BACKEND.build(value, shape, layer._like)),
-                )
+                setattr(self, role, PyroSample(functools.partial(_built, value, shape)))  # which can be pickled
             else:
                 self._callables[role] = value
 
@@ -131,3 +127,10 @@ class UGMMLayer(PyroModule):
             (*x.shape[:-1], 1, self.in_features) if self.dropout_per_example else (self.out_features, self.in_features)
         )
         return survivors(OPS, torch.rand(shape, dtype=x.dtype, device=x.device), self.dropout)
+
+
+def _built(prior: Distribution, shape: tuple[int, ...], layer: UGMMLayer) -> Any:
+    """The Pyro distribution of a described prior, of the dtype and on the device where the layer is."""
+    from ugmm_ppl.pyro.backend import BACKEND
+
+    return BACKEND.build(prior, shape, layer._like)

@@ -170,11 +170,12 @@ class PyroBackend:
 
     @contextlib.contextmanager
     def settings(self, *, dtype: str, device: str | int) -> Iterator[None]:
-        """Default dtype and device of torch."""
+        """Default dtype and device of torch; with gradients, wherever the user has switched them off."""
         before, target = torch.get_default_dtype(), self.device(device)
         torch.set_default_dtype(getattr(torch, dtype))
         try:
-            with contextlib.nullcontext() if target == torch.get_default_device() else torch.device(target):
+            on_device = contextlib.nullcontext() if target == torch.get_default_device() else torch.device(target)
+            with on_device, torch.inference_mode(False), torch.enable_grad():
                 yield
         finally:
             torch.set_default_dtype(before)

@@ -11,7 +11,9 @@ import numpy as np
 
 from ugmm_ppl import checks, kernels
 from ugmm_ppl import prior as priors
+from ugmm_ppl.backend import load_backend
 from ugmm_ppl.data import Standardizer
+from ugmm_ppl.model.bound import Bound
 from ugmm_ppl.network import Network, survivors
 from ugmm_ppl.ops import Array
 
@@ -199,26 +201,11 @@ class Model(abc.ABC):
 
             model(x, y=None, weights=None, *, data_size=None, train=False)
 
-        It works with the PPL's own SVI, NUTS, Predictive and handlers. NumPy arrays are converted to the PPL's default
-        dtype.
+        It works with the PPL's own SVI, NUTS, Predictive and handlers, and can be pickled. NumPy arrays are converted
+        to the PPL's default dtype.
         """
-        from ugmm_ppl.backend import load_backend
-
-        primitives = load_backend(backend)
-
-        def model(
-            x: Array,
-            y: Array | None = None,
-            weights: Array | None = None,
-            *,
-            data_size: float | None = None,
-            train: bool = False,
-        ) -> Array:
-            """Run the model; arguments as in `__call__`."""
-            data = (primitives.array(a) if isinstance(a, np.ndarray) else a for a in (x, y, weights))
-            return self(primitives, *data, data_size=data_size, train=train)
-
-        return model
+        load_backend(backend)  # which says what is wrong with the name
+        return Bound(self, backend)
 
 
 class NetworkModel(Model):

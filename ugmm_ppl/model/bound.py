@@ -1,0 +1,41 @@
+"""A model as a model function of a PPL."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ugmm_ppl.backend import load_backend
+from ugmm_ppl.ops import Array
+
+if TYPE_CHECKING:
+    from ugmm_ppl.model.base import Model
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Bound:
+    """The program of a model in a PPL, made by `Model.bind`; an object, so that it goes to processes by pickle.
+
+    Attributes:
+        model: What it runs.
+        backend: "pyro" or "numpyro".
+    """
+
+    model: Model
+    backend: str
+
+    def __call__(
+        self,
+        x: Array,
+        y: Array | None = None,
+        weights: Array | None = None,
+        *,
+        data_size: float | None = None,
+        train: bool = False,
+    ) -> Array:
+        """Run the model; arguments as in `Model.__call__`."""
+        primitives = load_backend(self.backend)
+        data = (primitives.array(a) if isinstance(a, np.ndarray) else a for a in (x, y, weights))
+        return self.model(primitives, *data, data_size=data_size, train=train)

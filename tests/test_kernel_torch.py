@@ -124,3 +124,92 @@ def test_the_threads_of_torch_do_not_change_activations(rng):
         torch.set_num_threads(before)
     np.testing.assert_array_equal(found[0], found[1])
     np.testing.assert_array_equal(found[0], found[2])
+
+
+class Named(torch.Tensor):
+    """A subclass that keeps what torch gives every subclass: results are of it too."""
+
+
+class Counting(torch.Tensor):
+    """The example of torch's manual: it hears of every function that its tensors are given to."""
+
+    heard: list = []  # noqa: RUF012
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        cls.heard.append(function)
+        return super().__torch_function__(function, types, args, kwargs or {})
+
+
+@pytest.mark.parametrize("kernel", ["native", "chunked", "reference"])
+@pytest.mark.parametrize("which", range(4))
+def test_subclasses_hear_of_the_function_once(monkeypatch, tensors, kernel, which):
+    """In the place of any argument, by `__torch_function__`; with the numbers and gradients of plain tensors."""
+    monkeypatch.setenv("UGMM_PPL_KERNEL", kernel)
+    want = for_torch.activation(*tensors[0])
+    for kind in (Named, Counting):
+        arguments = [a.as_subclass(kind) if i == which else a for i, a in enumerate(tensors[0])]
+        Counting.heard.clear()
+        out = for_torch.activation(*arguments)
+        assert type(out) is kind
+        assert Counting.heard == ([for_torch.activation] if kind is Counting else [])
+        plain = out.as_subclass(torch.Tensor)
+        np.testing.assert_array_equal(plain.detach(), want.detach())
+        for one, other in zip(
+            torch.autograd.grad(plain.sum(), tensors[0]),
+            torch.autograd.grad(want.sum(), tensors[0], retain_graph=True),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_modes_hear_of_the_function_once(tensors):
+    heard = []
+
+    class Listening(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            heard.append(function)
+            return function(*args, **(kwargs or {}))
+
+    with Listening():
+        for_torch.activation(*tensors[0])
+    assert heard == [for_torch.activation]
+
+
+class Pair(torch.Tensor):
+    """Two tensors that every operator is applied to, by `__torch_dispatch__`; without memory of its own."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @staticmethod
+    def __new__(cls, one, other):
+        return torch.Tensor._make_wrapper_subclass(cls, one.shape, strides=one.stride(), dtype=one.dtype)
+
+    def __init__(self, one, other):
+        self.both = one, other
+
+    @classmethod
+    def __torch_dispatch__(cls, operator, types, args=(), kwargs=None):
+        def of(i):
+            return torch.utils._pytree.tree_map(lambda a: a.both[i] if isinstance(a, Pair) else a, (args, kwargs or {}))
+
+        found = [operator(*of(i)[0], **of(i)[1]) for i in (0, 1)]
+        return torch.utils._pytree.tree_map(lambda *a: Pair(*a) if isinstance(a[0], torch.Tensor) else a[0], *found)
+
+
+@pytest.mark.parametrize("which", range(4))
+def test_subclasses_without_memory(tensors, which):
+    """In the place of any argument, values and gradients; and torch's own, of shapes alone."""
+    plain = [a.detach() for a in tensors[0]]
+    sides = [[a + 0.1 * side if i == which else a for i, a in enumerate(plain)] for side in (0, 1)]
+    mixed = [Pair(a, b) if i == which else a for i, (a, b) in enumerate(zip(*sides, strict=True))]
+    out = for_torch.activation(*(a.requires_grad_() for a in mixed))
+    out.sum().backward()
+    for side, arguments in enumerate(sides):
+        leaves = [a.detach().requires_grad_() for a in arguments]
+        want = for_torch.activation(*leaves)
+        np.testing.assert_array_equal(out.both[side].detach(), want.detach())
+        np.testing.assert_array_equal(mixed[which].grad.both[side], torch.autograd.grad(want.sum(), leaves)[which])
+    with torch._subclasses.FakeTensorMode() as mode:
+        fake = [mode.from_tensor(a) for a in plain]
+    assert for_torch.activation(*fake).shape == out.shape

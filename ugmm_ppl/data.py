@@ -5,12 +5,17 @@ from __future__ import annotations
 import csv
 import dataclasses
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ugmm_ppl import checks
+from ugmm_ppl.checks.basic import BLOCK_ENTRIES
+
+SAFE = (1e-140, 1e140)
+"""Spreads whose squares, and sums of these, are within the range of float64."""
 
 MOST_REPEATED = 2**17
 """Rows that whole weights may make."""
@@ -55,24 +60,65 @@ class Standardizer:
 
     @classmethod
     def of(cls, a: np.ndarray, *, jointly: bool = False, weights: np.ndarray | None = None) -> Standardizer:
-        """The constants of training data `(B, K)` or `(B,)`, NaN left out; `jointly` takes all columns as one."""
+        """The constants of training data `(B, K)` or `(B,)`, NaN left out; `jointly` takes all columns as one.
+
+        They are float64, and so are the sums behind them, whatever the dtype of the data.
+        """
         if jointly:
             weights = None if weights is None else np.repeat(weights, a.shape[1])
             a = a.ravel()
-        if weights is not None:
-            mean, std = _weighted_moments(a, weights)
-            return cls(mean, np.where(no_variance(a), 1.0, std))
-        missing = np.isnan(a).any()
-        mean, std = (np.nanmean(a, 0), np.nanstd(a, 0)) if missing else (a.mean(0), a.std(0))
-        return cls(mean, np.where(no_variance(a), 1.0, std))
+        constant = no_variance(a)
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            mean, std = moments(a, weights)
+        lost = ~np.isfinite(mean) | ~(constant | ((std > SAFE[0]) & (std < SAFE[1])))
+        if lost.any():
+            mean, std = np.array(mean), np.array(std)
+            mean[lost], std[lost] = scaled_moments(a[..., lost], weights)
+        return cls(mean, np.where(constant, 1.0, std))
 
-    def standardize(self, a: np.ndarray) -> np.ndarray:
-        """(a - mean) / scale."""
-        return (a - self.mean) / self.scale
+    def standardize(self, a: np.ndarray, dtype: Any = np.float64) -> np.ndarray:
+        """(a - mean) / scale, computed in float64; as numbers of `dtype`, or of the dtype of a if that is wider."""
+        result = np.empty(a.shape, np.result_type(a.dtype, dtype))
+        for rows in blocks(a):
+            centred = np.subtract(a[rows], self.mean, dtype=np.float64)
+            np.divide(centred, self.scale, out=result[rows], casting="same_kind")
+        return result
 
     def restore(self, a: np.ndarray) -> np.ndarray:
-        """mean + scale a."""
-        return self.mean + self.scale * a
+        """mean + scale a, in float64."""
+        return self.mean + np.multiply(self.scale, a, dtype=np.float64)
+
+
+def moments(a: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each column in float64, NaN left out, `(B, K)` to `(K,)` each.
+
+    Of float64 they are NumPy's own. Of what has fewer digits they are taken a block at a time, without a copy of all.
+    """
+    if weights is not None:
+        return _weighted_moments(a, weights)
+    if a.dtype == np.float64:
+        return (np.nanmean(a, 0), np.nanstd(a, 0)) if np.isnan(a).any() else (a.mean(0), a.std(0))
+    count = sum(np.sum(~np.isnan(a[rows]), 0) for rows in blocks(a))
+    mean = sum(np.nansum(a[rows], 0, dtype=np.float64) for rows in blocks(a)) / count
+    rest, squares = np.zeros_like(mean), np.zeros_like(mean)
+    for rows in blocks(a):
+        centred = np.subtract(a[rows], mean, dtype=np.float64)
+        rest += np.nansum(centred, 0)
+        squares += np.nansum(centred * centred, 0)
+    return mean, np.sqrt((squares - rest * rest / count) / count)
+
+
+def scaled_moments(a: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The same for columns whose sums or squares are beyond the range of float64, by way of a power of two."""
+    _, exponent = np.frexp(np.fmax(np.fmax.reduce(a, 0), -np.fmin.reduce(a, 0)))
+    mean, std = moments(np.ldexp(a, -exponent), weights)
+    return np.ldexp(mean, exponent), np.ldexp(std, exponent)
+
+
+def blocks(a: np.ndarray) -> Iterator[slice]:
+    """Successive rows of an array, not too many entries together."""
+    step = max(1, BLOCK_ENTRIES * len(a) // max(1, a.size))
+    return (slice(start, start + step) for start in range(0, len(a), step))
 
 
 def _weighted_moments(a: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

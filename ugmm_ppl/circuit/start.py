@@ -25,7 +25,7 @@ def initial_values(model: Circuit, x: np.ndarray, seed: int) -> dict[str, np.nda
     rows = np.stack([rng.choice(len(x), states, replace=len(x) < states) for _ in range(forest.num_trees)])
     tree = forest.tree_of_node[forest.leaf_nodes]
     for number, leaf in enumerate(leaves.neurons):
-        column = x[:, leaves.features[leaf]]
+        column = x[:, leaves.features[leaf]].astype(np.float64)
         seen = column[~np.isnan(column)]
         drawn = rng.choice(seen, (states, model.components))
         drawn[:, 0] = np.where(np.isnan(column[rows[tree[leaf]]]), drawn[:, 0], column[rows[tree[leaf]]])

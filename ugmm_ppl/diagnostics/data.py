@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ugmm_ppl.backend import require
+from ugmm_ppl.data import Standardizer
 from ugmm_ppl.diagnostics.lines import Line, Subject, judged, skipped
 
 SAME = 0.9999
@@ -41,7 +42,7 @@ def duplicated(x: np.ndarray, names: list[str]) -> Line:
     if x.shape[1] > MOST_COLUMNS:
         return skipped(name, f"More than {MOST_COLUMNS} columns.")
     varied = np.flatnonzero(np.ptp(x, axis=0) > 0.0)
-    correlation = np.abs(np.atleast_2d(np.corrcoef(x[:, varied], rowvar=False)))
+    correlation = np.abs(np.atleast_2d(np.corrcoef(_standardized(x[:, varied]), rowvar=False)))
     pairs = np.argwhere(np.triu(correlation > SAME, 1))
     said = ", ".join(f"{names[varied[i]]} = {names[varied[j]]}" for i, j in pairs[:3])
     return judged(
@@ -78,6 +79,9 @@ def shuffled_labels(x: np.ndarray, y: np.ndarray) -> Line:
 
 def _neighbours(x: np.ndarray, count: int) -> np.ndarray:
     """Numbers of the nearest rows of each row in standardised columns, `(B, count)`, itself left out."""
-    spread = np.where(np.ptp(x, axis=0) > 0.0, x.std(0), 1.0)
     search = require("sklearn.neighbors", "diagnostics", ("sklearn",)).NearestNeighbors(n_neighbors=count)
-    return search.fit((x - x.mean(0)) / spread).kneighbors(return_distance=False)
+    return search.fit(_standardized(x)).kneighbors(return_distance=False)
+
+
+def _standardized(x: np.ndarray) -> np.ndarray:
+    return Standardizer.of(x).standardize(x)

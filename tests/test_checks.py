@@ -44,7 +44,12 @@ INPUTS = {
     ),
     "many": (np.full((4, 3), NAN), ValueError, ("got nan in row 0, column 0 (12 such values)", "impute")),
     "text": (np.full((4, 3), "a"), TypeError, ("x must hold real numbers", "got dtype <U1", "Encode text")),
-    "objects": (np.full((4, 3), None), TypeError, ("x must hold real numbers", "got dtype object", "Encode text")),
+    "objects": (
+        np.full((4, 3), "a", dtype=object),
+        TypeError,
+        ("x must hold real numbers", "got dtype object ('a' in row 0, column 0)", "Encode text"),
+    ),
+    "None": (np.full((4, 3), None), ValueError, ("x must be finite", "got nan in row 0, column 0 (12 such", "impute")),
     "complex": (np.zeros((4, 3), dtype=complex), TypeError, ("x must hold real numbers", "got dtype complex128")),
     "dates": (
         np.zeros((4, 3), dtype="datetime64[D]"),
@@ -109,7 +114,11 @@ LABELS = {
     ),
     "too short": ([0, 1, 2], ValueError, ("one value per row of x, 4", "got 3", "split")),
     "too long": ([0, 1, 2, 0, 1], ValueError, ("one value per row of x, 4", "got 5", "split")),
-    "one-hot": (np.eye(4)[:, :3], ValueError, ("y must be 1-D", "got shape (4, 3)", "pick one column")),
+    "one-hot": (
+        np.eye(4)[:, :3],
+        ValueError,
+        ("y must be 1-D", "got shape (4, 3)", "y.argmax(axis=1)", "pick one column"),
+    ),
     "a number": (1, ValueError, ("y must be 1-D", "got shape ()")),
     "empty": (np.zeros(0, dtype=int), ValueError, ("one value per row of x, 4", "got 0")),
 }

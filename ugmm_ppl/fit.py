@@ -86,7 +86,9 @@ def fit(
 
     Args:
         model: `Classifier`, `Regressor`, `Circuit` or `LatentNetwork`.
-        x: Inputs `(N, K)`, finite; for a `Circuit` NaN where missing.
+        x: Inputs `(N, K)`, finite; for a `Circuit` NaN where missing. An array or tensor of any real numbers, or a
+            table: a frame of pandas, polars, pyarrow or xarray, a structured array, a dict of columns. Names of its
+            columns are taken, and tables to come may have them in another order.
         y: Class codes 0..classes-1, or real targets, `(N,)`. For a `Circuit` or `LatentNetwork` -1 where the class is
             not known, or None.
         weights: How often each row counts `(N,)`, at least 0: its log likelihood is multiplied by it, and it counts as
@@ -136,7 +138,7 @@ def fit(
         dtype: "float32" or "float64"; None is "float64" for "nuts" and "float32" otherwise.
         standardize: True standardises each column of x, "jointly" all columns by one mean and scale (pixels), False
             none. With either the target of a regressor is standardised too. Predictions are in the user's units.
-        feature_names: Names of the K inputs.
+        feature_names: Names of the K inputs. Of a table with names these choose the columns, or rename all of them.
         class_names: Names of the classes.
         progress: Show a progress bar.
 
@@ -177,19 +179,21 @@ def fit(
     primitives = load_backend(backend)
     device = primitives.device_name(device)
     with primitives.settings(dtype=dtype, device=device):
-        x = model.check_inputs(x)
+        columns, feature_names = checks.training_names(x, feature_names)
+        x = model.check_inputs(x, names=columns)
         model.check_training(x)
         y = model.check_target(y, len(x))
         weights = checks.row_weights(weights, len(x))
         features = names_of(feature_names, x.shape[1], "x", "feature_names")
         classes = None if model.real_target else names_of(class_names, model.num_outputs, "", "class_names")
         x_units, y_units = _units(model, standardize, x, y if model.real_target else None, weights, features)
-        (x, y, weights), held_out = _split(validation, model, (x, y, weights), seed)
+        (x, y, weights), held_out = _split(validation, model, (x, y, weights), seed, columns)
         result = model.fit_type(
             model=model, backend=backend, method=method, dtype=dtype, bayesian=bayesian, device=device,
             guide=POINT_GUIDES.get(method, guide if isinstance(guide, str) else families),
             seed=seed, temperature=temperature, init_scale=init_scale, rank=rank, x_units=x_units,
-            y_units=y_units, feature_names=features, class_names=classes, train_x=x, train_y=y, row_weights=weights,
+            y_units=y_units, feature_names=features, columns=columns, class_names=classes, train_x=x, train_y=y,
+            row_weights=weights,
         )  # fmt: skip
         training = _Training(
             num_restarts=num_chains if method == "nuts" else num_restarts, num_steps=num_steps,
@@ -253,14 +257,16 @@ def _batch_size(asked: int | None, rows: int, parts: int) -> int:
     return size
 
 
-def _split(validation: Any, model: Model, data: _Data, seed: int) -> tuple[_Data, tuple[np.ndarray, ...] | None]:
+def _split(
+    validation: Any, model: Model, data: _Data, seed: int, columns: list[str] | None
+) -> tuple[_Data, tuple[np.ndarray, ...] | None]:
     """(x, y, weights or None), and of held-out rows x, y and weights if there are any, or None."""
     x, y, weights = data
     if validation is None:
         return data, None
     checks.held_out_pair(validation)
     if isinstance(validation, tuple | list):
-        held_x = model.check_inputs(validation[0], what="validation[0]")
+        held_x = model.check_inputs(validation[0], what="validation[0]", names=columns)
         held = (held_x, model.check_target(validation[1], len(held_x)))
         own = checks.row_weights(validation[2] if len(validation) == 3 else None, len(held_x), "validation[2]")
         return data, held if own is None else (*held, own)

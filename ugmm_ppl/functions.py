@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -67,8 +67,8 @@ class Functions:
 
         def predictions() -> Iterator[Any]:
             done = 0
-            for rows in _cut(x, chunk_size) if hasattr(x, "shape") else x:
-                checked = self.fit.model.check_inputs(rows, convert=False, first_row=done)
+            for rows in [x] if isinstance(x, Mapping) else _cut(x, chunk_size) if hasattr(x, "shape") else x:
+                checked = self.fit.check_inputs(_inputs_of(rows), convert=False, first_row=done)
                 done += len(checked)
                 yield self.predict(checked, chunk_size=chunk_size)
 
@@ -100,7 +100,7 @@ class Functions:
             `(C, S, B, *shape)`.
         """
         fit = self.fit
-        x = fit.model.check_inputs(x, convert=False)
+        x = fit.check_inputs(x, convert=False)
         chunk_size = self.chunk_size(chunk_size)
         result = np.empty((fit.num_chains, self.num_draws, len(x), *shape), dtype or fit.dtype)
         with fit._settings():
@@ -108,7 +108,7 @@ class Functions:
                 params = None if fit.method == "nuts" else fit.state[chain]
                 for start in range(0, len(x), chunk_size):
                     rows = slice(start, start + chunk_size)
-                    inputs = fit.to_network(checks.floats(x[rows]))
+                    inputs = fit.to_network(x[rows])
                     padded = _pad(inputs) if chunk_size >= VECTOR else inputs
                     outputs = fit.evaluate(draws, padded, len(padded), params)
                     result[chain, block, rows] = function(outputs[:, : len(inputs)], rows)
@@ -143,9 +143,16 @@ class Functions:
 
 
 def _cut(x: Any, chunk_size: int) -> Iterator[Any]:
-    """Successive rows of anything that has a length and can be sliced; what is not sliced is not read."""
-    for start in range(0, len(x), chunk_size):
-        yield x[start : start + chunk_size]
+    """Successive rows of anything that has a shape and can be sliced; what is not sliced is not read."""
+    rows = x.iloc if hasattr(x, "dtypes") and hasattr(x, "iloc") else x  # pandas slices by its index
+    for start in range(0, x.shape[0], chunk_size):
+        yield rows[start : start + chunk_size]
+
+
+def _inputs_of(batch: Any) -> Any:
+    """x of a batch (x, y, ...), as data loaders give them; anything else is x itself."""
+    pair = isinstance(batch, list | tuple) and len(batch) > 0
+    return batch[0] if pair and len(getattr(batch[0], "shape", ())) == 2 else batch
 
 
 def _pad(x: np.ndarray) -> np.ndarray:

@@ -181,7 +181,7 @@ class Collector:
         if probe is None:
             rows = np.unique(np.linspace(0, len(self.x) - 1, min(len(self.x), NUM_PROBES)).round().astype(int))
             probe, self.coords["probe"] = self.x[rows], rows
-        probe = self.fit.model.check_inputs(probe, what="probe")
+        probe = self.fit.check_inputs(probe, what="probe")
         self.coords.setdefault("probe", np.arange(len(probe)))
         functions = self.fit.sample_functions(self.num_draws, seed=self.seed)
         outputs = functions.outputs(probe)

@@ -205,8 +205,9 @@ def _metrics(subject: Subject, test: tuple[Any, ...] | None) -> str:
     data: dict[str, Any] = {"training rows": (subject.x[subject.rows], subject.y[subject.rows], *weights)}
     data |= {} if test is None else {"held-out rows": test}
     for where, (x, y, *own) in data.items():
-        prediction = fit.predict(x, num_draws=subject.num_draws, seed=subject.seed)
-        found = evaluate(prediction, fit.model.check_target(y, len(x)), row_weights=own[0] if own else None)
+        rows = fit.check_inputs(x)
+        prediction = fit.predict(rows, num_draws=subject.num_draws, seed=subject.seed)
+        found = evaluate(prediction, fit.model.check_target(y, len(rows)), row_weights=own[0] if own else None)
         cells += [(f"{name.replace('_', ' ')}, {where}", value) for name, value in found.items()]
     items = "".join(f"<div><dt>{html.escape(name)}</dt><dd>{value:.3f}</dd></div>" for name, value in cells)
     return f'<dl class="metrics">{items}</dl>'

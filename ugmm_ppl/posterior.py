@@ -42,6 +42,7 @@ class Fit(Predictive):
         training: The settings of the training, as they were given.
         interrupted: Training was stopped from the keyboard.
         feature_names: Names of the K inputs.
+        columns: Names by which the columns of a table are found; None takes them by position.
         class_names: Names of the classes, or None.
         state: Guide parameters of each restart; for "nuts" one dict of draws `(C, S, ...)`.
         held: For "nuts", values of the sites that are not inferred.
@@ -66,6 +67,7 @@ class Fit(Predictive):
     y_units: Standardizer | None
     feature_names: list[str]
     class_names: list[str] | None
+    columns: list[str] | None = None
     bayesian: str | Sequence[str] = "all"
     train_x: np.ndarray | None = None
     train_y: np.ndarray | None = None
@@ -200,7 +202,7 @@ class Fit(Predictive):
         """Draws from the prior as one chain, `(1, S, ...)` by site, and `replicates` of the data."""
         base = self.seed if seed is None else seed
         with self._settings():
-            network_x = self.to_network(self.model.check_inputs(x))
+            network_x = self.to_network(self.check_inputs(x))
             draws = self._backend.inference.prior_draws(self.model, num_draws, base)
             outputs = self._backend.inference.outputs(self.model, draws, network_x, self.model.rows_at_once)
         if derived:

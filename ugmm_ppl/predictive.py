@@ -24,10 +24,12 @@ class Predictive(abc.ABC):
 
     model: Model
     method: str
+    dtype: str
     seed: int
     temperature: float
     x_units: Standardizer | None
     y_units: Standardizer | None
+    columns: list[str] | None
     train_x: np.ndarray | None
     train_y: np.ndarray | None
     row_weights: np.ndarray | None
@@ -63,7 +65,8 @@ class Predictive(abc.ABC):
         components of a `Regressor`, and twice that while it is made; where this is too much, use `predict_iter`.
 
         Args:
-            x: Inputs `(B, K)`, in the units of the training data; a memory map is read a chunk at a time.
+            x: Inputs `(B, K)`, in the units of the training data; a memory map is read a chunk at a time. Columns of a
+                table are found by name, if the fit has names.
             num_draws: Draws per chain; None is 500, one for "map", and all that were kept for "nuts".
             chunk_size: Rows at a time; None takes as many as keep R W below 2^22 and C S R O below 2^23.
             seed: Seed of the draws.
@@ -81,8 +84,9 @@ class Predictive(abc.ABC):
         All of them use the same draws, so that one after the other they are what `predict` returns for all rows.
 
         Args:
-            x: An array `(B, K)`, or what can be sliced like one, such as a memory map, of which `chunk_size` rows are
-                read at a time; or an iterable of arrays `(rows, K)`, for each of which there is one prediction.
+            x: An array `(B, K)` or a table, or what can be sliced like one, such as a memory map, of which `chunk_size`
+                rows are read at a time; or an iterable of arrays `(rows, K)`, for each of which there is one
+                prediction. Of batches (x, y, ...), such as those of a data loader, x is taken.
             num_draws: As in `predict`.
             chunk_size: As in `predict`.
             seed: As in `predict`.
@@ -197,9 +201,14 @@ class Predictive(abc.ABC):
     ) -> np.ndarray:
         """Outputs of the model `(S, B, O)`; described at `Fit`."""
 
+    def check_inputs(self, x: Any, *, what: str = "x", convert: bool = True, first_row: int = 0) -> np.ndarray:
+        """Inputs as an array, columns of a table found by the names of the fit; as `Model.check_inputs`."""
+        return self.model.check_inputs(x, what=what, convert=convert, first_row=first_row, names=self.columns)
+
     def to_network(self, x: np.ndarray) -> np.ndarray:
         """Inputs as the network sees them."""
-        return x if self.x_units is None else self.x_units.standardize(x)
+        x = checks.floats(x)
+        return x if self.x_units is None else self.x_units.standardize(x, self.dtype)
 
     def to_network_target(self, y: np.ndarray) -> np.ndarray:
         """Targets as the likelihood sees them."""
@@ -244,7 +253,7 @@ class Predictive(abc.ABC):
     def _checked_data(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
         """The given data, or the training data, as arrays."""
         x, y = self._training_data(x, y)
-        x = self.model.check_inputs(x, convert=False)
+        x = self.check_inputs(x, convert=False)
         return x, self.model.check_target(y, len(x))
 
     def _training_data(self, x: Any, y: Any) -> tuple[Any, Any]:

@@ -95,7 +95,7 @@ def write_results(fit: up.Fit, data: up.Data, out: Path, seconds: float) -> dict
     held_out = data.x_test is not None and data.y_test is not None
     x, y = (data.x_test, data.y_test) if held_out else (data.x, data.y)
     row_weights = data.weights_test if held_out else data.weights
-    x = fit.model.check_inputs(x, what="x_test")
+    x = fit.check_inputs(x, what="x_test")
     y = fit.model.check_target(y, len(x))
     parameters = fit.num_parameters
     work = len(data.x) * fit.model.row_work
@@ -130,7 +130,7 @@ def run_predict(run_dir: Path, data: Path, out: Path | None, device: str = "cpu"
     from ugmm_ppl.data import read_csv
 
     fit = _load_run(run_dir, device)
-    prediction = fit.predict(read_csv(data, fit.feature_names))
+    prediction = fit.predict(read_csv(data, fit.columns or fit.feature_names))
     if fit.model.real_target:
         levels = np.array([0.05, 0.5, 0.95])
         header = ["mean", "std", "q05", "q50", "q95"]

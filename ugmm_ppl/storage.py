@@ -14,7 +14,7 @@ import numpy as np
 
 from ugmm_ppl import devices
 from ugmm_ppl.circuit.model import Circuit
-from ugmm_ppl.data import Standardizer
+from ugmm_ppl.data import Standardizer, names_of
 from ugmm_ppl.latent.model import LatentNetwork
 from ugmm_ppl.model import Classifier, JointScore, Model, Regressor
 from ugmm_ppl.network import Network
@@ -37,6 +37,7 @@ SETTINGS = (
     "init_scale",
     "rank",
     "feature_names",
+    "columns",
     "class_names",
     "training",
     "weighting",
@@ -104,6 +105,8 @@ def load(path: str | os.PathLike[str], *, model: Model | None = None, device: st
             f"{path} has format {description['format']}; this version reads up to {FORMAT}. Upgrade ugmm-ppl."
         )
     settings = description["settings"]
+    given = settings["feature_names"]
+    settings.setdefault("columns", given if given != names_of(None, len(given), "x", "feature_names") else None)
     settings["device"] = devices.of_stored_fit(settings["backend"], settings["device"], device)
     units: dict[str, Any] = {
         name: Standardizer(arrays[f"{name}/mean"], arrays[f"{name}/scale"]) if f"{name}/mean" in arrays else None

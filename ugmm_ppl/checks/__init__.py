@@ -5,6 +5,7 @@ from ugmm_ppl.checks.basic import count as count
 from ugmm_ppl.checks.basic import flag as flag
 from ugmm_ppl.checks.basic import floats as floats
 from ugmm_ppl.checks.basic import names as names
+from ugmm_ppl.checks.basic import native as native
 from ugmm_ppl.checks.basic import number as number
 from ugmm_ppl.checks.data import constant_columns as constant_columns
 from ugmm_ppl.checks.data import held_out as held_out
@@ -48,6 +49,7 @@ from ugmm_ppl.checks.posterior import no_em as no_em
 from ugmm_ppl.checks.posterior import no_information as no_information
 from ugmm_ppl.checks.posterior import sampler as sampler
 from ugmm_ppl.checks.posterior import weighing as weighing
+from ugmm_ppl.checks.table import training_names as training_names
 from ugmm_ppl.checks.training import CheckpointError as CheckpointError
 from ugmm_ppl.checks.training import NonFiniteError as NonFiniteError
 from ugmm_ppl.checks.training import optimizer as optimizer

@@ -55,8 +55,17 @@ def number(what: str, got: Any, low: float, high: float = math.inf, *, closed_lo
 
 
 def floats(a: np.ndarray) -> np.ndarray:
-    """Floating-point numbers as they are, whole numbers as float64."""
-    return a.astype(np.float64) if a.dtype.kind in "iub" else a
+    """Floats of a kind that both backends take: float32 and float64 as they are, whole numbers as float64."""
+    if a.dtype.kind in "iub":
+        return a.astype(np.float64)
+    return native(a.astype(np.float32) if a.dtype.itemsize == 2 else a)
+
+
+def native(a: np.ndarray) -> np.ndarray:
+    """Numbers in the byte order of the machine, those beyond float64 as float64: what torch and JAX can read."""
+    if a.dtype.kind == "f" and a.dtype.itemsize > 8:
+        return a.astype(np.float64)
+    return a if a.dtype.isnative else a.astype(a.dtype.newbyteorder("="))
 
 
 def shown(value: Any) -> str:
@@ -75,30 +84,22 @@ def as_numpy(a: Array) -> np.ndarray:
     return a.detach().cpu().numpy() if hasattr(a, "detach") else np.asarray(a)
 
 
-def numeric(a: Any, what: str, *, convert: bool = True) -> np.ndarray:
-    """Return numbers as an array, floats unless `convert` is False, or say that they are none."""
-    array = np.asarray(as_numpy(a) if hasattr(a, "detach") else a)
-    if array.dtype.kind not in "iubf":
-        raise TypeError(
-            f"{what} must hold real numbers; got dtype {array.dtype}. Encode text and categories as numbers first."
-        )
-    return floats(array) if convert else array
-
-
-def finite(a: np.ndarray, what: str, do: str, first_row: int = 0) -> None:
-    """Refuse NaN and infinite values; names the first one, in rows counted from `first_row`."""
+def finite(a: np.ndarray, what: str, do: str, first_row: int = 0, *, missing: bool = False) -> None:
+    """Refuse NaN (unless it stands for `missing`) and infinity; names the first, in rows counted from `first_row`."""
     if a.dtype.kind != "f":
         return
     step = max(1, BLOCK_ENTRIES * len(a) // max(1, a.size))
     first, total = None, 0
     for start in range(0, len(a), step):
-        bad = ~np.isfinite(a[start : start + step])
+        block = a[start : start + step]
+        bad = np.isinf(block) if missing else ~np.isfinite(block)
         if bad.any():
             total += int(bad.sum())
             first = first or (start + int(np.argwhere(bad)[0][0]), *np.argwhere(bad)[0][1:].tolist())
     if first:
         where = f"row {first_row + first[0]}" + "".join(f", column {k}" for k in first[1:])
-        raise ValueError(f"{what} must be finite; got {a[first]} in {where} ({total} such values). {do}")
+        need = "finite, or NaN where missing" if missing else "finite"
+        raise ValueError(f"{what} must be {need}; got {a[first]} in {where} ({total} such values). {do}")
 
 
 def first_bad(good: np.ndarray, values: np.ndarray, what: str, need: str, do: str) -> None:

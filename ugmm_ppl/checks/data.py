@@ -1,12 +1,13 @@
 """Rows and targets that the user gave."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from ugmm_ppl.checks.basic import as_numpy, finite, first_bad, number, numeric, shown
+from ugmm_ppl.checks.basic import finite, first_bad, number, shown
+from ugmm_ppl.checks.table import Asked, numeric, refuse_sparse
 
 MISSING_INPUT = (
     "Drop such rows or impute the column first: a model of y given x has no exact answer to a missing x, as it says "
@@ -15,52 +16,80 @@ MISSING_INPUT = (
 
 
 def inputs(
-    x: Any, features: int, *, what: str = "x", where: str = "layer 0", convert: bool = True, first_row: int = 0
+    x: Any,
+    features: int,
+    *,
+    what: str = "x",
+    where: str = "layer 0",
+    convert: bool = True,
+    first_row: int = 0,
+    names: Sequence[str] | None = None,
 ) -> np.ndarray:
     """Return x as a float `(B, features)` NumPy array, or say what is wrong with it.
 
     Floats are not copied, nor are memory maps, which are read a block at a time.
 
     Args:
-        x: What the user gave: anything that becomes an array.
+        x: What the user gave: anything that becomes an array, or a table whose columns have names.
         features: Number of inputs of the network.
         what: Name of the argument, for the message.
         where: Who needs that many features, for the message.
-        convert: Make floats of whole numbers, which copies them; False leaves that to `floats`.
+        convert: Make floats of whole numbers and of other kinds, which copies them; False leaves that to `floats`.
         first_row: Number of the first row of x, for the message, where x is a part of something longer.
+        names: The columns of a table that are taken, as in `checks.table.numeric`.
 
     Raises:
         TypeError: The values are not numbers.
-        ValueError: Not 2-D, empty, a wrong number of columns, NaN or infinite values.
+        ValueError: Not 2-D, empty, a wrong number of columns, NaN or infinite values, a table without the names.
     """
-    a = numeric(x, what, convert=convert)
+    a = numeric(x, Asked(what), names=names, features=features, convert=convert)
+    do = f"Give {what} the network's columns, or the network sizes=({{columns}}, ...)."
+    shape(a, features, what, f"the number of inputs of {where}", do)
+    finite(a, what, MISSING_INPUT, first_row)
+    return a
+
+
+def shape(a: np.ndarray, features: int | None, what: str, whose: str, do: str) -> None:
+    """Refuse anything but a table of at least one row and, if it is known, the right number of columns.
+
+    Args:
+        a: The array.
+        features: How many columns it must have.
+        what: Its name.
+        whose: Whose number that is.
+        do: What to do about another number of `{columns}`.
+    """
     if a.ndim != 2:
+        columns = "features" if features is None else f"{features} features"
         raise ValueError(
-            f"{what} must be 2-D, (examples, {features} features); got shape {a.shape}."
+            f"{what} must be 2-D, (examples, {columns}); got shape {a.shape}."
             + (f" For a single example use {what}[None, :]." if a.ndim == 1 else "")
         )
     if a.shape[0] == 0:
         raise ValueError(
             f"{what} must have at least one row; got shape {a.shape}. Check how the data were read or split."
         )
-    if a.shape[1] != features:
+    if features is not None and a.shape[1] != features:
         raise ValueError(
-            f"{what} must have {features} columns, the number of inputs of {where}; got shape {a.shape}. "
-            f"Give {what} the network's columns, or the network sizes=({a.shape[1]}, ...)."
+            f"{what} must have {features} columns, {whose}; got shape {a.shape}. {do.format(columns=a.shape[1])}"
         )
-    finite(a, what, MISSING_INPUT, first_row)
-    return a
 
 
 def labels(y: Any, rows: int, classes: int) -> np.ndarray:
     """Return y as an int `(B,)` array of class codes 0..classes-1, or say what is wrong with it."""
-    a = _same_length(as_numpy(_given(y)), rows)
-    if a.dtype.kind not in "iub":
-        if a.dtype.kind != "f":
-            raise TypeError(
-                f"y must hold whole class codes 0..{classes - 1}; got dtype {a.dtype}. "
-                "Encode names first, e.g. numpy.unique(y, return_inverse=True)."
-            )
+    return codes(read_codes(y, classes), rows, classes)
+
+
+def read_codes(y: Any, classes: int) -> np.ndarray:
+    """Class codes as numbers, NaN where one is masked, None or NA."""
+    need, do = f"whole class codes 0..{classes - 1}", "Encode names first, e.g. numpy.unique(y, return_inverse=True)."
+    return numeric(_given(y), Asked("y", need, do), convert=False)
+
+
+def codes(a: np.ndarray, rows: int, classes: int) -> np.ndarray:
+    """Numbers as class codes 0..classes-1."""
+    a = _same_length(a, rows, classes)
+    if a.dtype.kind == "f":
         finite(a, "y", "Drop such rows first.")
         fractional = np.flatnonzero(a != np.round(a))
         if fractional.size:
@@ -78,17 +107,17 @@ def labels(y: Any, rows: int, classes: int) -> np.ndarray:
 
 
 def targets(y: Any, rows: int) -> np.ndarray:
-    """Return y as a float `(B,)` array of finite targets, or say what is wrong with it."""
-    a = _same_length(numeric(_given(y), "y"), rows)
+    """Return y as a float64 `(B,)` array of finite targets, or say what is wrong with it."""
+    a = _same_length(numeric(_given(y), Asked("y")), rows)
     finite(a, "y", "Drop such rows first.")
-    return a
+    return a.astype(np.float64, copy=False)
 
 
 def row_weights(weights: Any, rows: int, what: str = "weights") -> np.ndarray | None:
     """Return weights of rows as a float64 `(B,)` array, None for none, or say what is wrong with them."""
     if weights is None:
         return None
-    a = numeric(weights, what).astype(np.float64)
+    a = numeric(weights, Asked(what)).astype(np.float64)
     if a.shape == (rows, 1):
         a = a[:, 0]
     if a.shape != (rows,):
@@ -120,10 +149,12 @@ def weighted_rows(row_weights: np.ndarray | None, rows: int) -> np.ndarray | Non
 
 
 def streamable(x: Any) -> None:
-    """Refuse what is neither an array nor a stream of arrays."""
-    if isinstance(x, str | bytes) or not (hasattr(x, "shape") or isinstance(x, Iterable)):
+    """Refuse what is neither an array or a table nor a stream of them."""
+    refuse_sparse(x, "x")
+    shape = getattr(x, "shape", None)
+    if isinstance(x, str | bytes) or shape == () or not (shape or isinstance(x, Iterable)):
         raise TypeError(
-            f"x must be a 2-D array or an iterable of 2-D arrays; got {x!r} of type {type(x).__name__}. "
+            f"x must be a 2-D array or an iterable of 2-D arrays; got {shown(x)} of type {type(x).__name__}. "
             "Open a file first, e.g. numpy.load(path, mmap_mode='r')."
         )
 
@@ -180,13 +211,14 @@ def _given(y: Any) -> Any:
     return y
 
 
-def _same_length(y: np.ndarray, rows: int) -> np.ndarray:
+def _same_length(y: np.ndarray, rows: int, classes: int | None = None) -> np.ndarray:
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim != 1:
-        raise ValueError(
-            f"y must be 1-D, one value per row of x; got shape {y.shape}. Use y.ravel() or pick one column."
-        )
+        do = "Use y.ravel()." if y.size == rows else "Models have one target: pick one column, e.g. y[:, 0]."
+        if classes is not None and y.ndim == 2 and len(y) == rows:
+            do = "If it is one-hot or holds probabilities of classes, use y.argmax(axis=1); else pick one column."
+        raise ValueError(f"y must be 1-D, one value per row of x; got shape {y.shape}. {do}")
     if len(y) != rows:
         raise ValueError(f"y must have one value per row of x, {rows}; got {len(y)}. Check how they were split.")
     return y

@@ -8,7 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ugmm_ppl.checks import count, labels, names
+from ugmm_ppl.checks import count
+from ugmm_ppl.checks import names as known_names
+from ugmm_ppl.checks.basic import finite
+from ugmm_ppl.checks.data import codes as class_codes
+from ugmm_ppl.checks.data import read_codes, shape
+from ugmm_ppl.checks.table import Asked, numeric
 
 
 def forest(parent: np.ndarray, feature: np.ndarray) -> None:
@@ -41,25 +46,21 @@ def forest(parent: np.ndarray, feature: np.ndarray) -> None:
 
 
 def table(
-    x: Any, features: int | None = None, *, what: str = "x", convert: bool = True, first_row: int = 0
+    x: Any,
+    features: int | None = None,
+    *,
+    what: str = "x",
+    convert: bool = True,
+    first_row: int = 0,
+    names: Sequence[str] | None = None,
 ) -> np.ndarray:
     """Return rows as a float `(B, K)` array in which NaN stands for missing, or say what is wrong."""
-    a = np.asarray(x)
-    if a.dtype.kind not in "iubf":
-        raise TypeError(
-            f"{what} must hold numbers, NaN where missing; got dtype {a.dtype}. Encode categories as codes first."
-        )
-    if a.ndim != 2 or a.shape[0] == 0:
-        raise ValueError(f"{what} must be 2-D with at least one row, (rows, features); got shape {a.shape}.")
-    if features is not None and a.shape[1] != features:
-        raise ValueError(f"{what} must have {features} columns, the features of the circuit; got shape {a.shape}.")
-    if np.isinf(a).any():
-        row, column = np.argwhere(np.isinf(a))[0]
-        raise ValueError(
-            f"{what} must be finite, or NaN where missing; got {a[row, column]} in row {row + first_row}, column "
-            f"{column}. Write NaN for a value that is not known."
-        )
-    return a.astype(np.float64) if convert and a.dtype.kind != "f" else a
+    asked = Asked(what, "numbers, NaN where missing", "Encode categories as codes first.")
+    a = numeric(x, asked, names=names, features=features, convert=convert)
+    do = f"Give {what} these columns, or the circuit features={{columns}}."
+    shape(a, features, what, "the features of the circuit", do)
+    finite(a, what, "Write NaN for a value that is not known.", first_row, missing=True)
+    return a
 
 
 def empty_columns(x: np.ndarray) -> None:
@@ -115,23 +116,23 @@ def impossible_evidence(log_density: np.ndarray) -> None:
 
 
 def classes_or_unknown(y: Any, rows: int, classes: int | None, kind: str = "Circuit") -> np.ndarray:
-    """Class codes as int64 `(B,)`, -1 where the class is not known; None is all -1."""
+    """Class codes as int64 `(B,)`, -1 where the class is not known: -1, NaN, None or masked. None is all -1."""
     if y is None:
         return np.full(rows, -1, dtype=np.int64)
-    a = np.asarray(y)
-    if classes is None and not np.array_equal(a, np.full(rows, -1)):
+    a = read_codes(y, classes or 1)
+    unknown = (a == -1) | np.isnan(a)
+    if classes is None and not (a.shape == (rows,) and unknown.all()):
         raise ValueError(
             f"this {kind} has no classes, so y must be None. Give {kind}(..., classes=...), or leave y out."
         )
-    unknown = a == -1 if a.dtype.kind in "if" else np.zeros(a.shape, dtype=bool)
-    found = labels(np.where(unknown, 0, a), rows, classes or 1)
-    return np.where(unknown, -1, found)
+    found = class_codes(np.where(unknown, 0, a), rows, classes or 1)
+    return np.where(unknown.reshape(rows), -1, found)
 
 
 def feature(given: Any, feature_names: Sequence[str]) -> int:
     """The number of a feature, given by number or name."""
     if isinstance(given, str):
-        names("feature", [given], feature_names)
+        known_names("feature", [given], feature_names)
         return list(feature_names).index(given)
     if not 0 <= count("feature", int(given), least=0) < len(feature_names):
         raise ValueError(f"feature must be a number in 0..{len(feature_names) - 1} or a name; got {given!r}.")

@@ -57,6 +57,7 @@ class CircuitDensity:
         log_weights: Log weights of the draws `(S,)`; None for equal ones.
         units: What standardises x; None for nothing.
         feature_names: Names of the features.
+        columns: Names by which the columns of a table are found; None for `feature_names`.
     """
 
     model: Circuit
@@ -64,6 +65,7 @@ class CircuitDensity:
     log_weights: np.ndarray | None = None
     units: Standardizer | None = None
     feature_names: list[str] | None = None
+    columns: list[str] | None = None
 
     def __repr__(self) -> str:
         """How many draws of what."""
@@ -147,6 +149,7 @@ class CircuitDensity:
             y: Class codes `(B,)`, -1 where not known.
             ascend: Ascend to a mode.
         """
+        x = self.rows(x)
         seen, y = self.checked(x, y)
         parts = [
             self._most_probable(seen[rows], y[rows], ascend) for rows in self.chunks(len(seen), self.model.neurons)
@@ -157,13 +160,16 @@ class CircuitDensity:
 
     def checked(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
         """Rows as the model sees them, and class codes."""
-        x = self.model.check_inputs(x)
+        x = self.rows(x)
         y = self.model.check_target(y, len(x))
-        return (x if self.units is None else self.units.standardize(x)).astype(np.float64), y
+        return x if self.units is None else self.units.standardize(x), y
 
-    def restored(self, full: np.ndarray, x: Any) -> np.ndarray:
+    def rows(self, x: Any) -> np.ndarray:
+        """Rows as they came, as an array in float64; columns of a table are found by name."""
+        return self.model.check_inputs(x, names=self.columns or self.feature_names).astype(np.float64, copy=False)
+
+    def restored(self, full: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Completed rows `(..., B, K)` in the units of the data; values that x has are kept to the last bit."""
-        x = np.asarray(x, dtype=np.float64)
         return np.where(np.isnan(x), full if self.units is None else self.units.restore(full), x)
 
     def log_unit(self, x: np.ndarray) -> np.ndarray:
@@ -217,6 +223,7 @@ class CircuitDensity:
 
     def _draw(self, x: Any, y: Any, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Completed rows `(n, B, K)` in the units of the data, and their classes `(n, B)`."""
+        x = self.rows(x)
         seen, y = self.checked(x, y)
         rng = np.random.default_rng(seed)
         full, labels = np.empty((n, *seen.shape)), np.empty((n, len(seen)), dtype=np.int64)

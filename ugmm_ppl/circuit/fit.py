@@ -40,7 +40,8 @@ class CircuitFit(Fit):
         draws = self.posterior(num_draws, seed=seed)
         per_chain = next(iter(draws.values())).shape[1]
         log_weights = np.repeat(safe_log(NUMPY, self.weights), per_chain)
-        return CircuitDensity(self.model, stacked(draws, 2), log_weights, self.x_units, self.feature_names)
+        names = None if self.columns is None else self.feature_names
+        return CircuitDensity(self.model, stacked(draws, 2), log_weights, self.x_units, names, self.columns)
 
     def log_density(self, x: Any, y: Any = None, **draws: Any) -> np.ndarray:
         """`CircuitDensity.log_density`."""
@@ -90,8 +91,9 @@ class CircuitFit(Fit):
             y: Class codes `(B,)`, -1 where not known.
             seed: Seed of the draws.
         """
+        x = self.check_inputs(x)
         values = self.density().conditional_sample(x, n, y, seed=seed)
-        return Imputation(values, np.isnan(np.asarray(x, dtype=np.float64)), self.feature_names)
+        return Imputation(values, np.isnan(x), self.feature_names)
 
     def replicates(self, draws: dict[str, np.ndarray], outputs: np.ndarray, seed: int | None) -> dict[str, np.ndarray]:
         """As many rows as the data have, for every draw: `x` `(C, S, B, K)`, with classes also `y` `(C, S, B)`."""

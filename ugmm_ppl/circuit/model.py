@@ -151,9 +151,17 @@ class Circuit(DensityModel):
 
         return EMTrainer(backend, self, guide, data)
 
-    def check_inputs(self, x: Any, *, what: str = "x", convert: bool = True, first_row: int = 0) -> np.ndarray:
+    def check_inputs(
+        self,
+        x: Any,
+        *,
+        what: str = "x",
+        convert: bool = True,
+        first_row: int = 0,
+        names: Sequence[str] | None = None,
+    ) -> np.ndarray:
         """Rows `(B, K)`, NaN where missing; codes must be those of their leaf."""
-        x = checks.table(x, self.features, what=what, convert=convert, first_row=first_row)
+        x = checks.table(x, self.features, what=what, convert=convert, first_row=first_row, names=names)
         for column, leaf in self.leaves.items():
             if isinstance(leaf, Categorical):
                 checks.codes(x, column, leaf.categories, first_row)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ugmm_ppl.checks import choice, count
+from ugmm_ppl.checks.basic import finite
+from ugmm_ppl.checks.data import shape
+from ugmm_ppl.checks.table import Asked, numeric
 from ugmm_ppl.prior import Distribution, Prior
 
 ENCODERS = ("mlp", "per-example")
@@ -33,26 +37,15 @@ def encoder(given: Any) -> None:
         )
 
 
-def table(x: Any, columns: int, *, what: str, convert: bool, first_row: int) -> np.ndarray:
+def table(x: Any, columns: int, *, what: str, convert: bool, first_row: int, names: Sequence[str] | None) -> np.ndarray:
     """Return rows as a float `(B, columns)` array of finite numbers, or say what is wrong with it."""
-    a = np.asarray(x)
-    if a.dtype.kind not in "iubf":
-        raise TypeError(f"{what} must hold real numbers; got dtype {a.dtype}. A Circuit has leaves for codes.")
-    if a.ndim != 2 or a.shape[0] == 0:
-        raise ValueError(f"{what} must be 2-D with at least one row, (rows, {columns} columns); got shape {a.shape}.")
-    if a.shape[1] != columns:
-        raise ValueError(
-            f"{what} must have {columns} columns, the last of the network's sizes; got shape {a.shape}. Give {what} "
-            f"these columns, or the network sizes=(..., {a.shape[1]})."
-        )
-    bad = np.argwhere(~np.isfinite(a))
-    if len(bad):
-        row, column = bad[0]
-        raise ValueError(
-            f"{what} must be finite; got {a[row, column]} in row {row + first_row}, column {column} ({len(bad)} such "
-            "values). Drop such rows, or use a Circuit, which integrates missing values out exactly."
-        )
-    return a.astype(np.float64) if convert and a.dtype.kind != "f" else a
+    asked = Asked(what, do="A Circuit has leaves for codes.")
+    a = numeric(x, asked, names=names, features=columns, convert=convert)
+    do = f"Give {what} these columns, or the network sizes=(..., {{columns}})."
+    shape(a, columns, what, "the last of the network's sizes", do)
+    advice = "Drop such rows, or use a Circuit, which integrates missing values out exactly."
+    finite(a, what, advice, first_row)
+    return a
 
 
 def prior(what: str, given: Any, layers: int) -> None:

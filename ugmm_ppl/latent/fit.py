@@ -185,7 +185,7 @@ class LatentFit(Fit):
         self, x: Any, num_draws: int, *, derived: bool = False, seed: int | None = None
     ) -> dict[str, np.ndarray]:
         """Draws from the prior as one chain, `(1, S, ...)` by site, and as many rows as x has for each."""
-        rows = len(self.model.check_inputs(x))
+        rows = len(self.check_inputs(x))
         with self._settings():
             base = self.seed if seed is None else seed
             draws = self._backend.inference.prior_draws(self.model, num_draws, base)
@@ -220,7 +220,7 @@ class LatentFit(Fit):
     def _rows(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
         """Rows as the model sees them, and class codes."""
         rows, codes = self._checked_data(x, y)
-        return self.to_network(common.floats(rows)), codes
+        return self.to_network(rows), codes
 
     def _query_draws(self, num_draws: int | None, seed: int | None) -> Draws:
         if num_draws is None and self.method != "map":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -136,9 +136,17 @@ class LatentNetwork(DensityModel):
         if method == "nuts" and weighted:
             raise checks.no_weights()
 
-    def check_inputs(self, x: Any, *, what: str = "x", convert: bool = True, first_row: int = 0) -> np.ndarray:
+    def check_inputs(
+        self,
+        x: Any,
+        *,
+        what: str = "x",
+        convert: bool = True,
+        first_row: int = 0,
+        names: Sequence[str] | None = None,
+    ) -> np.ndarray:
         """Rows `(B, K)` of finite numbers."""
-        return checks.table(x, self.num_inputs, what=what, convert=convert, first_row=first_row)
+        return checks.table(x, self.num_inputs, what=what, convert=convert, first_row=first_row, names=names)
 
     def check_target(self, y: Any, rows: int) -> np.ndarray:
         """Class codes `(B,)`, -1 where not known; None is all -1."""

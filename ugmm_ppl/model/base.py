@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -135,9 +135,17 @@ class Model(abc.ABC):
         if method == "em":
             raise checks.no_em(self)
 
-    def check_inputs(self, x: Any, *, what: str = "x", convert: bool = True, first_row: int = 0) -> np.ndarray:
+    def check_inputs(
+        self,
+        x: Any,
+        *,
+        what: str = "x",
+        convert: bool = True,
+        first_row: int = 0,
+        names: Sequence[str] | None = None,
+    ) -> np.ndarray:
         """Return x as an array `(B, K)`, or say what is wrong with it; arguments as in `checks.inputs`."""
-        return checks.inputs(x, self.num_inputs, what=what, convert=convert, first_row=first_row)
+        return checks.inputs(x, self.num_inputs, what=what, convert=convert, first_row=first_row, names=names)
 
     def check_training(self, x: np.ndarray) -> None:
         """Say what makes checked inputs unfit to be trained on."""

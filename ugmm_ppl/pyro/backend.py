@@ -98,7 +98,7 @@ class PyroBackend:
             return value
         value = np.asarray(value)
         kind = torch.get_default_dtype() if value.dtype.kind == "f" else None
-        return torch.as_tensor(np.array(value), dtype=kind, device=torch.get_default_device())
+        return torch.as_tensor(np.array(checks.native(value)), dtype=kind, device=torch.get_default_device())
 
     def numpy(self, value: Tensor) -> np.ndarray:
         """A copy from a GPU, a view on the CPU."""

@@ -17,6 +17,7 @@ from torch.distributions.utils import lazy_property
 
 from ugmm_ppl import checks, mixture, neuron, pathwise, summary
 from ugmm_ppl.mixture import Mixture
+from ugmm_ppl.pyro.arrays import tensor_like
 from ugmm_ppl.pyro.ops import OPS
 from ugmm_ppl.queries import MixtureQueries
 
@@ -64,10 +65,7 @@ class UnivariateGaussianMixture(MixtureQueries, TorchDistribution):
         checks.mixture_parameters(loc, scale, logits, probs, values=values)
         like = _common(*(a for a in (loc, scale, logits, probs) if isinstance(a, Tensor)))
         loc, scale, weights = torch.broadcast_tensors(
-            *(
-                torch.as_tensor(a, dtype=like.dtype, device=like.device)
-                for a in (loc, scale, logits if probs is None else probs)
-            )
+            *(tensor_like(a, like) for a in (loc, scale, logits if probs is None else probs))
         )
         self.loc, self.scale = loc, scale
         setattr(self, "logits" if probs is None else "probs", weights)
@@ -95,7 +93,7 @@ class UnivariateGaussianMixture(MixtureQueries, TorchDistribution):
         """
         given = (mean, stddev, skewness)
         like = _common(*(a for a in given if isinstance(a, Tensor)))
-        tensors = torch.broadcast_tensors(*(torch.as_tensor(a, dtype=like.dtype, device=like.device) for a in given))
+        tensors = torch.broadcast_tensors(*(tensor_like(a, like) for a in given))
         if OPS.known(*tensors):
             checks.moments(*tensors)
         checks.number("spread", spread, 0.0, 1.0)
@@ -230,7 +228,7 @@ class UnivariateGaussianMixture(MixtureQueries, TorchDistribution):
     def _array(self, value: Any) -> Tensor:
         if isinstance(value, Tensor):
             return value
-        return torch.as_tensor(value, dtype=self.loc.dtype, device=self.loc.device)
+        return tensor_like(value, self.loc)
 
 
 @register_kl(UnivariateGaussianMixture, UnivariateGaussianMixture)

@@ -169,7 +169,7 @@ def risk_coverage(
 
 def rmse(mean: np.ndarray, y: np.ndarray, *, row_weights: np.ndarray | None = None) -> float:
     """Root mean squared error in the units of y."""
-    return float(np.sqrt(_mean((mean - y) ** 2, row_weights)))
+    return float(np.sqrt(_mean(np.subtract(mean, y, dtype=np.float64) ** 2, row_weights)))
 
 
 def mae(median: np.ndarray, y: np.ndarray, *, row_weights: np.ndarray | None = None) -> float:

@@ -98,7 +98,9 @@ class RegressionPrediction:
     def std(self) -> np.ndarray:
         """Posterior predictive standard deviation `(B,)`, of noise and parameters together."""
         loc, scale, log_weights = self._mixture
-        return np.sqrt(neuron.variance(NUMPY, loc, scale, np.exp(log_weights)))
+        _, exponent = np.frexp(scale.max(-1, keepdims=True))  # squares of any unit fit; a power of two changes no digit
+        variance = neuron.variance(NUMPY, np.ldexp(loc, -exponent), np.ldexp(scale, -exponent), np.exp(log_weights))
+        return np.ldexp(np.sqrt(variance), exponent[:, 0])
 
     @property
     def draws(self) -> np.ndarray:

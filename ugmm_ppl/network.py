@@ -21,6 +21,9 @@ SCALE_FLOOR = 1e-6
 
 LAYER_NORM_EPS = 1e-5
 
+SQUARABLE = 1e15
+"""Its square, times any number of neurons, is a float32."""
+
 
 class LayerShape(NamedTuple):
     """One layer of neurons: the prefix of its sites, K inputs and J neurons."""
@@ -188,11 +191,14 @@ def neuron_parameters(ops: Ops, values: Mapping[str, Array], keep: Array | None 
         values: loc (absent if tied), log_scale or scale, logits or weights, each `(..., J, K)`.
         keep: Mask of surviving components, `(..., J, K)` or `(B, 1, K)`; weights are renormalised over the survivors.
     """
-    scale = values["scale"] if "scale" in values else ops.exp(values["log_scale"])
-    logits = neuron.safe_log(ops, values["weights"]) if "weights" in values else values["logits"]
+    spread, share = (values[a if a in values else b] for a, b in (("scale", "log_scale"), ("weights", "logits")))
+    scale, logits = ops.widened(spread), ops.widened(share)
+    scale = scale if "scale" in values else ops.exp(scale)
+    logits = neuron.safe_log(ops, logits) if "weights" in values else logits
     if keep is not None:
         logits = ops.where(keep, logits, -math.inf)
-    return values.get("loc", 0.0), ops.at_least(scale, SCALE_FLOOR), neuron.log_normalize(ops, logits)
+    scale, log_weights = ops.at_least(scale, SCALE_FLOOR), neuron.log_normalize(ops, logits)
+    return values.get("loc", 0.0), ops.narrowed(scale, spread), ops.narrowed(log_weights, share)
 
 
 def layer_activation(ops: Ops, values: Mapping[str, Array], x: Array, keep: Array | None = None) -> Array:
@@ -206,9 +212,16 @@ def survivors(ops: Ops, uniform: Array, rate: float) -> Array:
 
 
 def layer_norm(ops: Ops, h: Array) -> Array:
-    """Normalise over the last axis, (h - mean) / sqrt(variance + 1e-5), without an affine part."""
-    centred = h - ops.mean(h, -1)
-    return centred / ops.sqrt(ops.mean(centred * centred, -1) + LAYER_NORM_EPS)
+    """Normalise over the last axis, (h - mean) / sqrt(variance + 1e-5), without an affine part.
+
+    The result is finite for all h but NaN. Rows so large that their squares would overflow are scaled down first, which
+    changes nothing. -inf counts as the lowest number there is, so that a row of nothing else gives zeros.
+    """
+    wide = ops.widened(h)
+    wide = ops.at_least(wide, -1e308 if ops.eps(wide) < 1e-10 else -3e38)
+    wide = wide / ops.at_least(ops.max(abs(ops.stop(wide)), -1) / SQUARABLE, 1.0)
+    centred = wide - ops.mean(wide, -1)
+    return ops.narrowed(centred / ops.sqrt(ops.mean(centred * centred, -1) + LAYER_NORM_EPS), h)
 
 
 def initial_spread(

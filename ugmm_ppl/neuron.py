@@ -64,10 +64,7 @@ def responsibilities(ops: Ops, value: Array, loc: Array, scale: Array, log_weigh
 
     Arguments as in `log_prob`. Returns `(..., K)`; rows sum to one, or are zero where the value is impossible.
     """
-    terms = _log_terms_at(ops, value, loc, scale, log_weights)
-    total = logsumexp(ops, terms)[..., None]
-    possible = ops.isfinite(total)
-    return ops.where(possible, ops.exp(terms - ops.where(possible, total, 0.0)), 0.0)
+    return ops.exp(log_normalize(ops, _log_terms_at(ops, value, loc, scale, log_weights)))
 
 
 def cdf(ops: Ops, value: Array, loc: Array, scale: Array, weights: Array) -> Array:
@@ -103,8 +100,31 @@ def logsumexp(ops: Ops, terms: Array) -> Array:
 
 def log_normalize(ops: Ops, logits: Array) -> Array:
     """Log weights from logits, logits - logsumexp(logits) over the last axis; -inf is weight zero, even if all are."""
+    logits = near_zero(ops, logits)
     total = logsumexp(ops, logits)[..., None]
     return logits - ops.where(total == -math.inf, 0.0, total)
+
+
+def near_zero(ops: Ops, logits: Array) -> Array:
+    """Logits less their largest over the last axis, a constant, where that is far from zero.
+
+    Far out the sum of two numbers rounds away what tells logits apart: in float32 -5e7 + log 2 is -5e7. The largest is
+    subtracted without an error, or one that does not matter, and near zero it is not needed: there all stays as it is.
+    """
+    peak = ops.max(logits, -1)
+    far = (abs(peak) > _near(ops, logits)) & (abs(peak) < math.inf)
+    return logits - ops.where(far, peak, 0.0)
+
+
+def _near(ops: Ops, logits: Array) -> float:
+    """What a logarithm may be for its sum with another to be rounded by 2e-6 in float32, by 1e-13 in float64."""
+    eps = ops.eps(logits)
+    return 0.0 if eps > 1e-5 else 32.0 if eps > 1e-10 else 1e3
+
+
+def if_any_possible(ops: Ops, logits: Array) -> Array:
+    """Logits, and where all of the last axis are -inf zeros: what is impossible either way says nothing of them."""
+    return ops.where(ops.max(logits, -1) == -math.inf, 0.0, logits)
 
 
 def safe_log(ops: Ops, probs: Array) -> Array:

@@ -54,6 +54,12 @@ class Ops(Protocol):
     def eps(self, a: Array, /) -> float:
         """Spacing of the numbers at 1 in the dtype of `a`."""
 
+    def widened(self, a: Array, /) -> Array:
+        """float32 for half precision (float16, bfloat16), which cannot hold squares and sums; all else as it is."""
+
+    def narrowed(self, a: Array, like: Array, /, *others: Any) -> Array:
+        """`a` rounded to half precision, if that is what `like` and all arrays among the others have; else as it is."""
+
     def max(self, a: Array, axis: int, /) -> Array:
         """Maximum over one axis, which is kept with size 1. Gradients do not pass."""
 
@@ -155,6 +161,17 @@ class NumpyOps:
     def eps(a: Array) -> float:
         """Spacing at 1."""
         return float(np.finfo(np.result_type(a, np.float32)).eps)
+
+    @staticmethod
+    def widened(a: Array) -> Array:
+        """float16 is the only half precision of NumPy's own."""
+        return a.astype(np.float32) if a.dtype == np.float16 else a
+
+    @staticmethod
+    def narrowed(a: Array, like: Array, *others: Any) -> Array:
+        """To float16, if that is the common dtype."""
+        dtype = np.result_type(like, *(b for b in others if isinstance(b, np.ndarray)))
+        return a.astype(dtype) if dtype == np.float16 else a
 
     @staticmethod
     def max(a: Array, axis: int) -> Array:
@@ -264,3 +281,8 @@ class NumpyOps:
 
 
 NUMPY: Ops = NumpyOps()
+
+
+def native(a: np.ndarray) -> np.ndarray:
+    """The same numbers in a dtype that every library has: bytes in this machine's order, long doubles as float64."""
+    return a.astype(np.float64) if a.dtype.char == "g" else a.astype(a.dtype.newbyteorder("="), copy=False)

@@ -27,28 +27,36 @@ class MixtureQueries:
 
     @property
     def mixture(self) -> Mixture:
-        """The parameters, `(..., K)` each, with normalised weights."""
+        """The parameters, `(..., K)` each, with normalised weights; float32 where they are given in half precision."""
         raise NotImplementedError
 
+    loc: Array
+
     def _array(self, value: Any) -> Array:
-        """A number or array of the library, in the dtype of the parameters."""
+        """Any real number or array as an array of the library: floats of it as they are, all else like the mixture."""
         raise NotImplementedError
 
     def _looks_at_values(self) -> bool:
         """Whether arguments are validated."""
         raise NotImplementedError
 
-    def _in_parts(self, function: Callable[..., Array], value: Array) -> Array:
-        """`function(ops, value, mixture)`, elementwise in the value."""
-        return self.ops.in_parts(functools.partial(function, self.ops), value, self.mixture)
+    def _rounded(self, answer: Array, *given: Any) -> Array:
+        """An answer in half precision, if the parameters and the arrays that were given are in it."""
+        return self.ops.narrowed(answer, self.loc, *given)
+
+    def _in_parts(self, function: Callable[..., Array], value: Any) -> Array:
+        """`function(ops, value, mixture)`, elementwise in the value; half precision is computed in float32."""
+        array = self.ops.widened(self._array(value))
+        found = self.ops.in_parts(functools.partial(function, self.ops), array, self.mixture)
+        return self._rounded(found, value)
 
     def log_cdf(self, value: Any) -> Array:
         """log p(Y <= value) in nats, accurate in both tails: `(...)` to `(...)`."""
-        return self._in_parts(mixture.log_cdf, self._array(value))
+        return self._in_parts(mixture.log_cdf, value)
 
     def log_survival(self, value: Any) -> Array:
         """log p(Y > value) in nats, accurate in both tails: `(...)` to `(...)`."""
-        return self._in_parts(mixture.log_survival, self._array(value))
+        return self._in_parts(mixture.log_survival, value)
 
     def icdf(self, u: Any) -> Array:
         """The value y with p(Y <= y) = u, by a bracketed Newton search; differentiable in u and in the parameters.
@@ -62,9 +70,9 @@ class MixtureQueries:
         Raises:
             ValueError: A probability outside [0, 1], where arguments are validated; else the answer is NaN.
         """
-        u = self._array(u)
-        if self._looks_at_values() and self.ops.known(u):
-            checks.probabilities(u)
+        levels = self._array(u)
+        if self._looks_at_values() and self.ops.known(levels):
+            checks.probabilities(levels)
         return self._in_parts(pathwise.quantile, u)
 
     def quantile(self, u: Any) -> Array:
@@ -89,35 +97,36 @@ class MixtureQueries:
     def mean(self) -> Array:
         """Mean `(...)`."""
         m = self.mixture
-        return neuron.mean(self.ops, m.loc, m.weights)
+        return self._rounded(neuron.mean(self.ops, m.loc, m.weights))
 
     @property
     def variance(self) -> Array:
         """Variance `(...)`."""
-        return neuron.variance(self.ops, *self.mixture.parameters)
+        return self._rounded(neuron.variance(self.ops, *self.mixture.parameters))
 
     @property
     def stddev(self) -> Array:
         """Standard deviation `(...)`."""
-        return self.ops.sqrt(self.variance)
+        return self._rounded(self.ops.sqrt(neuron.variance(self.ops, *self.mixture.parameters)))
 
     @property
     def skewness(self) -> Array:
         """Third standardised moment `(...)`."""
-        return mixture.skewness(self.ops, self.mixture)
+        return self._rounded(mixture.skewness(self.ops, self.mixture))
 
     def responsibilities(self, value: Any) -> Array:
         """Posterior probability of each component given a value, `(...)` to `(..., K)`."""
-        m = self.mixture
-        return neuron.responsibilities(self.ops, self._array(value), m.loc, m.scale, m.log_weights)
+        m, array = self.mixture, self.ops.widened(self._array(value))
+        return self._rounded(neuron.responsibilities(self.ops, array, m.loc, m.scale, m.log_weights), value)
 
     def modes(self) -> Array:
         """All local maxima of the density, ascending, `(..., K)`, filled up with NaN. Not differentiable."""
-        return summary.modes(self.ops, self.mixture)
+        return self._rounded(summary.modes(self.ops, self.mixture))
 
     def entropy_bounds(self) -> tuple[Array, Array]:
         """A lower and an upper bound of the entropy in nats, `(...)` each, in closed form (Huber et al. 2008)."""
-        return summary.entropy_bounds(self.ops, self.mixture)
+        lower, upper = summary.entropy_bounds(self.ops, self.mixture)
+        return self._rounded(lower), self._rounded(upper)
 
     def kl_to(self, other: MixtureQueries, tolerance: float = TOLERANCE) -> Array:
         """KL(self || other) in nats by Gauss-Legendre quadrature, `(...)`; differentiable in all parameters.
@@ -136,11 +145,11 @@ class MixtureQueries:
         checks.number("tolerance", tolerance, 0.0)
         tolerance = max(tolerance, 10.0 * self.ops.eps(p.loc))
         if not self.ops.known(*p.parameters, *q.parameters):
-            return summary.kl(self.ops, p, q, 8)
+            return self._rounded(summary.kl(self.ops, p, q, 8), other.loc)
         coarse, refinement = summary.kl(self.ops, p, q, 1), 2
         while refinement <= FINEST:
             fine = summary.kl(self.ops, p, q, refinement)
             if bool((abs(fine - coarse) <= tolerance * (1.0 + abs(fine))).all()):
-                return fine
+                return self._rounded(fine, other.loc)
             coarse, refinement = fine, 2 * refinement
         raise checks.not_converged("kl_to", tolerance)

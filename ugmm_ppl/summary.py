@@ -118,8 +118,10 @@ def condition(ops: Ops, reading: Array, noise_scale: Array, mixture: Mixture) ->
     gain = (scale / total) ** 2
     log_joint = log_weights + density.log_density_parts(ops, reading, loc, total)
     evidence = logsumexp(ops, log_joint)
+    told = (evidence > -math.inf)[..., None]  # else the reading is beyond reach of all, and tells none from another
+    new_log_weights = neuron.log_normalize(ops, ops.where(told, log_joint, log_weights))
     new_loc = loc + gain * (reading[..., None] - loc)
-    return new_loc, scale / total * noise, log_joint - evidence[..., None], evidence
+    return new_loc, scale / total * noise, new_log_weights, evidence
 
 
 def two_components(ops: Ops, mean: Array, stddev: Array, skewness: Array, spread: float) -> tuple[Array, Array, Array]:

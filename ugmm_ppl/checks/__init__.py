@@ -5,7 +5,6 @@ from ugmm_ppl.checks.basic import count as count
 from ugmm_ppl.checks.basic import flag as flag
 from ugmm_ppl.checks.basic import floats as floats
 from ugmm_ppl.checks.basic import names as names
-from ugmm_ppl.checks.basic import native as native
 from ugmm_ppl.checks.basic import number as number
 from ugmm_ppl.checks.data import constant_columns as constant_columns
 from ugmm_ppl.checks.data import held_out as held_out

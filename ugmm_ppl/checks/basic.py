@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ugmm_ppl.ops import Array
+from ugmm_ppl.ops import Array, native
 
 BLOCK_ENTRIES = 2**20
 """Entries of an array that are looked at together."""
@@ -61,13 +61,6 @@ def floats(a: np.ndarray) -> np.ndarray:
     return native(a.astype(np.float32) if a.dtype.itemsize == 2 else a)
 
 
-def native(a: np.ndarray) -> np.ndarray:
-    """Numbers in the byte order of the machine, those beyond float64 as float64: what torch and JAX can read."""
-    if a.dtype.kind == "f" and a.dtype.itemsize > 8:
-        return a.astype(np.float64)
-    return a if a.dtype.isnative else a.astype(a.dtype.newbyteorder("="))
-
-
 def shown(value: Any) -> str:
     """What came, shortly."""
     text = repr(value)
@@ -80,8 +73,12 @@ def listed(names_: Iterable[str]) -> str:
 
 
 def as_numpy(a: Array) -> np.ndarray:
-    """A tensor or array of either backend as a NumPy array."""
-    return a.detach().cpu().numpy() if hasattr(a, "detach") else np.asarray(a)
+    """A tensor or array of either backend as a NumPy array; of bfloat16, which NumPy lacks, as float32."""
+    if hasattr(a, "detach"):
+        a = a.detach().cpu()
+        return (a.float() if "bfloat16" in str(a.dtype) else a).numpy()
+    array = np.asarray(a)
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
 def finite(a: np.ndarray, what: str, do: str, first_row: int = 0, *, missing: bool = False) -> None:

@@ -8,6 +8,9 @@ import numpy as np
 from ugmm_ppl.checks.basic import as_numpy, first_bad
 from ugmm_ppl.ops import Array
 
+SUM_ERRORS = {"float64": 1e-6, "float32": 1e-4, "float16": 4e-3, "bfloat16": 3e-2}
+"""How far from one probabilities may sum, by dtype; of half precision four times the rounding of each."""
+
 
 def mixture_parameters(loc: Array, scale: Array, logits: Array | None, probs: Array | None, *, values: bool) -> None:
     """Check the arguments of `UnivariateGaussianMixture`.
@@ -45,9 +48,10 @@ def mixture_parameters(loc: Array, scale: Array, logits: Array | None, probs: Ar
     if broadcast[-1] == 0:
         raise ValueError(f"at least one component is needed; got shapes {said}. Check how they were sliced.")
     if values:
+        most = SUM_ERRORS.get(str(getattr(weights, "dtype", "float64")).removeprefix("torch."), 1e-4)
         weights = as_numpy(weights)
         components = np.broadcast_to(weights, (*weights.shape[:-1], broadcast[-1]))
-        _mixture_values(as_numpy(loc), as_numpy(scale), name, components)
+        _mixture_values(as_numpy(loc), as_numpy(scale), name, components, most)
 
 
 def probabilities(u: Array) -> None:
@@ -93,7 +97,7 @@ def not_converged(what: str, tolerance: float) -> FloatingPointError:
     )
 
 
-def _mixture_values(loc: np.ndarray, scale: np.ndarray, name: str, weights: np.ndarray) -> None:
+def _mixture_values(loc: np.ndarray, scale: np.ndarray, name: str, weights: np.ndarray, most: float) -> None:
     first_bad(np.isfinite(loc), loc, "loc", "finite", "Look for NaN upstream.")
     first_bad((scale > 0) & np.isfinite(scale), scale, "scale", "positive and finite", "Use exp of a log scale.")
     if name == "logits":
@@ -108,6 +112,5 @@ def _mixture_values(loc: np.ndarray, scale: np.ndarray, name: str, weights: np.n
         )
         return
     first_bad(weights >= 0, weights, name, "non-negative", "Use logits for unconstrained values.")
-    total = weights.sum(-1)
-    good = np.abs(total - 1.0) < 1e-6 if weights.dtype == np.float64 else np.abs(total - 1.0) < 1e-4
-    first_bad(good, total, f"the sum of {name} over the last axis", "one", "Divide by the sum, or use logits.")
+    total = weights.sum(-1, dtype=np.float32 if weights.dtype == np.float16 else None)
+    first_bad(np.abs(total - 1.0) < most, total, f"the sum of {name} over the last axis", "one", "Divide by the sum, or use logits.")

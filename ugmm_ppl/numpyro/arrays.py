@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ugmm_ppl.checks import native
+from ugmm_ppl.ops import native
 
 
 def to_array(value: Any, dtype: Any = None) -> Array:
     """`jnp.asarray`, which compiles a program for every new shape of a NumPy array; this copies it."""
     if isinstance(value, np.ndarray | np.generic):
-        return jax.device_put(np.array(native(value), dtype))  # a copy, as JAX may go on using the memory
+        return jax.device_put(np.array(native(np.asarray(value)), dtype))  # a copy, as JAX may go on using the memory
     return jnp.asarray(value, dtype)
 
 

@@ -18,7 +18,7 @@ from numpyro.distributions.util import validate_sample
 from ugmm_ppl import checks, mixture, neuron, pathwise, summary
 from ugmm_ppl.mixture import Mixture
 from ugmm_ppl.numpyro.arrays import to_array
-from ugmm_ppl.numpyro.ops import OPS
+from ugmm_ppl.numpyro.ops import HALF, OPS
 from ugmm_ppl.queries import MixtureQueries
 
 
@@ -96,7 +96,8 @@ class UnivariateGaussianMixture(MixtureQueries, Distribution):
         if OPS.known(*arrays):
             checks.moments(*arrays)
         checks.number("spread", spread, 0.0, 1.0)
-        loc, scale, probs = summary.two_components(OPS, arrays[0], arrays[1], arrays[2], spread)
+        found = summary.two_components(OPS, *(OPS.widened(a) for a in arrays), spread)
+        loc, scale, probs = (OPS.narrowed(a, *arrays) for a in found)
         return cls(loc, scale, probs=probs, validate_args=False)
 
     @property
@@ -107,24 +108,32 @@ class UnivariateGaussianMixture(MixtureQueries, Distribution):
     @property
     def probs(self) -> Array:
         """Weights `(..., K)`."""
-        return jnp.exp(self.log_weights) if self._probs is None else self._probs
+        return self._rounded(self._weights) if self._probs is None else self._probs
 
     @property
     def log_weights(self) -> Array:
         """Log weights that sum to one, `(..., K)`."""
+        return self._rounded(self._log_weights)
+
+    @property
+    def _log_weights(self) -> Array:
         if self._probs is None:
-            return neuron.log_normalize(OPS, self._logits)
+            return neuron.log_normalize(OPS, OPS.widened(self._logits))
         return neuron.safe_log(OPS, self._weights)
 
     @property
     def _weights(self) -> Array:
         """Weights that sum to one, `(..., K)`; by division, so that one of zero has a derivative."""
-        return jnp.exp(self.log_weights) if self._probs is None else self._probs / self._probs.sum(-1, keepdims=True)
+        if self._probs is None:
+            return jnp.exp(self._log_weights)
+        probs = OPS.widened(self._probs)
+        return probs / probs.sum(-1, keepdims=True)
 
     @property
     def mixture(self) -> Mixture:
-        """The parameters with normalised weights, `(..., K)` each."""
-        return Mixture(self.loc, self.scale, self._weights, self.log_weights, weights_vary=self._probs is not None)
+        """The parameters with normalised weights, `(..., K)` each; float32 where they are in half precision."""
+        loc, scale = OPS.widened(self.loc), OPS.widened(self.scale)
+        return Mixture(loc, scale, self._weights, self._log_weights, weights_vary=self._probs is not None)
 
     def expand(self, batch_shape: tuple[int, ...]) -> UnivariateGaussianMixture:
         """The same mixture with a larger batch shape."""
@@ -141,29 +150,36 @@ class UnivariateGaussianMixture(MixtureQueries, Distribution):
     @validate_sample
     def log_prob(self, value: Array) -> Array:
         """Log density in nats, `(...)` to `(...)`."""
-        return mixture.log_prob(OPS, self._array(value), self.mixture)
+        found = mixture.log_prob(OPS, OPS.widened(self._array(value)), self.mixture)
+        return self._rounded(found, value)
 
     @validate_sample
     def cdf(self, value: Array) -> Array:
         """p(Y <= value), `(...)` to `(...)`."""
-        return neuron.cdf(OPS, self._array(value), *self.mixture.parameters)
+        return self._in_parts(mixture.cdf, value)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draw values of shape sample_shape + batch_shape, with pathwise gradients."""
-        return pathwise.follow(OPS, self.sample_with_component(key, sample_shape)[0], self.mixture)
+        return self._rounded(pathwise.follow(OPS, self._draw(key, sample_shape)[0], self.mixture))
 
     def sample_with_component(self, key: Array, sample_shape: tuple[int, ...] = ()) -> tuple[Array, Array]:
         """Draw values, and the numbers 0..K-1 of the components they come from: two of sample_shape + batch_shape.
 
         No gradient: given its component, a value no longer knows how the weights would have moved it.
         """
+        value, k = self._draw(key, sample_shape)
+        return self._rounded(value), k
+
+    def _draw(self, key: Array, sample_shape: tuple[int, ...]) -> tuple[Array, Array]:
+        """Values and components as the random numbers make them, in float32 where the parameters have less."""
         key_component, key_value = jax.random.split(key)
-        shape = (*sample_shape, *self.loc.shape[:-1])  # under jax.vmap `batch_shape` still is the one outside
-        u = jax.random.uniform(key_component, shape, self.loc.dtype)
-        k = pathwise.choose(OPS, u, jnp.exp(self.log_weights))
+        m = self.mixture
+        shape = (*sample_shape, *m.loc.shape[:-1])  # under jax.vmap `batch_shape` still is the one outside
+        u = jax.random.uniform(key_component, shape, m.loc.dtype)
+        k = pathwise.choose(OPS, u, jnp.exp(m.log_weights))
         loc, scale = (
             jnp.take_along_axis(jnp.broadcast_to(a, (*shape, a.shape[-1])), k[..., None], -1)[..., 0]
-            for a in (self.loc, self.scale)
+            for a in (m.loc, m.scale)
         )
         return jax.lax.stop_gradient(loc + scale * jax.random.normal(key_value, shape, loc.dtype)), k
 
@@ -176,9 +192,9 @@ class UnivariateGaussianMixture(MixtureQueries, Distribution):
         Returns:
             Values and weights, sample_shape + batch_shape + `(K,)` each.
         """
-        shape = (*sample_shape, *self.loc.shape)
-        weights = jnp.broadcast_to(self._weights, shape)
-        return self.loc + self.scale * jax.random.normal(key, shape, self.loc.dtype), weights
+        m, shape = self.mixture, (*sample_shape, *self.loc.shape)
+        values = m.loc + m.scale * jax.random.normal(key, shape, m.loc.dtype)
+        return self._rounded(values), self._rounded(jnp.broadcast_to(m.weights, shape))
 
     def component(self, k: int) -> Normal:
         """Component k of each mixture, a Normal of the same batch shape."""
@@ -198,24 +214,28 @@ class UnivariateGaussianMixture(MixtureQueries, Distribution):
         Raises:
             ValueError: A reading that is not finite or a scale that is not positive, where arguments are validated.
         """
-        value, noise_scale = jnp.broadcast_arrays(self._array(value), self._array(noise_scale))
-        if self._validate_args and OPS.known(value, noise_scale):
-            checks.reading(value, noise_scale)
-        loc, scale, log_weights, evidence = summary.condition(OPS, value, noise_scale, self.mixture)
+        reading = jnp.broadcast_arrays(self._array(value), self._array(noise_scale))
+        if self._validate_args and OPS.known(*reading):
+            checks.reading(*reading)
+        found = summary.condition(OPS, *(OPS.widened(a) for a in reading), self.mixture)
+        loc, scale, log_weights, evidence = (self._rounded(a, value, noise_scale) for a in found)
         return UnivariateGaussianMixture(loc, scale, logits=log_weights, validate_args=False), evidence
 
     def entropy_estimate(self, key: Array, num_samples: int = 10_000) -> tuple[Array, Array]:
         """Entropy in nats by Monte Carlo, and the standard error of the estimate, `(...)` each; no gradient."""
         checks.count("num_samples", num_samples, 2)
-        value, _ = self.sample_with_component(key, (num_samples,))
+        value, _ = self._draw(key, (num_samples,))
         surprise = jax.lax.stop_gradient(-mixture.log_prob(OPS, value, self.mixture))
-        return surprise.mean(0), surprise.std(0, ddof=1) / math.sqrt(num_samples)
+        error = surprise.std(0, ddof=1) / math.sqrt(num_samples)
+        return self._rounded(surprise.mean(0)), self._rounded(error)
 
     def _looks_at_values(self) -> bool:
         return bool(self._validate_args)
 
     def _array(self, value: Any) -> Array:
-        return value if isinstance(value, Array) else to_array(value, self.loc.dtype)
+        if isinstance(value, Array) and jnp.issubdtype(value.dtype, jnp.floating):
+            return value
+        return to_array(value, jnp.float32 if self.loc.dtype in HALF else self.loc.dtype)
 
 
 @kl_divergence.register(UnivariateGaussianMixture, UnivariateGaussianMixture)

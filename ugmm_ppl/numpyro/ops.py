@@ -14,6 +14,8 @@ from ugmm_ppl.ops import Coefficients, Ops, Step
 KERNEL_ELEMENTS = 2**15
 """Values times components from which the native kernel is worth its call."""
 
+HALF = (jnp.float16, jnp.bfloat16)
+
 KERNEL_ROWS = 2**16
 """Values of one call: a gradient makes copies of them, one for every component."""
 
@@ -49,6 +51,17 @@ class JaxOps:
     def eps(a: Array) -> float:
         """Spacing at 1."""
         return float(jnp.finfo(a.dtype).eps)
+
+    @staticmethod
+    def widened(a: Array) -> Array:
+        """float32 for half precision."""
+        return a.astype("float32") if a.dtype in HALF else a
+
+    @staticmethod
+    def narrowed(a: Array, like: Array, *others: Any) -> Array:
+        """By JAX's rules of promotion."""
+        dtype = jnp.result_type(like, *(b for b in others if isinstance(b, Array)))
+        return a.astype(dtype) if dtype in HALF else a
 
     @staticmethod
     def max(a: Array, axis: int) -> Array:

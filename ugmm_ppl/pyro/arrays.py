@@ -10,18 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ugmm_ppl.checks import native
+from ugmm_ppl.ops import native
 
 
 def to_tensor(a: np.ndarray) -> Tensor:
     """A tensor of its own; floats take the default dtype."""
     kind = torch.get_default_dtype() if a.dtype.kind == "f" else None
     return torch.as_tensor(np.array(native(a)), dtype=kind, device=torch.get_default_device())
-
-
-def tensor_like(a: Any, like: Tensor) -> Tensor:
-    """A number, array or tensor in the dtype and on the device of another tensor."""
-    return torch.as_tensor(native(a) if isinstance(a, np.ndarray) else a, dtype=like.dtype, device=like.device)
 
 
 def tensors(given: Any) -> Any:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ugmm_ppl import checks, devices
 from ugmm_ppl.backend import Bijector, Site
+from ugmm_ppl.ops import native
 from ugmm_ppl.prior import SIMPLEX, Distribution
 from ugmm_ppl.pyro import derivatives, inference
 from ugmm_ppl.pyro.arrays import to_numpy
@@ -98,7 +99,7 @@ class PyroBackend:
             return value
         value = np.asarray(value)
         kind = torch.get_default_dtype() if value.dtype.kind == "f" else None
-        return torch.as_tensor(np.array(checks.native(value)), dtype=kind, device=torch.get_default_device())
+        return torch.as_tensor(np.array(native(value)), dtype=kind, device=torch.get_default_device())
 
     def numpy(self, value: Tensor) -> np.ndarray:
         """A copy from a GPU, a view on the CPU."""

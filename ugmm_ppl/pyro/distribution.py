@@ -9,6 +9,7 @@ import functools
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from pyro.distributions import Normal, TorchDistribution
 from torch import Tensor
@@ -17,8 +18,8 @@ from torch.distributions.utils import lazy_property
 
 from ugmm_ppl import checks, mixture, neuron, pathwise, summary
 from ugmm_ppl.mixture import Mixture
-from ugmm_ppl.pyro.arrays import tensor_like
-from ugmm_ppl.pyro.ops import OPS
+from ugmm_ppl.ops import native
+from ugmm_ppl.pyro.ops import HALF, OPS
 from ugmm_ppl.queries import MixtureQueries
 
 
@@ -65,7 +66,7 @@ class UnivariateGaussianMixture(MixtureQueries, TorchDistribution):
         checks.mixture_parameters(loc, scale, logits, probs, values=values)
         like = _common(*(a for a in (loc, scale, logits, probs) if isinstance(a, Tensor)))
         loc, scale, weights = torch.broadcast_tensors(
-            *(tensor_like(a, like) for a in (loc, scale, logits if probs is None else probs))
+            *(_tensor(a, like.dtype, like.device) for a in (loc, scale, logits if probs is None else probs))
         )
         self.loc, self.scale = loc, scale
         setattr(self, "logits" if probs is None else "probs", weights)
@@ -93,11 +94,12 @@ class UnivariateGaussianMixture(MixtureQueries, TorchDistribution):
         """
         given = (mean, stddev, skewness)
         like = _common(*(a for a in given if isinstance(a, Tensor)))
-        tensors = torch.broadcast_tensors(*(tensor_like(a, like) for a in given))
+        tensors = torch.broadcast_tensors(*(_tensor(a, like.dtype, like.device) for a in given))
         if OPS.known(*tensors):
             checks.moments(*tensors)
         checks.number("spread", spread, 0.0, 1.0)
-        loc, scale, probs = summary.two_components(OPS, tensors[0], tensors[1], tensors[2], spread)
+        found = summary.two_components(OPS, *(OPS.widened(a) for a in tensors), spread)
+        loc, scale, probs = (OPS.narrowed(a, like) for a in found)
         return cls(loc, scale, probs=probs, validate_args=False)
 
     @lazy_property
@@ -108,26 +110,32 @@ class UnivariateGaussianMixture(MixtureQueries, TorchDistribution):
     @lazy_property
     def probs(self) -> Tensor:
         """Weights `(..., K)`."""
-        return torch.exp(self.log_weights)
+        return self._rounded(self._weights)
 
     @lazy_property
     def log_weights(self) -> Tensor:
         """Log weights that sum to one, `(..., K)`."""
+        return self._rounded(self._log_weights)
+
+    @lazy_property
+    def _log_weights(self) -> Tensor:
         if self._given == "logits":
-            return neuron.log_normalize(OPS, self.logits)
+            return neuron.log_normalize(OPS, OPS.widened(self.logits))
         return neuron.safe_log(OPS, self._weights)
 
     @lazy_property
     def _weights(self) -> Tensor:
         """Weights that sum to one, `(..., K)`; by division, so that one of zero has a derivative."""
         if self._given == "logits":
-            return torch.exp(self.log_weights)
-        return self.probs / self.probs.sum(-1, keepdim=True)
+            return torch.exp(self._log_weights)
+        probs = OPS.widened(self.probs)
+        return probs / probs.sum(-1, keepdim=True)
 
     @property
     def mixture(self) -> Mixture:
-        """The parameters with normalised weights, `(..., K)` each."""
-        return Mixture(self.loc, self.scale, self._weights, self.log_weights, weights_vary=self._given == "probs")
+        """The parameters with normalised weights, `(..., K)` each; float32 where they are in half precision."""
+        loc, scale = OPS.widened(self.loc), OPS.widened(self.scale)
+        return Mixture(loc, scale, self._weights, self._log_weights, weights_vary=self._given == "probs")
 
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> UnivariateGaussianMixture:
         """The same mixture with a larger batch shape."""
@@ -141,12 +149,13 @@ class UnivariateGaussianMixture(MixtureQueries, TorchDistribution):
 
     def log_prob(self, value: Tensor | float) -> Tensor:
         """Log density in nats, `(...)` to `(...)`."""
-        value = self._checked(value)
-        return mixture.log_prob(OPS, value, self.mixture)
+        found = mixture.log_prob(OPS, OPS.widened(self._checked(value)), self.mixture)
+        return self._rounded(found, value)
 
     def cdf(self, value: Tensor | float) -> Tensor:
         """p(Y <= value), `(...)` to `(...)`."""
-        return self._in_parts(mixture.cdf, self._checked(value))
+        self._checked(value)
+        return self._in_parts(mixture.cdf, value)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Draw values of shape sample_shape + batch_shape; no gradient."""
@@ -154,20 +163,24 @@ class UnivariateGaussianMixture(MixtureQueries, TorchDistribution):
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """As `sample`, with pathwise gradients."""
-        return self._in_parts(pathwise.follow, self.sample(sample_shape))
+        found = OPS.in_parts(functools.partial(pathwise.follow, OPS), self._draw(sample_shape)[0], self.mixture)
+        return self._rounded(found)
 
     def sample_with_component(self, sample_shape: Any = ()) -> tuple[Tensor, Tensor]:
         """Draw values, and the numbers 0..K-1 of the components they come from: two of sample_shape + batch_shape.
 
         No gradient: given its component, a value no longer knows how the weights would have moved it.
         """
+        value, k = self._draw(sample_shape)
+        return self._rounded(value), k
+
+    def _draw(self, sample_shape: Any) -> tuple[Tensor, Tensor]:
+        """Values and components as the random numbers make them, in float32 where the parameters have less."""
         with torch.no_grad():
-            shape = self._extended_shape(torch.Size(sample_shape))
-            u = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device)
-            k = pathwise.choose(OPS, u, torch.exp(self.log_weights))
-            loc, scale = (
-                a.expand(*shape, a.shape[-1]).gather(-1, k[..., None])[..., 0] for a in (self.loc, self.scale)
-            )
+            m, shape = self.mixture, self._extended_shape(torch.Size(sample_shape))
+            u = torch.rand(shape, dtype=m.loc.dtype, device=m.loc.device)
+            k = pathwise.choose(OPS, u, torch.exp(m.log_weights))
+            loc, scale = (a.expand(*shape, a.shape[-1]).gather(-1, k[..., None])[..., 0] for a in (m.loc, m.scale))
             return loc + scale * torch.randn_like(u), k
 
     def stratified_sample(self, sample_shape: Any = ()) -> tuple[Tensor, Tensor]:
@@ -179,9 +192,9 @@ class UnivariateGaussianMixture(MixtureQueries, TorchDistribution):
         Returns:
             Values and weights, sample_shape + batch_shape + `(K,)` each.
         """
-        shape = (*torch.Size(sample_shape), *self.loc.shape)
-        weights = self._weights.expand(shape)
-        return self.loc + self.scale * torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device), weights
+        m, shape = self.mixture, (*torch.Size(sample_shape), *self.loc.shape)
+        values = m.loc + m.scale * torch.randn(shape, dtype=m.loc.dtype, device=m.loc.device)
+        return self._rounded(values), self._rounded(m.weights.expand(shape))
 
     def component(self, k: int) -> Normal:
         """Component k of each mixture, a Normal of the same batch shape."""
@@ -203,18 +216,20 @@ class UnivariateGaussianMixture(MixtureQueries, TorchDistribution):
         Raises:
             ValueError: A reading that is not finite or a scale that is not positive, where arguments are validated.
         """
-        value, noise_scale = torch.broadcast_tensors(self._array(value), self._array(noise_scale))
-        if self._validate_args and OPS.known(value, noise_scale):
-            checks.reading(value, noise_scale)
-        loc, scale, log_weights, evidence = summary.condition(OPS, value, noise_scale, self.mixture)
+        reading = torch.broadcast_tensors(self._array(value), self._array(noise_scale))
+        if self._validate_args and OPS.known(*reading):
+            checks.reading(*reading)
+        found = summary.condition(OPS, *(OPS.widened(a) for a in reading), self.mixture)
+        loc, scale, log_weights, evidence = (self._rounded(a, value, noise_scale) for a in found)
         return UnivariateGaussianMixture(loc, scale, logits=log_weights, validate_args=False), evidence
 
     def entropy_estimate(self, num_samples: int = 10_000) -> tuple[Tensor, Tensor]:
         """Entropy in nats by Monte Carlo, and the standard error of the estimate, `(...)` each; no gradient."""
         checks.count("num_samples", num_samples, 2)
         with torch.no_grad():
-            surprise = -self.log_prob(self.sample((num_samples,)))
-            return surprise.mean(0), surprise.std(0) / math.sqrt(num_samples)
+            surprise = -mixture.log_prob(OPS, self._draw((num_samples,))[0], self.mixture)
+            error = surprise.std(0) / math.sqrt(num_samples)
+            return self._rounded(surprise.mean(0)), self._rounded(error)
 
     def _checked(self, value: Tensor | float) -> Tensor:
         value = self._array(value)
@@ -226,14 +241,19 @@ class UnivariateGaussianMixture(MixtureQueries, TorchDistribution):
         return bool(self._validate_args)
 
     def _array(self, value: Any) -> Tensor:
-        if isinstance(value, Tensor):
+        if isinstance(value, Tensor) and value.is_floating_point():
             return value
-        return tensor_like(value, self.loc)
+        return _tensor(value, torch.float32 if self.loc.dtype in HALF else self.loc.dtype, self.loc.device)
 
 
 @register_kl(UnivariateGaussianMixture, UnivariateGaussianMixture)
 def _kl(p: UnivariateGaussianMixture, q: UnivariateGaussianMixture) -> Tensor:
     return p.kl_to(q)
+
+
+def _tensor(a: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Any real numbers as a tensor."""
+    return torch.as_tensor(native(a) if isinstance(a, np.ndarray | np.generic) else a, dtype=dtype, device=device)
 
 
 def _common(*tensors: Tensor) -> Tensor:

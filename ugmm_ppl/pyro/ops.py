@@ -1,5 +1,6 @@
 """`Ops` for torch."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +13,8 @@ from ugmm_ppl.ops import Coefficients, Ops, Step
 
 KERNEL_ELEMENTS = 2**15
 """Values times components from which the native kernel is worth its call."""
+
+HALF = (torch.float16, torch.bfloat16)
 
 PART_ELEMENTS = 2**20
 """Entries of a temporary `(..., K)` where values are taken in parts."""
@@ -43,6 +46,20 @@ class TorchOps:
     def eps(a: Tensor) -> float:
         """Spacing at 1."""
         return torch.finfo(a.dtype).eps
+
+    @staticmethod
+    def widened(a: Tensor) -> Tensor:
+        """float32 for half precision."""
+        return a.float() if a.dtype in HALF else a
+
+    @staticmethod
+    def narrowed(a: Tensor, like: Tensor, *others: Any) -> Tensor:
+        """By torch's rules of promotion, to which a tensor without axes is like a number."""
+        if like.dtype not in HALF:
+            return a
+        found = (torch.result_type(like, b) for b in others if isinstance(b, Tensor))
+        dtype = functools.reduce(torch.promote_types, found, like.dtype)
+        return a.to(dtype) if dtype in HALF else a
 
     @staticmethod
     def max(a: Tensor, axis: int) -> Tensor:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import dataclasses
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ugmm_ppl import checks
-from ugmm_ppl.checks.basic import BLOCK_ENTRIES
+from ugmm_ppl.checks.basic import row_blocks
 
 SAFE = (1e-140, 1e140)
 """Spreads whose squares, and sums of these, are within the range of float64."""
@@ -79,7 +78,7 @@ class Standardizer:
     def standardize(self, a: np.ndarray, dtype: Any = np.float64) -> np.ndarray:
         """(a - mean) / scale, computed in float64; as numbers of `dtype`, or of the dtype of a if that is wider."""
         result = np.empty(a.shape, np.result_type(a.dtype, dtype))
-        for rows in blocks(a):
+        for rows in row_blocks(a):
             centred = np.subtract(a[rows], self.mean, dtype=np.float64)
             np.divide(centred, self.scale, out=result[rows], casting="same_kind")
         return result
@@ -98,10 +97,10 @@ def moments(a: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.ndarra
         return _weighted_moments(a, weights)
     if a.dtype == np.float64:
         return (np.nanmean(a, 0), np.nanstd(a, 0)) if np.isnan(a).any() else (a.mean(0), a.std(0))
-    count = sum(np.sum(~np.isnan(a[rows]), 0) for rows in blocks(a))
-    mean = sum(np.nansum(a[rows], 0, dtype=np.float64) for rows in blocks(a)) / count
+    count = sum(np.sum(~np.isnan(a[rows]), 0) for rows in row_blocks(a))
+    mean = sum(np.nansum(a[rows], 0, dtype=np.float64) for rows in row_blocks(a)) / count
     rest, squares = np.zeros_like(mean), np.zeros_like(mean)
-    for rows in blocks(a):
+    for rows in row_blocks(a):
         centred = np.subtract(a[rows], mean, dtype=np.float64)
         rest += np.nansum(centred, 0)
         squares += np.nansum(centred * centred, 0)
@@ -113,12 +112,6 @@ def scaled_moments(a: np.ndarray, weights: np.ndarray | None = None) -> tuple[np
     _, exponent = np.frexp(np.fmax(np.fmax.reduce(a, 0), -np.fmin.reduce(a, 0)))
     mean, std = moments(np.ldexp(a, -exponent), weights)
     return np.ldexp(mean, exponent), np.ldexp(std, exponent)
-
-
-def blocks(a: np.ndarray) -> Iterator[slice]:
-    """Successive rows of an array, not too many entries together."""
-    step = max(1, BLOCK_ENTRIES * len(a) // max(1, a.size))
-    return (slice(start, start + step) for start in range(0, len(a), step))
 
 
 def _weighted_moments(a: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -138,6 +131,32 @@ def repeated(x: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     whole = total <= MOST_REPEATED and bool(np.all(weights == np.round(weights)))
     count = round(total) if whole else len(x)
     return x[np.searchsorted(np.cumsum(weights), (np.arange(count) + 0.5) * (total / count), side="right")]
+
+
+def as_seen(
+    a: np.ndarray, units: Standardizer | None, dtype: str, *, observed: bool, what: str = "x", first_row: int = 0
+) -> np.ndarray:
+    """Checked values as a model of some dtype sees them, in `units` if there are any.
+
+    Values beyond what can be squared and summed, 1.8e16 in float32 and 1.3e151 in float64, are far from everything:
+    inputs are taken as just so far out, with a warning; of an observed value the density would be zero.
+
+    Args:
+        a: The values `(B, ...)`.
+        units: What standardises them, or None.
+        dtype: That of the fit.
+        observed: Whether the model has a density of them.
+        what: Name of the argument, for messages.
+        first_row: Number of the first row, for messages.
+
+    Raises:
+        ValueError: Observed values that are so far out; says which.
+    """
+    limit = 1e-3 * float(np.sqrt(np.finfo(dtype).max))
+    with np.errstate(over="ignore"):
+        seen = a if units is None else units.standardize(a, dtype)
+    far = checks.far_out(a, seen, limit, refuse=observed, what=what, first_row=first_row)
+    return np.clip(seen, -limit, limit) if far else seen
 
 
 def no_variance(a: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from ugmm_ppl import checks, storage
 from ugmm_ppl.backend import load_backend
 from ugmm_ppl.blocks import FAMILIES
 from ugmm_ppl.checkpoint import Checkpoint, digest
-from ugmm_ppl.data import Standardizer, names_of, no_variance, repeated
+from ugmm_ppl.data import Standardizer, as_seen, names_of, no_variance, repeated
 from ugmm_ppl.elbo import negative_elbo
 from ugmm_ppl.guide import Guide, constrain, latent_sites
 from ugmm_ppl.laplace import laplace
@@ -187,6 +187,9 @@ def fit(
         features = names_of(feature_names, x.shape[1], "x", "feature_names")
         classes = None if model.real_target else names_of(class_names, model.num_outputs, "", "class_names")
         x_units, y_units = _units(model, standardize, x, y if model.real_target else None, weights, features)
+        as_seen(_counted(x, weights), x_units, dtype, observed=model.observed == "x")
+        if model.real_target:
+            as_seen(_counted(y, weights), y_units, dtype, observed=True, what="y")
         (x, y, weights), held_out = _split(validation, model, (x, y, weights), seed, columns)
         result = model.fit_type(
             model=model, backend=backend, method=method, dtype=dtype, bayesian=bayesian, device=device,
@@ -344,6 +347,7 @@ def _scorer(fit: Fit, guide: Guide, held_out: tuple[np.ndarray, ...] | None) -> 
     backend, model = load_backend(fit.backend), fit.model
     x, y = fit.to_network(held_out[0]), fit.to_network_target(held_out[1])
     weights = held_out[2] if len(held_out) == 3 else None
+    x, y = fit.to_network(held_out[0], what="validation[0]"), fit.to_network_target(held_out[1])
     draws = range(EVALUATION_DRAWS if guide.noise_shapes() else 1)
 
     def score(params: dict[str, np.ndarray]) -> float:
@@ -401,6 +405,11 @@ def _keep(fit: Fit, run: Run) -> None:
             fit.state[restart] = laplace(
                 backend, cast(NetworkModel, fit.model), fit.family, point, x, *weights, temperature=fit.temperature
             )
+
+
+def _counted(a: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    """The values of rows that count, NaN in place of those that do not."""
+    return a if weights is None else np.where((weights > 0.0).reshape(-1, *[1] * (a.ndim - 1)), a, np.nan)
 
 
 def _units(

@@ -57,7 +57,10 @@ class Functions:
 
     def predict(self, x: Any, *, chunk_size: int | None = None) -> Any:
         """The prediction that averages over the functions by the weights of the fit; arguments as in `Fit.predict`."""
-        outputs = self.outputs(x, chunk_size=chunk_size)
+        return self._prediction(x, chunk_size, 0)
+
+    def _prediction(self, x: Any, chunk_size: int | None, first_row: int) -> Any:
+        outputs = self.outputs(x, chunk_size=chunk_size, first_row=first_row)
         return self.fit.model.prediction(outputs, self.fit.y_units, self.fit._backend, self.fit.unequal_weights)
 
     def predict_iter(self, x: Any, *, chunk_size: int | None = None) -> Iterator[Any]:
@@ -69,14 +72,15 @@ class Functions:
             done = 0
             for rows in [x] if isinstance(x, Mapping) else _cut(x, chunk_size) if hasattr(x, "shape") else x:
                 checked = self.fit.check_inputs(_inputs_of(rows), convert=False, first_row=done)
+                yield self._prediction(checked, chunk_size, done)
                 done += len(checked)
-                yield self.predict(checked, chunk_size=chunk_size)
 
         return predictions()
 
-    def outputs(self, x: Any, *, chunk_size: int | None = None) -> np.ndarray:
-        """Outputs of the networks, `(C, S, B, O)`; arguments as in `Fit.predict`."""
-        return self.map(x, lambda outputs, _: outputs, (self.fit.model.num_outputs,), chunk_size=chunk_size)
+    def outputs(self, x: Any, *, chunk_size: int | None = None, first_row: int = 0) -> np.ndarray:
+        """Outputs of the networks, `(C, S, B, O)`; arguments as in `map`."""
+        shape = (self.fit.model.num_outputs,)
+        return self.map(x, lambda outputs, _: outputs, shape, chunk_size=chunk_size, first_row=first_row)
 
     def map(
         self,
@@ -86,6 +90,7 @@ class Functions:
         *,
         dtype: str | None = None,
         chunk_size: int | None = None,
+        first_row: int = 0,
     ) -> np.ndarray:
         """Apply a function to the outputs of the networks, of which only those of one chunk are held.
 
@@ -95,9 +100,13 @@ class Functions:
             shape: The last axes of what it returns.
             dtype: Of the result; None is that of the fit.
             chunk_size: Rows at a time.
+            first_row: Number of the first row of x, for messages, where x is a part of something longer.
 
         Returns:
             `(C, S, B, *shape)`.
+
+        Raises:
+            ValueError: Rows so far out that their outputs overflow, or that no density reaches them; says which.
         """
         fit = self.fit
         x = fit.check_inputs(x, convert=False)
@@ -108,10 +117,11 @@ class Functions:
                 params = None if fit.method == "nuts" else fit.state[chain]
                 for start in range(0, len(x), chunk_size):
                     rows = slice(start, start + chunk_size)
-                    inputs = fit.to_network(x[rows])
+                    inputs = fit.to_network(x[rows], first_row=first_row + start)
                     padded = _pad(inputs) if chunk_size >= VECTOR else inputs
-                    outputs = fit.evaluate(draws, padded, len(padded), params)
-                    result[chain, block, rows] = function(outputs[:, : len(inputs)], rows)
+                    outputs = fit.evaluate(draws, padded, len(padded), params)[:, : len(inputs)]
+                    checks.defined(fit.model.defined(outputs), first_row + start)
+                    result[chain, block, rows] = function(outputs, rows)
         return result
 
     def chunk_size(self, given: int | None = None) -> int:

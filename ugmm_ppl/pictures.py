@@ -230,7 +230,7 @@ def loo_pit(drawn: np.ndarray, y: np.ndarray, pointwise: np.ndarray, log_ratio: 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of large k-hats, which the table of the report has
         log_weights, _ = arviz.psis(log_ratio.ravel() - log_ratio.max() - flat)
-    weights = np.exp(log_weights - np.logaddexp.reduce(log_weights, axis=1)[:, None])
+    weights = np.exp(neuron.log_normalize(NUMPY, log_weights))
     return np.clip((weights * (y[:, None] >= drawn.reshape(-1, len(y)).T)).sum(1), 0.0, 1.0)
 
 

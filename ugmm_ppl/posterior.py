@@ -119,9 +119,11 @@ class Fit(Predictive):
         Rows of weight 0 are left out. `x` and `y` are the training data, if the fit does not hold them (after `load`).
         """
         x, y = self._training_data(x, y)
-        data = (self.to_network(x), self.to_network_target(y))
         weights = checks.weighted_rows(self.row_weights, len(x))
-        return data if weights is None else tuple(a[weights > 0.0] for a in (*data, weights))
+        if weights is None:
+            return self.to_network(x), self.to_network_target(y)
+        x, y, weights = (a[weights > 0.0] for a in (x, y, weights))
+        return self.to_network(x), self.to_network_target(y), weights
 
     @property
     def num_rows(self) -> int:

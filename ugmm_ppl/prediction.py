@@ -109,7 +109,9 @@ class RegressionPrediction:
 
     def log_density(self, y: np.ndarray) -> np.ndarray:
         """log p(y | x, data) in nats per unit of y, for y `(B,)`: `(B,)`."""
-        return neuron.log_prob(NUMPY, checks.targets(y, len(self._mixture[0])), *self._mixture)
+        y = checks.targets(y, len(self._mixture[0]))
+        with np.errstate(over="ignore"):  # of a y that is far away
+            return neuron.log_prob(NUMPY, y, *self._mixture)
 
     def cdf(self, y: np.ndarray) -> np.ndarray:
         """p(Y <= y | x, data) for y `(B,)`: `(B,)`; the probability integral transform of an observed y."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from ugmm_ppl import checks, weighing
+from ugmm_ppl.data import as_seen
 from ugmm_ppl.functions import Functions
 from ugmm_ppl.neuron import logsumexp
 from ugmm_ppl.ops import NUMPY
@@ -205,14 +206,15 @@ class Predictive(abc.ABC):
         """Inputs as an array, columns of a table found by the names of the fit; as `Model.check_inputs`."""
         return self.model.check_inputs(x, what=what, convert=convert, first_row=first_row, names=self.columns)
 
-    def to_network(self, x: np.ndarray) -> np.ndarray:
-        """Inputs as the network sees them."""
-        x = checks.floats(x)
-        return x if self.x_units is None else self.x_units.standardize(x, self.dtype)
+    def to_network(self, x: np.ndarray, *, what: str = "x", first_row: int = 0) -> np.ndarray:
+        """Inputs as the network sees them; `first_row` is the number of the first, for messages."""
+        observed = self.model.observed == "x"
+        return as_seen(checks.floats(x), self.x_units, self.dtype, observed=observed, what=what, first_row=first_row)
 
     def to_network_target(self, y: np.ndarray) -> np.ndarray:
-        """Targets as the likelihood sees them."""
-        return y if self.y_units is None else self.y_units.standardize(y)
+        """Targets as the likelihood sees them; one that is far away has density zero."""
+        with np.errstate(over="ignore"):
+            return y if self.y_units is None else self.y_units.standardize(y)
 
     def _pointwise(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Log likelihood in the units of the likelihood, `(C, S, B)`, chain by chain in float64."""

@@ -1,10 +1,13 @@
-"""What the samplers of both backends give back."""
+"""What the samplers of both backends give back, and draws of indices in NumPy."""
 
 from __future__ import annotations
 
 import dataclasses
 
 import numpy as np
+
+from ugmm_ppl.neuron import near_zero
+from ugmm_ppl.ops import NUMPY
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +23,12 @@ class NutsDraws:
     values: dict[str, np.ndarray]
     stats: dict[str, np.ndarray]
     interrupted: bool = False
+
+
+def gumbel_max(logits: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Indices of the last axis, drawn with probability proportional to exp(logits), however far these are from zero."""
+    logits = near_zero(NUMPY, logits.astype(np.float64))
+    return np.argmax(logits + rng.gumbel(size=logits.shape), axis=-1)
 
 
 def nuts_stats(diverging: np.ndarray, energy: np.ndarray, steps: np.ndarray) -> dict[str, np.ndarray]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ugmm_ppl.neuron import if_any_possible
+from ugmm_ppl.ops import NUMPY
+
 WEIGHINGS = ("equal", "elbo", "stacking")
 
 LAST_SHARE = 0.1
@@ -20,13 +23,14 @@ def elbo_weights(losses: np.ndarray) -> np.ndarray:
         losses: Negative ELBO in nats by restart and step, `(C, steps)`; NaN after a run that ended early.
 
     Returns:
-        Weights `(C,)` that sum to one; 0 for a restart without a step.
+        Weights `(C,)` that sum to one; 0 for a restart without a step, equal ones if none has any.
     """
     elbo = np.full(len(losses), -np.inf)
     for c, row in enumerate(losses):
         taken = row[np.isfinite(row)]
         if taken.size:
             elbo[c] = -taken[-max(1, round(LAST_SHARE * taken.size)) :].mean()
+    elbo = if_any_possible(NUMPY, elbo)
     weights = np.exp(elbo - elbo.max())
     return weights / weights.sum()
 
@@ -49,6 +53,7 @@ def stacking_weights(log_densities: np.ndarray) -> np.ndarray:
         Weights `(C,)` that sum to one; those of restarts that do not help are tiny, not zero.
     """
     chains, rows = log_densities.shape
+    log_densities = if_any_possible(NUMPY, log_densities.T).T  # a row that no restart reaches prefers none of them
     density = np.exp(log_densities - log_densities.max(0))  # (C, B); the scale of a row does not matter
     weights = np.full(chains, 1.0 / chains)
     for gap in GAPS:

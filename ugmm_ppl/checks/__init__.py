@@ -7,6 +7,8 @@ from ugmm_ppl.checks.basic import floats as floats
 from ugmm_ppl.checks.basic import names as names
 from ugmm_ppl.checks.basic import number as number
 from ugmm_ppl.checks.data import constant_columns as constant_columns
+from ugmm_ppl.checks.data import defined as defined
+from ugmm_ppl.checks.data import far_out as far_out
 from ugmm_ppl.checks.data import held_out as held_out
 from ugmm_ppl.checks.data import held_out_pair as held_out_pair
 from ugmm_ppl.checks.data import held_out_rows as held_out_rows

@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -81,18 +81,22 @@ def as_numpy(a: Array) -> np.ndarray:
     return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
+def row_blocks(a: np.ndarray) -> Iterator[slice]:
+    """Slices of the rows of an array, which together are looked at in bounded memory."""
+    step = max(1, BLOCK_ENTRIES * len(a) // max(1, a.size))
+    return (slice(start, start + step) for start in range(0, len(a), step))
+
+
 def finite(a: np.ndarray, what: str, do: str, first_row: int = 0, *, missing: bool = False) -> None:
     """Refuse NaN (unless it stands for `missing`) and infinity; names the first, in rows counted from `first_row`."""
     if a.dtype.kind != "f":
         return
-    step = max(1, BLOCK_ENTRIES * len(a) // max(1, a.size))
     first, total = None, 0
-    for start in range(0, len(a), step):
-        block = a[start : start + step]
-        bad = np.isinf(block) if missing else ~np.isfinite(block)
+    for rows in row_blocks(a):
+        bad = np.isinf(a[rows]) if missing else ~np.isfinite(a[rows])
         if bad.any():
             total += int(bad.sum())
-            first = first or (start + int(np.argwhere(bad)[0][0]), *np.argwhere(bad)[0][1:].tolist())
+            first = first or (rows.start + int(np.argwhere(bad)[0][0]), *np.argwhere(bad)[0][1:].tolist())
     if first:
         where = f"row {first_row + first[0]}" + "".join(f", column {k}" for k in first[1:])
         need = "finite, or NaN where missing" if missing else "finite"

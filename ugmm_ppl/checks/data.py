@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ugmm_ppl.checks.basic import finite, first_bad, number, shown
+from ugmm_ppl.checks.basic import finite, first_bad, number, row_blocks, shown
 from ugmm_ppl.checks.table import Asked, numeric, refuse_sparse
 
 MISSING_INPUT = (
@@ -146,6 +146,49 @@ def weighted_rows(row_weights: np.ndarray | None, rows: int) -> np.ndarray | Non
             "rows. For other rows use log_likelihood."
         )
     return row_weights
+
+
+def far_out(
+    a: np.ndarray, seen: np.ndarray, limit: float, *, refuse: bool, what: str = "x", first_row: int = 0
+) -> bool:
+    """Whether values lie beyond the limit in size as the model sees them, NaN aside; warns, and names the first.
+
+    Args:
+        a: What the user gave, `(B, ...)`.
+        seen: The same as the model sees it.
+        limit: The largest size.
+        refuse: Raise an error in place of the warning.
+        what: Name of the argument, for the message.
+        first_row: Number of the first row, for the message.
+    """
+    first, total = None, 0
+    for rows in row_blocks(seen):
+        far = np.abs(seen[rows]) > limit
+        if far.any():
+            total += int(far.sum())
+            first = first or (rows.start + int(np.argwhere(far)[0][0]), *np.argwhere(far)[0][1:].tolist())
+    if first is None:
+        return False
+    where = f"row {first_row + first[0]}" + "".join(f", column {k}" for k in first[1:])
+    told = (
+        f"{what} should be at most {limit:.1e} in size as the model sees it, in units of the training data where these "
+        f"are standardised; got {a[first]:g} in {where}, which is {seen[first]:.3g} ({total} such values)."
+    )
+    if refuse:
+        raise ValueError(f"{told} No density reaches so far. Look for fill values and wrong units; drop such rows.")
+    warnings.warn(f"{told} They are taken as just so far out. Look for fill values and wrong units.", stacklevel=4)
+    return True
+
+
+def defined(good: np.ndarray, first_row: int = 0) -> None:
+    """Refuse rows whose outputs `(S, B)` do not say anything of y under some draw of the parameters."""
+    bad = np.flatnonzero(~good.all(0))
+    if bad.size:
+        raise ValueError(
+            f"the outputs of a row must be finite; those of row {first_row + bad[0]} are not, under "
+            f"{int((~good[:, bad[0]]).sum())} of {len(good)} draws ({bad.size} such rows). Look for values far from those "
+            "that were trained on, and drop such rows; a network with normalization='layer' bears with them."
+        )
 
 
 def streamable(x: Any) -> None:

@@ -162,7 +162,8 @@ class CircuitDensity:
         """Rows as the model sees them, and class codes."""
         x = self.rows(x)
         y = self.model.check_target(y, len(x))
-        return x if self.units is None else self.units.standardize(x), y
+        with np.errstate(over="ignore"):  # what is inf is impossible
+            return x if self.units is None else self.units.standardize(x), y
 
     def rows(self, x: Any) -> np.ndarray:
         """Rows as they came, as an array in float64; columns of a table are found by name."""
@@ -199,9 +200,11 @@ class CircuitDensity:
         """log p(draw, tree, state at the leaf | seen), `(S, L, B, J)`, for rows as the model sees them."""
         up = self.up(x)
         terms = self.log_roots(up, y)
-        total = logsumexp(NUMPY, np.moveaxis(terms, 1, 0).reshape(len(x), -1))
-        checks.impossible_evidence(total)
-        posterior = logsumexp(NUMPY, np.moveaxis(terms, 2, -1)) - total[:, None, None]  # (S, B, T, J)
+        by_row = np.moveaxis(terms, 1, 0)  # (B, S, O, T, J)
+        flat = by_row.reshape(len(x), -1)
+        checks.impossible_evidence(flat.max(1))
+        normalized = np.moveaxis(log_normalize(NUMPY, flat).reshape(by_row.shape), 0, 1)
+        posterior = logsumexp(NUMPY, np.moveaxis(normalized, 2, -1))  # (S, B, T, J)
         return passes.downward(NUMPY, self.model.forest, self.natural, up, posterior)[:, self.model.forest.leaf_nodes]
 
     @cached_property

@@ -23,6 +23,7 @@ import numpy as np
 
 from ugmm_ppl.circuit.leaves import Leaves
 from ugmm_ppl.circuit.structure import Level, Structure
+from ugmm_ppl.neuron import near_zero
 from ugmm_ppl.ops import Array, Ops
 
 
@@ -32,12 +33,10 @@ class Upward:
 
     Attributes:
         values: v `(..., N, B, J)`.
-        messages: m of all nodes but the roots `(..., N - T, B, J)`; None if there are none.
         log_joint: log p(x, class) `(..., B, O)`.
     """
 
     values: Array
-    messages: Array
     log_joint: Array
 
 
@@ -74,8 +73,7 @@ def upward(
     roots = values[-1].swapaxes(-3, -2)  # (..., B, T, J)
     flat = roots.reshape(*roots.shape[:-2], -1)
     total = mix(ops, flat, parameters["log_roots"]) + parameters["log_classes"][..., None, :]
-    joined = ops.join(messages, -3) if messages else None
-    return Upward(ops.join(values, -3), joined, total)
+    return Upward(ops.join(values, -3), total)
 
 
 def _products(ops: Ops, level: Level, leaf_values: Array, messages: list[Array]) -> Array:
@@ -133,11 +131,11 @@ def downward(ops: Ops, structure: Structure, parameters: Mapping[str, Array], up
     for level in structure.levels[-2::-1]:
         nodes = level.nodes
         above = ops.join(found[::-1], -3)[..., parents[nodes] - first, :, :]
-        message = up.messages[..., nodes, :, :]
+        value, weights = near_zero(ops, up.values[..., nodes, :, :]), parameters["log_sums"][..., nodes, :, :]
+        message = log_mix(ops, value, weights)  # that of the pass up less what `near_zero` has taken off
         possible = message != -math.inf
         ratio = ops.where(possible, above - ops.where(possible, message, 0.0), -math.inf)
-        spread = log_mix(ops, ratio, parameters["log_sums"][..., nodes, :, :].swapaxes(-1, -2))
-        found.append(spread + up.values[..., nodes, :, :])
+        found.append(log_mix(ops, ratio, weights.swapaxes(-1, -2)) + value)
         first = nodes.start
     return ops.join(found[::-1], -3)
 

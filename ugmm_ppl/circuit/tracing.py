@@ -14,6 +14,7 @@ import numpy as np
 
 from ugmm_ppl.circuit.leaves import Leaves
 from ugmm_ppl.circuit.structure import Structure
+from ugmm_ppl.sampling import gumbel_max
 
 
 class Way(NamedTuple):
@@ -34,7 +35,7 @@ class Way(NamedTuple):
 
 def choose(terms: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
     """Index of the last axis with probability proportional to exp(terms), or of the largest without a generator."""
-    return np.argmax(terms if rng is None else terms + rng.gumbel(size=terms.shape), axis=-1)
+    return np.argmax(terms, axis=-1) if rng is None else gumbel_max(terms, rng)
 
 
 def trace(

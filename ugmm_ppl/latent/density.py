@@ -22,6 +22,7 @@ from ugmm_ppl import neuron
 from ugmm_ppl.circuit.prior import log_weights
 from ugmm_ppl.network import SCALE_FLOOR, layer_values
 from ugmm_ppl.ops import NUMPY, Array, Ops
+from ugmm_ppl.sampling import gumbel_max
 
 LATENT = "latent"
 """Prefix of the sites of the prior of z."""
@@ -105,7 +106,7 @@ def draw_top(
 
 def _draw(loc: np.ndarray, scale: np.ndarray, log_w: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """One value of every mixture `(..., K)`, by the Gumbel-max trick."""
-    k = np.argmax(log_w + rng.gumbel(size=loc.shape), -1)[..., None]
+    k = gumbel_max(np.broadcast_to(log_w, loc.shape), rng)[..., None]
     at = np.take_along_axis(np.broadcast_to(loc, loc.shape), k, -1)[..., 0]
     spread = np.take_along_axis(np.broadcast_to(scale, loc.shape), k, -1)[..., 0]
     return at + spread * rng.normal(size=at.shape)

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 PREFIX = "encoder."
 
+LOG_SCALES = 80.0
+"""Largest size of a log scale: scales and their inverses are float32 numbers."""
+
 Choose = Callable[[int, Array, Array], Array]
 """(number of the layer, loc, scale) -> its value."""
 
@@ -142,9 +145,10 @@ class PerExample:
 
 def _chosen(backend: Backend, choose: Choose, layer: int, loc: Array, log_scale: Array) -> tuple[Array, Array]:
     """The value of a layer, and its log density summed over the layer."""
-    scale = backend.ops.exp(log_scale)
+    ops = backend.ops  # the limits are for rows far from those trained on, whose scale would be 0 or inf
+    scale = ops.exp(ops.at_least(ops.at_most(log_scale, LOG_SCALES), -LOG_SCALES))
     value = choose(layer, loc, scale)
-    return value, backend.ops.sum(normal_log_prob(backend.ops, value, loc, scale), -1)
+    return value, ops.sum(normal_log_prob(ops, value, loc, scale), -1)
 
 
 class Network(Protocol):

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ugmm_ppl.latent import density, encoder
-from ugmm_ppl.neuron import logsumexp
+from ugmm_ppl.neuron import log_normalize, logsumexp
 from ugmm_ppl.ops import NUMPY, Array
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ class Evidence:
     """Estimates of log p(x), or of log p(x, y) where y is given, in nats and the units of the data.
 
     Attributes:
-        value: `(B,)`. Its mean over seeds is below the truth, by about error^2 / 2.
+        value: `(B,)`. Its mean over seeds is below the truth, by about error^2 / 2. A row that is impossible under every
+            sample has -inf, an infinite error and no effective weights.
         error: Standard error of `value`, `(B,)`. It is too small where `ess` is.
         ess: Effective number of weights, (sum w)^2 / sum w^2, of `num_samples`, `(B,)`.
         num_samples: Weights of a row, over all posterior draws.
@@ -102,7 +103,7 @@ class Weighed(NamedTuple):
         size, log_w = self.rows.stop - self.rows.start, self.found.log_joint
         if log_w.shape[-1] == 1:
             top = density.log_top(NUMPY, self.values, encoder.split(model.sizes, self.found.hidden)[0])
-            log_w = log_w + top - logsumexp(NUMPY, top)[..., None]
+            log_w = log_w + log_normalize(NUMPY, top)
         return logsumexp(NUMPY, np.moveaxis(log_w[:, :size], 0, -1)) - np.log(len(log_w))
 
 
@@ -114,8 +115,10 @@ def combine(log_w: np.ndarray, log_draws: np.ndarray) -> Evidence:
     w = np.exp(log_w - peak)
     total = w.sum((0, 1))
     variance = samples * w.var(1, ddof=1).sum(0) if samples > 1 else np.full(len(peak), np.nan)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return Evidence(peak + np.log(total), np.sqrt(variance) / total, total**2 / (w**2).sum((0, 1)), draws * samples)
+    found = total > 0.0  # else the row is impossible under every sample, which says nothing of the error
+    by = np.where(found, total, 1.0)
+    value, error = np.where(found, peak + np.log(by), -np.inf), np.where(found, np.sqrt(variance) / by, np.inf)
+    return Evidence(value, error, total**2 / np.where(found, (w**2).sum((0, 1)), 1.0), draws * samples)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -63,6 +63,10 @@ class Model(abc.ABC):
     def log_likelihood(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
         """log p(y | outputs) in nats in NumPy, `(..., B, O)` and `(B,)` to `(..., B)`; y as the network sees it."""
 
+    @abc.abstractmethod
+    def defined(self, outputs: np.ndarray) -> np.ndarray:
+        """Whether outputs `(..., O)` say anything of y: `(...)`; they may have overflowed."""
+
     def information(self, outputs: np.ndarray) -> np.ndarray:
         """Fisher information of y about the outputs in NumPy, E[s s^T] with s = d log p(y | outputs) / d outputs.
 

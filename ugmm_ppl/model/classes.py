@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ugmm_ppl.model.base import Model
-from ugmm_ppl.neuron import log_normalize
+from ugmm_ppl.neuron import if_any_possible, log_normalize, near_zero
 from ugmm_ppl.ops import NUMPY, Array
 from ugmm_ppl.prediction import ClassPrediction
+from ugmm_ppl.sampling import gumbel_max
 
 if TYPE_CHECKING:
     from ugmm_ppl.backend import Backend
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 class ClassModel(Model):
     """A model whose outputs `(..., B, classes)`, normalised over the last axis, are log p(class | x).
+
+    Where all outputs of a row are -inf, as for inputs so far out that no class reaches them, all classes count alike.
 
     Attributes:
         classes: Number of classes; None for a density of x alone, which has one output.
@@ -37,11 +40,19 @@ class ClassModel(Model):
 
     def likelihood(self, backend: Backend, outputs: Array) -> Any:
         """p(class | x): Categorical of the PPL."""
-        return backend.dist.Categorical(logits=outputs)
+        return backend.dist.Categorical(logits=near_zero(backend.ops, if_any_possible(backend.ops, outputs)))
+
+    def defined(self, outputs: np.ndarray) -> np.ndarray:
+        """All but NaN and inf; -inf is an impossible class."""
+        return (outputs < np.inf).all(-1)
+
+    def log_probs(self, outputs: np.ndarray) -> np.ndarray:
+        """log p(class | x) in NumPy, in float64."""
+        return log_normalize(NUMPY, if_any_possible(NUMPY, outputs.astype(np.float64)))
 
     def sample_target(self, outputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Class codes given x, by the Gumbel-max trick; 0 without classes."""
-        return np.argmax(outputs + rng.gumbel(size=outputs.shape), axis=-1)
+        return gumbel_max(if_any_possible(NUMPY, outputs), rng)
 
     def prediction(
         self, outputs: np.ndarray, units: Standardizer | None, backend: Backend, weights: np.ndarray | None = None
@@ -49,7 +60,7 @@ class ClassModel(Model):
         """p(class | x, parameters) of every draw."""
         draws = np.empty(outputs.shape)
         for index in np.ndindex(outputs.shape[:2]):  # a draw at a time: no temporaries of the size of all
-            draws[index] = np.exp(log_normalize(NUMPY, outputs[index].astype(np.float64)))
+            draws[index] = np.exp(self.log_probs(outputs[index]))
         return ClassPrediction(draws, weights)
 
     def output_names(self, class_names: list[str] | None) -> list[str]:

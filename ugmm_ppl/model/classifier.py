@@ -11,8 +11,6 @@ from ugmm_ppl import checks
 from ugmm_ppl.model.base import NetworkModel
 from ugmm_ppl.model.classes import ClassModel
 from ugmm_ppl.network import Network
-from ugmm_ppl.neuron import log_normalize
-from ugmm_ppl.ops import NUMPY
 from ugmm_ppl.prior import Prior
 
 
@@ -41,11 +39,11 @@ class Classifier(ClassModel, NetworkModel):
 
     def log_likelihood(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Log softmax at the observed class."""
-        log_probs = log_normalize(NUMPY, outputs)
+        log_probs = self.log_probs(outputs)
         at = np.broadcast_to(y[..., None], (*outputs.shape[:-1], 1))
         return np.take_along_axis(log_probs, at, axis=-1)[..., 0]
 
     def information(self, outputs: np.ndarray) -> np.ndarray:
         """diag(p) - p p^T with class probabilities p."""
-        probs = np.exp(log_normalize(NUMPY, outputs))
+        probs = np.exp(self.log_probs(outputs))
         return probs[..., None] * (np.eye(self.classes) - probs[..., None, :])

@@ -13,6 +13,7 @@ from ugmm_ppl.network import SCALE_FLOOR, Network
 from ugmm_ppl.ops import NUMPY, Array, Ops
 from ugmm_ppl.prediction import RegressionPrediction
 from ugmm_ppl.prior import Prior
+from ugmm_ppl.sampling import gumbel_max
 
 if TYPE_CHECKING:
     from ugmm_ppl.backend import Backend
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 QUADRATURE_POINTS = np.array([-9.0, -7.0, -5.5, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.5, 7.0, 9.0])
 """Distances from the location of a component, in its scales, between which its density is smooth."""
+
+LARGEST_LOG_SCALE = 88.0
+"""Its exponential is a float32."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -69,10 +73,15 @@ class Regressor(NetworkModel):
         loc, scale, logits = self.mixture(backend.ops, outputs)
         return backend.dist.UnivariateGaussianMixture(loc, scale, logits=logits)
 
+    def defined(self, outputs: np.ndarray) -> np.ndarray:
+        """Finite ones that make a finite scale."""
+        return np.isfinite(outputs).all(-1) & (outputs[..., 2 * self.components :] < LARGEST_LOG_SCALE).all(-1)
+
     def log_likelihood(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Log density of the mixture at the observed y."""
         loc, scale, logits = self.mixture(NUMPY, outputs)
-        return neuron.log_prob(NUMPY, y, loc, scale, neuron.log_normalize(NUMPY, logits))
+        with np.errstate(over="ignore"):  # of a y that is far away
+            return neuron.log_prob(NUMPY, y, loc, scale, neuron.log_normalize(NUMPY, logits))
 
     def information(self, outputs: np.ndarray) -> np.ndarray:
         """By Gauss-Legendre quadrature between points a few scales from each other, those of all components.
@@ -94,7 +103,7 @@ class Regressor(NetworkModel):
     def sample_target(self, outputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A component by the Gumbel-max trick, then a value from it."""
         loc, scale, logits = self.mixture(NUMPY, outputs)
-        k = np.argmax(logits + rng.gumbel(size=logits.shape), axis=-1)[..., None]
+        k = gumbel_max(logits, rng)[..., None]
         loc, scale = np.take_along_axis(loc, k, -1)[..., 0], np.take_along_axis(scale, k, -1)[..., 0]
         return loc + scale * rng.normal(size=loc.shape)
 

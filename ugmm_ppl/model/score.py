@@ -11,8 +11,7 @@ from ugmm_ppl import checks
 from ugmm_ppl.model.base import NetworkModel
 from ugmm_ppl.model.classes import ClassModel
 from ugmm_ppl.network import Network
-from ugmm_ppl.neuron import logsumexp
-from ugmm_ppl.ops import NUMPY, Array
+from ugmm_ppl.ops import Array
 from ugmm_ppl.prior import Prior
 
 if TYPE_CHECKING:
@@ -104,7 +103,7 @@ class JointScore(ClassModel, NetworkModel):
 
     def log_likelihood(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
         """log p(y | x), which is a density, whatever the objective of the fit."""
-        return self.scores(outputs, y) - logsumexp(NUMPY, outputs)
+        return self.scores(self.log_probs(outputs), y)
 
     def scores(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
         """score(x, y) of outputs `(..., B, classes)`: `(..., B)`. Not a log density."""

@@ -91,35 +91,48 @@ def logsumexp(ops: Ops, terms: Array) -> Array:
 
     A row that is -inf everywhere gives -inf and gradient zero, where the libraries' own functions give NaN.
     """
-    peak = ops.max(terms, -1)  # (..., 1), no gradient: it cancels
-    peak = ops.where(ops.isfinite(peak), peak, 0.0)
-    total = ops.sum(ops.exp(terms - peak), -1)  # (...)
-    possible = total != 0.0  # NaN counts as possible, so that it is passed on and not hidden
-    return ops.where(possible, ops.log(ops.where(possible, total, 1.0)) + peak[..., 0], -math.inf)
+    peak = _peak(ops, terms)
+    return _log_sum(ops, terms, peak, peak)
 
 
 def log_normalize(ops: Ops, logits: Array) -> Array:
-    """Log weights from logits, logits - logsumexp(logits) over the last axis; -inf is weight zero, even if all are."""
-    logits = near_zero(ops, logits)
-    total = logsumexp(ops, logits)[..., None]
-    return logits - ops.where(total == -math.inf, 0.0, total)
+    """Log weights from logits, logits - logsumexp(logits) over the last axis; -inf is weight zero, even if all are.
+
+    Far from zero the sum of two numbers rounds away what tells logits apart (in float32 -5e7 + log 2 is -5e7), so that
+    the largest is taken off first.
+    """
+    peak = _peak(ops, logits)
+    offset = _offset(ops, peak)
+    total = _log_sum(ops, logits, peak, peak - offset)[..., None]
+    return (logits - offset) - ops.where(total == -math.inf, 0.0, total)
 
 
 def near_zero(ops: Ops, logits: Array) -> Array:
-    """Logits less their largest over the last axis, a constant, where that is far from zero.
+    """Logits less their largest over the last axis, a constant, where that is far from zero."""
+    return logits - _offset(ops, _peak(ops, logits))
 
-    Far out the sum of two numbers rounds away what tells logits apart: in float32 -5e7 + log 2 is -5e7. The largest is
-    subtracted without an error, or one that does not matter, and near zero it is not needed: there all stays as it is.
+
+def _peak(ops: Ops, terms: Array) -> Array:
+    """The maximum, `(..., 1)`, no gradient: it cancels; zero where it is not finite."""
+    peak = ops.max(terms, -1)
+    return ops.where(ops.isfinite(peak), peak, 0.0)
+
+
+def _log_sum(ops: Ops, terms: Array, peak: Array, base: Array) -> Array:
+    """log sum_k exp(terms_k - peak) + base, `(..., K)` and `(..., 1)` to `(...)`."""
+    total = ops.sum(ops.exp(terms - peak), -1)  # (...)
+    possible = total != 0.0  # NaN counts as possible, so that it is passed on and not hidden
+    return ops.where(possible, ops.log(ops.where(possible, total, 1.0)) + base[..., 0], -math.inf)
+
+
+def _offset(ops: Ops, peak: Array) -> Array:
+    """The peak where it is so far from zero that its sum with a logarithm is not exact enough, else zero.
+
+    Near zero the rounding is below 2e-6 in float32, 1e-13 in float64.
     """
-    peak = ops.max(logits, -1)
-    far = (abs(peak) > _near(ops, logits)) & (abs(peak) < math.inf)
-    return logits - ops.where(far, peak, 0.0)
-
-
-def _near(ops: Ops, logits: Array) -> float:
-    """What a logarithm may be for its sum with another to be rounded by 2e-6 in float32, by 1e-13 in float64."""
-    eps = ops.eps(logits)
-    return 0.0 if eps > 1e-5 else 32.0 if eps > 1e-10 else 1e3
+    eps = ops.eps(peak)
+    near = 0.0 if eps > 1e-5 else 32.0 if eps > 1e-10 else 1e3
+    return ops.where(abs(peak) > near, peak, 0.0)
 
 
 def if_any_possible(ops: Ops, logits: Array) -> Array:

@@ -18,7 +18,7 @@ from ugmm_ppl.circuit import checks, passes, tracing
 from ugmm_ppl.circuit.conditional import Conditional
 from ugmm_ppl.circuit.model import Circuit
 from ugmm_ppl.data import Standardizer
-from ugmm_ppl.neuron import log_normalize, logsumexp
+from ugmm_ppl.neuron import log_normalize, logsumexp, near_zero
 from ugmm_ppl.ops import NUMPY
 
 ENTRIES = 2**22
@@ -201,10 +201,11 @@ class CircuitDensity:
         up = self.up(x)
         terms = self.log_roots(up, y)
         by_row = np.moveaxis(terms, 1, 0)  # (B, S, O, T, J)
-        flat = by_row.reshape(len(x), -1)
-        checks.impossible_evidence(flat.max(1))
-        normalized = np.moveaxis(log_normalize(NUMPY, flat).reshape(by_row.shape), 0, 1)
-        posterior = logsumexp(NUMPY, np.moveaxis(normalized, 2, -1))  # (S, B, T, J)
+        flat = near_zero(NUMPY, by_row.reshape(len(x), -1))
+        total = logsumexp(NUMPY, flat)
+        checks.impossible_evidence(total)
+        terms = np.moveaxis(flat.reshape(by_row.shape), 0, 1)
+        posterior = logsumexp(NUMPY, np.moveaxis(terms, 2, -1)) - total[:, None, None]  # (S, B, T, J)
         return passes.downward(NUMPY, self.model.forest, self.natural, up, posterior)[:, self.model.forest.leaf_nodes]
 
     @cached_property

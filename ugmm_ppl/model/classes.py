@@ -38,9 +38,16 @@ class ClassModel(Model):
         """False: y is a class code."""
         return False
 
+    @property
+    def log_densities(self) -> bool:
+        """Whether the outputs are log densities, which may be -inf and, all together, far from zero."""
+        return True
+
     def likelihood(self, backend: Backend, outputs: Array) -> Any:
         """p(class | x): Categorical of the PPL."""
-        return backend.dist.Categorical(logits=near_zero(backend.ops, if_any_possible(backend.ops, outputs)))
+        if self.log_densities:
+            outputs = near_zero(backend.ops, if_any_possible(backend.ops, outputs))
+        return backend.dist.Categorical(logits=outputs)
 
     def defined(self, outputs: np.ndarray) -> np.ndarray:
         """All but NaN and inf; -inf is an impossible class."""

@@ -37,6 +37,11 @@ class Classifier(ClassModel, NetworkModel):
         """Class codes as int64 `(B,)`."""
         return checks.labels(y, rows, self.classes)
 
+    @property
+    def log_densities(self) -> bool:
+        """Those of a ugmm readout."""
+        return self.network.readout == "ugmm"
+
     def log_likelihood(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Log softmax at the observed class."""
         log_probs = self.log_probs(outputs)

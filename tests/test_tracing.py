@@ -68,7 +68,9 @@ def test_answers_of_a_mixture(backend, answer, given):
     want = {"loc", "scale", "weights"} | ({"value"} if answer in (*OF_VALUES, "condition_on_gaussian", "kl") else set())
     for rows in (ROWS, MANY) if answer in OF_VALUES else (ROWS,):
         value = np.linspace(0.1, 0.9, rows)
-        found = origins(backend, asked, value=value, loc=[-1.0, 0.0, 2.0], scale=[1.0, 0.5, 2.0], weights=[0.2, 0.5, 0.3])
+        found = origins(
+            backend, asked, value=value, loc=[-1.0, 0.0, 2.0], scale=[1.0, 0.5, 2.0], weights=[0.2, 0.5, 0.3]
+        )
         assert found == want
 
 
@@ -228,7 +230,9 @@ def moved(backend, role, z):
     lead = z[..., None] if z.ndim else z  # beside the rows
     values = {name: backend.array(rng.normal(size=(40, 3))) for name in ("loc", "log_scale", "logits")}
     own = "logits" if role == "conditional" else role
-    values[own] = values[own] - 2.0 * (lead[..., None, None] if z.ndim else lead) * backend.array(rng.normal(size=(40, 3)))
+    values[own] = values[own] - 2.0 * (lead[..., None, None] if z.ndim else lead) * backend.array(
+        rng.normal(size=(40, 3))
+    )
     x, layer = backend.array(rng.normal(size=(2, 3))), load_layers(backend).plain
     if role == "conditional":
         return layer.conditional(x, values=values).to_event(2), backend.array(rng.normal(size=(2, 40)))

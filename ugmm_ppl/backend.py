@@ -133,7 +133,10 @@ class Backend(Protocol):
         """Run a model with the given values at its sites, and return its sample sites."""
 
     def settings(self, *, dtype: str, device: str | int) -> AbstractContextManager[Any]:
-        """Default dtype and device for everything inside."""
+        """Dtype and device of everything that this thread makes inside."""
+
+    def as_default(self) -> AbstractContextManager[Any]:
+        """Those of the `settings` around, also for code that is not ours."""
 
 
 class Inference(Protocol):

@@ -203,7 +203,8 @@ def draw(backend: Backend, prior: PriorValue, name: str, shape: tuple[int, ...],
     """
     if isinstance(prior, Distribution):
         return backend.sample(name, backend.build(prior, shape, like))
-    value = prior(backend, name, shape)
+    with backend.as_default():
+        value = prior(backend, name, shape)
     if tuple(np.shape(value))[-len(shape) :] != shape:
         raise ValueError(
             f"the prior of {name} must return an array of shape {shape}; got shape {tuple(np.shape(value))}."

@@ -217,9 +217,13 @@ class Circuit(DensityModel):
                 found[site] = (prior, shape)
         return found
 
-    def plain_sites(self) -> set[str]:
-        """Sites with a described prior."""
-        return {site for site, (prior, _) in self._priors().items() if isinstance(prior, priors.Distribution)}
+    def site_priors(self) -> dict[str, priors.PriorValue]:
+        """Those of the sites of this circuit."""
+        return {site: prior for site, (prior, _) in self._priors().items()}
+
+    def evaluate(self, backend: Backend, values: dict[str, Array], x: Array) -> Array:
+        """log p(x, class)."""
+        return self.log_joint(backend.ops, values, x)
 
     def parameters(self, backend: Backend, like: Array) -> dict[str, Array]:
         """Sample all parameters from their prior."""

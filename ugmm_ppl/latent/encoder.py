@@ -214,7 +214,7 @@ def make_local_guide(
         return PerExample(backend, sizes)
     ends = [(below, 2 * above) for above, below in itertools.pairwise(sizes)]
     if callable(encoder):
-        with backend.inference.seeded(0):
+        with backend.inference.seeded(0), backend.as_default():
             return Encoder(backend, sizes, tuple(Module(*backend.module(encoder(*end))) for end in ends))
     networks = (Perceptron(backend, (inputs, *widths, outputs)) for inputs, outputs in ends)
     return Encoder(backend, sizes, tuple(networks))

@@ -179,9 +179,13 @@ class LatentNetwork(DensityModel):
     def _gain_prior(self) -> PriorValue:
         return dist.Normal(0.0, 1.0) if isinstance(self.gain, bool) else self.gain
 
-    def plain_sites(self) -> set[str]:
-        """Sites with a described prior."""
-        return {site for site, (prior, _) in self._priors().items() if isinstance(prior, Distribution)}
+    def site_priors(self) -> dict[str, PriorValue]:
+        """Those of all layers, of z, and of the classes."""
+        return {site: prior for site, (prior, _) in self._priors().items()}
+
+    def evaluate(self, backend: Backend, values: dict[str, Array], x: Array) -> Array:
+        """Refused, as `outputs`."""
+        raise checks.no_outputs()
 
     def parameters(self, backend: Backend, like: Array) -> dict[str, Array]:
         """Sample all parameters from their prior."""

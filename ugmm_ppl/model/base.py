@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -181,8 +181,21 @@ class Model(abc.ABC):
         """Sample all parameters from their prior: site -> value, with the dtype and device of `like`."""
 
     @abc.abstractmethod
+    def site_priors(self) -> dict[str, priors.PriorValue]:
+        """Prior of every parameter by its site, in the order in which they are sampled."""
+
     def plain_sites(self) -> set[str]:
         """Sites of the parameters whose prior is a described distribution, not a callable."""
+        return {name for name, prior in self.site_priors().items() if isinstance(prior, priors.Distribution)}
+
+    @abc.abstractmethod
+    def evaluate(self, backend: Backend, values: dict[str, Array], x: Array) -> Array:
+        """Outputs for given parameters: `(..., B, K)` to `(..., B, O)`."""
+
+    def needs_handlers(self, values: Collection[str]) -> bool:
+        """Whether its prior must run to make the parameters of values of these sites: callables make what they like."""
+        needed = self.site_priors()
+        return not (self.plain_sites() == needed.keys() <= set(values))
 
     @abc.abstractmethod
     def outputs(self, backend: Backend, x: Array, *, train: bool = False) -> Array:
@@ -319,16 +332,20 @@ class NetworkModel(Model):
                 values[f"readout.{role}"] = priors.draw(backend, prior, f"readout.{role}", shapes[role], like)
         return values
 
-    def plain_sites(self) -> set[str]:
-        """Sites of the parameters whose prior is a described distribution, not a callable."""
-        priors_of = {
+    def site_priors(self) -> dict[str, priors.PriorValue]:
+        """Those of the neurons, and of a linear readout."""
+        found = {
             f"layers.{i}.{role}": prior
             for i, _ in enumerate(self.network.layers(self.network_outputs))
             for role, prior in self.prior.layer(i, tied=self.network.tied).items()
         }
         if self.network.readout == "linear":
-            priors_of |= {f"readout.{r}": prior for r, prior in self.prior.linear(self.network.sizes[-1]).items()}
-        return {name for name, prior in priors_of.items() if isinstance(prior, priors.Distribution)}
+            found |= {f"readout.{r}": prior for r, prior in self.prior.linear(self.network.sizes[-1]).items()}
+        return found
+
+    def evaluate(self, backend: Backend, values: dict[str, Array], x: Array) -> Array:
+        """Run the network."""
+        return self.forward(backend, values, x, None)
 
     def outputs(self, backend: Backend, x: Array, *, train: bool = False) -> Array:
         """Sample the parameters from their prior and run the network: `(..., B, K)` to `(..., B, O)`."""

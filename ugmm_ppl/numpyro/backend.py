@@ -177,10 +177,14 @@ class NumpyroBackend:
 
     @contextlib.contextmanager
     def settings(self, *, dtype: str, device: str | int) -> Iterator[None]:
-        """Default dtype and device of JAX."""
+        """Default dtype and device of JAX, for this thread."""
         exact = jax.default_matmul_precision("float32")  # a GPU would multiply matrices with 10 bits
         with jax.enable_x64(dtype == "float64"), jax.default_device(self.device(device)), exact:
             yield
+
+    def as_default(self) -> contextlib.AbstractContextManager[None]:
+        """JAX has defaults for every thread, which `settings` sets."""
+        return contextlib.nullcontext()
 
     def device(self, device: str | int) -> Any:
         """The JAX device called "cpu", "gpu", "cuda", "cuda:1" or 1.

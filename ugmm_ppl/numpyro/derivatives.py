@@ -8,6 +8,8 @@ import jax
 import numpy as np
 from jax import Array
 
+from ugmm_ppl.numpyro.turns import exclusively
+
 
 def row_jacobians(function: Callable[[Array, Array], Array]) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     """Values and Jacobians of a function for every row; described in `ugmm_ppl.backend.Derivatives`."""
@@ -16,7 +18,7 @@ def row_jacobians(function: Callable[[Array, Array], Array]) -> Callable[..., tu
         value = function(point, row)
         return value, value
 
-    run = jax.jit(jax.vmap(jax.jacrev(twice, has_aux=True), in_axes=(None, 0)))
+    run = jax.jit(exclusively(jax.vmap(jax.jacrev(twice, has_aux=True), in_axes=(None, 0))))
 
     def evaluate(point: Array, rows: Array) -> tuple[np.ndarray, np.ndarray]:
         jacobians, values = run(point, rows)
@@ -44,7 +46,7 @@ def hessian_products(function: Callable[[Array], Array]) -> Callable[..., np.nda
     def product(point: Array, vector: Array) -> Array:
         return jax.jvp(jax.grad(function), (point,), (vector,))[1]
 
-    run = jax.jit(jax.vmap(product, in_axes=(None, 0)))
+    run = jax.jit(exclusively(jax.vmap(product, in_axes=(None, 0))))
     return lambda point, vectors: _numpy(run(point, vectors))
 
 

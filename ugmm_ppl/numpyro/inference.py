@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -15,6 +16,7 @@ from numpyro.infer import NUTS
 
 from ugmm_ppl.numpyro.arrays import normals, to_array
 from ugmm_ppl.numpyro.programs import compiled
+from ugmm_ppl.numpyro.turns import exclusive
 from ugmm_ppl.progress import Progress
 from ugmm_ppl.sampling import NutsDraws, nuts_stats
 from ugmm_ppl.schedule import blocks
@@ -24,9 +26,11 @@ if TYPE_CHECKING:
     from ugmm_ppl.model.base import Model
 
 
-def seeded(seed: int) -> Any:
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
     """Context in which models draw their random numbers from `seed`."""
-    return handlers.seed(rng_seed=seed)
+    with exclusive(), handlers.seed(rng_seed=seed):
+        yield
 
 
 def guide_draws(

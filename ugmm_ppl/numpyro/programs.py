@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 import jax
+
+from ugmm_ppl.numpyro.turns import TURNS, exclusively
 
 KEPT = 32
 """Programs of this process that are kept; the one that was not asked for the longest goes first."""
@@ -22,6 +25,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     JAX remembers programs by the function object, and every fit makes its own: without this, a fit like the last one,
     of another fold or seed, would compile anew, which takes far longer than to trace.
     """
+    function = exclusively(function)  # when it is traced, and where nothing is compiled
     jitted = jax.jit(function)
     own: dict[Any, Any] = {}
 
@@ -34,21 +38,37 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
             *((jax.typeof(leaf), getattr(leaf, "sharding", None)) for leaf in leaves),
         )
         if kinds not in own:
-            own[kinds] = _shared(jitted.lower(*arguments), kinds)
+            with TURNS:
+                if kinds not in own:
+                    own[kinds] = _shared(jitted.lower(*arguments), kinds)
         return own[kinds](*arguments)
 
     return call
 
 
+class _Program:
+    """What was lowered, compiled when it is first called; by one thread, and no other has to wait for its turn."""
+
+    def __init__(self, lowered: Any) -> None:
+        self._lowered, self._compiled, self._lock = lowered, None, threading.Lock()
+
+    def __call__(self, *arguments: Any) -> Any:
+        if self._compiled is None:
+            with self._lock:
+                if self._compiled is None:
+                    self._compiled, self._lowered = self._lowered.compile(), None
+        return self._compiled(*arguments)
+
+
 def _shared(lowered: Any, kinds: tuple[Any, ...]) -> Any:
-    """The program of what was lowered, compiled now or before."""
+    """The program of what was lowered, of now or before."""
     text = lowered.as_text()
     if "callback" in text:  # of this function's own
-        return lowered.compile()
+        return _Program(lowered)
     settings = (jax.default_backend(), jax.config.read("jax_disable_most_optimizations"))
     key = (hashlib.sha256(text.encode()).digest(), kinds, lowered.out_tree, settings)
     if key not in _PROGRAMS:
-        _PROGRAMS[key] = lowered.compile()
+        _PROGRAMS[key] = _Program(lowered)
     _PROGRAMS.move_to_end(key)
     while len(_PROGRAMS) > KEPT:
         _PROGRAMS.popitem(last=False)

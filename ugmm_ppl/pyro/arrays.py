@@ -1,8 +1,10 @@
-"""NumPy arrays to torch tensors of the default dtype and device, and back; random tensors and their seed."""
+"""NumPy arrays to torch tensors of this thread's dtype and device, and back; random tensors and their seed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -13,9 +15,33 @@ from torch import Tensor
 from ugmm_ppl.ops import native
 
 
+class _Chosen(threading.local):
+    """What each thread has chosen."""
+
+    dtype: torch.dtype | None = None
+
+
+_CHOSEN = _Chosen()
+
+
+@contextlib.contextmanager
+def chosen_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """The dtype of the floats that this thread makes inside. Torch's own default is that of all threads."""
+    before, _CHOSEN.dtype = _CHOSEN.dtype, dtype
+    try:
+        yield
+    finally:
+        _CHOSEN.dtype = before
+
+
+def default_dtype() -> torch.dtype:
+    """The dtype that this thread has chosen, or torch's default."""
+    return _CHOSEN.dtype or torch.get_default_dtype()
+
+
 def to_tensor(a: np.ndarray) -> Tensor:
     """A tensor of its own; floats take the default dtype."""
-    kind = torch.get_default_dtype() if a.dtype.kind == "f" else None
+    kind = default_dtype() if a.dtype.kind == "f" else None
     return torch.as_tensor(np.array(native(a)), dtype=kind, device=torch.get_default_device())
 
 
@@ -29,9 +55,10 @@ def to_numpy(a: Tensor) -> np.ndarray:
     return a.detach().cpu().numpy()
 
 
-def normals(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+def normals(shapes: Mapping[str, tuple[int, ...]], generator: torch.Generator | None = None) -> dict[str, Tensor]:
     """Standard normal numbers of the given shapes."""
-    return {name: torch.randn(shape) for name, shape in shapes.items()}
+    kind = default_dtype()
+    return {name: torch.randn(shape, generator=generator, dtype=kind) for name, shape in shapes.items()}
 
 
 def seed_torch(seed: int) -> None:

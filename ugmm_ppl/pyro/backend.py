@@ -20,10 +20,11 @@ from ugmm_ppl.backend import Bijector, Site
 from ugmm_ppl.ops import native
 from ugmm_ppl.prior import SIMPLEX, Distribution
 from ugmm_ppl.pyro import derivatives, inference
-from ugmm_ppl.pyro.arrays import to_numpy
+from ugmm_ppl.pyro.arrays import chosen_dtype, default_dtype, to_numpy
 from ugmm_ppl.pyro.distribution import UnivariateGaussianMixture
 from ugmm_ppl.pyro.ops import OPS
 from ugmm_ppl.pyro.training import Trainer
+from ugmm_ppl.pyro.turns import as_default
 
 
 class TorchBijector:
@@ -91,14 +92,19 @@ class PyroBackend:
         if any(True for _ in module.buffers()):
             raise checks.module_with_state(module)
         found = {name: to_numpy(value).copy() for name, value in module.named_parameters()}
-        return found, lambda params, x: torch.func.functional_call(module, dict(params), (x,))
+
+        def apply(params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+            with as_default():  # which no other thread is in: the parameters are put into the one module
+                return torch.func.functional_call(module, dict(params), (x,))
+
+        return found, apply
 
     def array(self, value: Any) -> Tensor:
         """Tensor of default dtype and device; whole numbers stay whole."""
         if isinstance(value, Tensor):
             return value
         value = np.asarray(value)
-        kind = torch.get_default_dtype() if value.dtype.kind == "f" else None
+        kind = default_dtype() if value.dtype.kind == "f" else None
         return torch.as_tensor(np.array(native(value)), dtype=kind, device=torch.get_default_device())
 
     def numpy(self, value: Tensor) -> np.ndarray:
@@ -115,7 +121,7 @@ class PyroBackend:
 
     def build(self, spec: Distribution, shape: tuple[int, ...], like: Tensor | None = None) -> Any:
         """The Pyro distribution of a description, expanded to `shape`, all of it one event."""
-        reference = torch.empty(()) if like is None else like
+        reference = torch.empty((), dtype=default_dtype()) if like is None else like
 
         def tensor(a: Any) -> Tensor:
             return torch.as_tensor(np.array(a, dtype=np.float64), dtype=reference.dtype, device=reference.device)
@@ -171,15 +177,18 @@ class PyroBackend:
 
     @contextlib.contextmanager
     def settings(self, *, dtype: str, device: str | int) -> Iterator[None]:
-        """Default dtype and device of torch; with gradients, wherever the user has switched them off."""
-        before, target = torch.get_default_dtype(), self.device(device)
-        torch.set_default_dtype(getattr(torch, dtype))
-        try:
-            on_device = contextlib.nullcontext() if target == torch.get_default_device() else torch.device(target)
-            with on_device, torch.inference_mode(False), torch.enable_grad():
-                yield
-        finally:
-            torch.set_default_dtype(before)
+        """Dtype and device of what this thread makes, with gradients wherever the user has switched them off.
+
+        Torch's own default dtype, which all threads share, stays.
+        """
+        target = self.device(device)
+        on_device = contextlib.nullcontext() if target == torch.get_default_device() else torch.device(target)
+        with chosen_dtype(getattr(torch, dtype)), on_device, torch.inference_mode(False), torch.enable_grad():
+            yield
+
+    def as_default(self) -> contextlib.AbstractContextManager[None]:
+        """The dtype of the `settings` is torch's default meanwhile, and no other thread is inside."""
+        return as_default()
 
     def device(self, device: str | int) -> torch.device:
         """The torch device called "cpu", "gpu", "cuda", "cuda:1" or 1.

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import pyro
 import torch
 from torch import Tensor
+
+from ugmm_ppl.pyro.turns import exclusive, unchecked
 
 
 def row_jacobians(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
@@ -20,7 +21,7 @@ def row_jacobians(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[...,
     run = torch.func.vmap(torch.func.jacrev(twice, has_aux=True), in_dims=(None, 0))
 
     def evaluate(point: Tensor, rows: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        with pyro.validation_enabled(False):  # which looks at values, and a transform has none
+        with exclusive(), unchecked():  # validation looks at values, and a transform has none
             jacobians, values = run(point, rows)
         return _numpy(values), _numpy(jacobians)
 
@@ -45,7 +46,7 @@ def hessian_products(function: Callable[[Tensor], Tensor]) -> Callable[..., np.n
     """Products of the Hessian of a function with vectors; described in `ugmm_ppl.backend.Derivatives`."""
 
     def evaluate(point: Tensor, vectors: Tensor) -> np.ndarray:
-        with pyro.validation_enabled(False):
+        with exclusive(), unchecked():
             backwards = torch.func.vjp(torch.func.grad(function), point)[1]
             return _numpy(torch.func.vmap(lambda vector: backwards(vector)[0])(vectors))
 

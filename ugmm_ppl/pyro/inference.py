@@ -8,14 +8,21 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyro
 import torch
-from pyro import poutine
 from pyro.infer import NUTS
 from torch import Tensor
 
 from ugmm_ppl.progress import Progress
-from ugmm_ppl.pyro.arrays import kept_random_state, normals, seed_torch, tensors, to_numpy, to_tensor
+from ugmm_ppl.pyro.arrays import (
+    default_dtype,
+    kept_random_state,
+    normals,
+    seed_torch,
+    tensors,
+    to_numpy,
+    to_tensor,
+)
+from ugmm_ppl.pyro.turns import RandomState, exclusive, in_turns, unchecked
 from ugmm_ppl.sampling import NutsDraws, nuts_stats
 
 if TYPE_CHECKING:
@@ -26,7 +33,7 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Context in which torch draws its random numbers from `seed`; the user's random state is left as it was."""
-    with kept_random_state():
+    with exclusive(), kept_random_state():
         seed_torch(seed)
         yield
 
@@ -39,10 +46,11 @@ def guide_draws(
 
     own = {name: to_tensor(value) for name, value in params.items()}
     drawn, log_q = [], []
+    generator = torch.Generator(torch.get_default_device())  # of this call: other threads may go on
     with torch.no_grad():
         for index in indices:
-            with seeded(int(np.random.SeedSequence([seed, index]).generate_state(1)[0])):
-                unconstrained = guide.draw(own, normals(guide.noise_shapes()))
+            generator.manual_seed(int(np.random.SeedSequence([seed, index]).generate_state(1)[0]))
+            unconstrained = guide.draw(own, normals(guide.noise_shapes(), generator))
             values, log_dets = constrain(guide.sites, unconstrained)
             drawn.append({name: to_numpy(value) for name, value in values.items()})
             log_q.append(float(guide.log_q(own, unconstrained, log_dets)))
@@ -54,20 +62,32 @@ def outputs(model: Model, draws: Mapping[str, np.ndarray], x: np.ndarray, chunk_
     from ugmm_ppl.pyro.backend import BACKEND
 
     size = len(next(iter(draws.values())))
-    result = np.empty((size, len(x), model.num_outputs), dtype=to_numpy(torch.empty(0)).dtype)
-    inputs = to_tensor(x)
-    with torch.no_grad(), pyro.validation_enabled(False):
-        for s in range(size):
-            run = poutine.condition(model.outputs, data={name: to_tensor(value[s]) for name, value in draws.items()})
-            for start in range(0, len(x), chunk_size):
-                rows = slice(start, start + chunk_size)
-                result[s, rows] = to_numpy(run(BACKEND, inputs[rows]))
+    result = np.empty((size, len(x), model.num_outputs), dtype=to_numpy(torch.empty(0, dtype=default_dtype())).dtype)
+    inputs, handlers = to_tensor(x), model.needs_handlers(draws)
+    names = draws if handlers else model.site_priors()
+
+    def evaluate(s: int) -> None:
+        values = {name: to_tensor(draws[name][s]) for name in names}
+        for start in range(0, len(x), chunk_size):
+            rows = slice(start, start + chunk_size)
+            if handlers:
+                found = BACKEND.condition(model.outputs, values)(BACKEND, inputs[rows])
+            else:
+                found = model.evaluate(BACKEND, values, inputs[rows])
+            result[s, rows] = to_numpy(found)
+
+    with torch.no_grad():
+        if handlers:
+            in_turns(evaluate, size, unchecked)
+        else:  # nothing that threads share: none waits
+            for s in range(size):
+                evaluate(s)
     return result
 
 
 def run(function: Callable[..., Any], *arguments: Any) -> tuple[np.ndarray, ...]:
     """Values of a function of arrays and dicts of arrays that returns arrays; described at `Inference`."""
-    with torch.no_grad(), pyro.validation_enabled(False):
+    with torch.no_grad():
         found = function(*(tensors(argument) for argument in arguments))
     return tuple(to_numpy(a) for a in found)
 
@@ -76,12 +96,15 @@ def log_prior(model: Model, draws: Mapping[str, np.ndarray]) -> np.ndarray:
     """Log prior density of draws `(S, ...)`: `(S,)`."""
     from ugmm_ppl.pyro.backend import BACKEND
 
-    result = np.empty(len(next(iter(draws.values()))))
-    with torch.no_grad(), pyro.validation_enabled(False):
-        for s in range(len(result)):
-            values = {name: to_tensor(value[s]) for name, value in draws.items()}
-            sites = BACKEND.trace(model.parameters, values, BACKEND, torch.zeros(()))
-            result[s] = sum(float(site.distribution.log_prob(site.value).sum()) for site in sites.values())
+    result, like = np.empty(len(next(iter(draws.values())))), torch.zeros((), dtype=default_dtype())
+
+    def evaluate(s: int) -> None:
+        values = {name: to_tensor(value[s]) for name, value in draws.items()}
+        sites = BACKEND.trace(model.parameters, values, BACKEND, like)
+        result[s] = sum(float(site.distribution.log_prob(site.value).sum()) for site in sites.values())
+
+    with torch.no_grad():
+        in_turns(evaluate, len(result), unchecked)
     return result
 
 
@@ -89,9 +112,16 @@ def prior_draws(model: Model, num_draws: int, seed: int) -> dict[str, np.ndarray
     """Draws from the prior, `(S, ...)` by site."""
     from ugmm_ppl.pyro.backend import BACKEND
 
-    with torch.no_grad(), seeded(seed):
-        traces = [BACKEND.trace(model.parameters, {}, BACKEND, torch.zeros(())) for _ in range(num_draws)]
-    return _stack([{name: to_numpy(site.value) for name, site in trace.items()} for trace in traces])
+    drawn: list[dict[str, np.ndarray]] = []
+    like = torch.zeros((), dtype=default_dtype())
+
+    def draw(_: int) -> None:
+        trace = BACKEND.trace(model.parameters, {}, BACKEND, like)
+        drawn.append({name: to_numpy(site.value) for name, site in trace.items()})
+
+    with torch.no_grad():
+        in_turns(draw, num_draws, RandomState(seed))
+    return _stack(drawn)
 
 
 def nuts(
@@ -110,30 +140,38 @@ def nuts(
     """Draw by NUTS, a draw of every chain in turn; arguments as in `ugmm_ppl.backend.Inference`."""
     x, y, *weights = (to_tensor(a) for a in data)
     targets = y if own_targets else [y] * len(starts)
-    chains = []
+    chains: list[_Recording] = []
     draws: list[dict[str, Tensor]] = []  # of all chains, (C, ...) by site
     moves: list[list[tuple[float, int]]] = []  # energy and leapfrog steps of all chains
     interrupted = False
-    with seeded(seed), pyro.validation_enabled(False):
-        for start, target in zip(starts, targets, strict=True):
-            kernel = _Recording(lambda *data: model(*data, data_size=data_size), max_tree_depth=max_tree_depth)
-            kernel.initial_params = {name: to_tensor(value) for name, value in start.items()}
-            kernel.setup(num_warmup, x, target, *weights)
-            chains.append(kernel)
-        try:
-            states = [kernel.initial_params for kernel in chains]
-            for _ in range(num_warmup):
-                states = [kernel.sample(state) for kernel, state in zip(chains, states, strict=True)]
-                progress.update(1)
-            for _ in range(num_draws):
-                states = [kernel.sample(state) for kernel, state in zip(chains, states, strict=True)]
-                draws.append({name: torch.stack([state[name] for state in states]) for name in starts[0]})
-                moves.append([(kernel.energy, kernel.leapfrogs) for kernel in chains])
-                progress.update(1, diverging=sum(len(kernel.diagnostics()["divergences"]) for kernel in chains))
-        except KeyboardInterrupt:
-            if not draws:
-                raise
-            interrupted = True
+    random = RandomState(seed)
+
+    def set_up(chain: int) -> None:
+        kernel = _Recording(lambda *data: model(*data, data_size=data_size), max_tree_depth=max_tree_depth)
+        kernel.initial_params = {name: to_tensor(value) for name, value in starts[chain].items()}
+        kernel.setup(num_warmup, x, targets[chain], *weights)
+        chains.append(kernel)
+
+    def move(number: int) -> None:
+        step, chain = divmod(number, len(chains))
+        states[chain] = chains[chain].sample(states[chain])
+        if chain < len(chains) - 1:
+            return
+        if step < num_warmup:
+            progress.update(1)
+            return
+        draws.append({name: torch.stack([state[name] for state in states]) for name in starts[0]})
+        moves.append([(kernel.energy, kernel.leapfrogs) for kernel in chains])
+        progress.update(1, diverging=sum(len(kernel.diagnostics()["divergences"]) for kernel in chains))
+
+    in_turns(set_up, len(starts), random, unchecked)
+    states = [kernel.initial_params for kernel in chains]
+    try:
+        in_turns(move, (num_warmup + num_draws) * len(chains), random, unchecked)
+    except KeyboardInterrupt:
+        if not draws:
+            raise
+        interrupted = True
     transforms = chains[0].transforms
     values = {name: torch.stack([draw[name] for draw in draws], 1) for name in starts[0]}
     diverging = np.zeros((len(chains), num_draws), dtype=bool)

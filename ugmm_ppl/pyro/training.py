@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyro
 import torch
 from torch import Tensor
 
 from ugmm_ppl import checks
-from ugmm_ppl.pyro.arrays import kept_random_state, normals, seed_torch, to_numpy, to_tensor
+from ugmm_ppl.pyro.arrays import default_dtype, kept_random_state, normals, seed_torch, to_numpy, to_tensor
+from ugmm_ppl.pyro.turns import as_default, exclusive, in_turns, unchecked
 from ugmm_ppl.training import Steps
 
 BUILT = {
@@ -51,10 +52,13 @@ class Trainer:
         self._data = tuple(to_tensor(a) for a in data)
         self._clip_norm, self._particles, self._split_batch = clip_norm, num_particles, split_batch
         self._make: Any = BUILT[optimizer] if isinstance(optimizer, str) else optimizer
+        self._code_of_others = contextlib.nullcontext if isinstance(optimizer, str) else as_default
 
     def start(self, initial: Sequence[dict[str, np.ndarray]]) -> list[_Restart]:
         """The state at start parameters."""
-        return [_Restart(self._make, {name: to_tensor(a) for name, a in params.items()}) for params in initial]
+        tensors = [{name: to_tensor(a) for name, a in params.items()} for params in initial]
+        with self._code_of_others():
+            return [_Restart(self._make, params) for params in tensors]
 
     def advance(
         self, state: list[_Restart], first: int, rows: np.ndarray, rates: np.ndarray, kl_weights: np.ndarray
@@ -63,17 +67,23 @@ class Trainer:
         shape = (len(state), len(rows))
         found = [np.full(shape, np.nan) for _ in range(3)]
         good = np.zeros(shape, dtype=bool)
-        new = [restart.copy(self._make) for restart in state]
-        with kept_random_state(), pyro.validation_enabled(False):
-            for r, restart in enumerate(new):
-                for n in range(len(rows)):
-                    parts = self._differentiate(restart.params, r, first + n, rows[n, r], float(kl_weights[n]))
-                    if parts is None:
-                        break
-                    restart.step(float(rates[n, r]))
-                    good[r, n] = True
-                    for history, value in zip(found, parts, strict=True):
-                        history[r, n] = value
+        with self._code_of_others():
+            new = [restart.copy(self._make) for restart in state]
+
+        def step(number: int) -> None:
+            r, n = divmod(number, len(rows))
+            if n > 0 and not good[r, n - 1]:  # it stands still from its first bad step on
+                return
+            parts = self._differentiate(new[r].params, r, first + n, rows[n, r], float(kl_weights[n]))
+            if parts is None:
+                return
+            with self._code_of_others():
+                new[r].step(float(rates[n, r]))
+            good[r, n] = True
+            for history, value in zip(found, parts, strict=True):
+                history[r, n] = value
+
+        in_turns(step, len(new) * len(rows), kept_random_state, unchecked)
         return new, Steps(found[0], found[1], found[2], good)
 
     def params(self, state: list[_Restart]) -> list[dict[str, np.ndarray]]:
@@ -85,7 +95,7 @@ class Trainer:
     ) -> dict[str, np.ndarray]:
         """The gradient of one step of one restart."""
         params = state[restart].params
-        with kept_random_state(), pyro.validation_enabled(False):
+        with exclusive(), kept_random_state(), unchecked():
             self._differentiate(params, restart, step, rows, kl_weight)
         return {name: to_numpy(p.grad) for name, p in params.items()}
 
@@ -100,14 +110,15 @@ class Trainer:
 
     def restore(self, arrays: dict[str, np.ndarray], initial: Sequence[dict[str, np.ndarray]]) -> list[_Restart]:
         """The state from its `arrays`."""
-        return [
-            _Restart(
-                self._make,
-                {name: to_tensor(arrays[f"{r}/params/{name}"]) for name in params},
-                {key: value for key, value in arrays.items() if key.startswith(f"{r}/optimizer/")},
-            )
-            for r, params in enumerate(initial)
-        ]
+        with self._code_of_others():
+            return [
+                _Restart(
+                    self._make,
+                    {name: to_tensor(arrays[f"{r}/params/{name}"]) for name in params},
+                    {key: value for key, value in arrays.items() if key.startswith(f"{r}/optimizer/")},
+                )
+                for r, params in enumerate(initial)
+            ]
 
     def _differentiate(
         self, params: dict[str, Tensor], restart: int, step: int, rows: np.ndarray, kl_weight: float
@@ -119,12 +130,14 @@ class Trainer:
         batches = [tuple(a[part] for a in self._data) for part in at]
         for p in params.values():
             p.grad = None
-        totals = torch.zeros(3)
+        kind = default_dtype()
+        totals = torch.zeros(3, dtype=kind)
         for particle in range(self._particles):
             batch = batches[particle % len(batches)]
             loss, terms = self._evaluate(params, normals(self._shapes), batch, kl_weight)
             (loss / self._particles).backward()
-            totals = totals + torch.stack([torch.as_tensor(a).detach() for a in (loss, *terms)]) / self._particles
+            found = torch.stack([torch.as_tensor(a, dtype=kind).detach() for a in (loss, *terms)])
+            totals = totals + found / self._particles
         gradients = [p.grad for p in params.values()]
         if not _all_finite(totals[0], gradients):
             return None

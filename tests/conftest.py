@@ -104,7 +104,7 @@ def backend(backend_name):
 def backend64(backend_name):
     """The backend's primitives, with float64 as default inside the test."""
     primitives = load_backend(backend_name)
-    with primitives.settings(dtype="float64", device="cpu"):
+    with primitives.settings(dtype="float64", device="cpu"), primitives.as_default():
         yield primitives
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import warnings
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import numpy as np
 
 from ugmm_ppl.backend import require
 from ugmm_ppl.groups import Collector, Request, axes
+from ugmm_ppl.threads import DRAWING, silence
 
 if TYPE_CHECKING:
     from ugmm_ppl.posterior import Fit
@@ -119,7 +120,7 @@ def export(fit: Fit, path: str | os.PathLike[str], x: Any = None, y: Any = None,
     from ugmm_ppl import streaming
 
     collector = Collector(fit, x, y, Request(**{"keep": "draws"} | options))
-    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    partial = path.with_name(f"{path.stem}.{threading.get_native_id()}.partial{path.suffix}")
     try:
         streaming.write(collector, partial)
         partial.replace(path)
@@ -195,8 +196,7 @@ def loo_approximate_posterior(pointwise: np.ndarray, log_ratio: np.ndarray) -> t
     dataset = xarray.Dataset({"y": (["chain", "draw", "row"], np.asarray(pointwise, dtype=np.float64))})
     tree = xarray.DataTree.from_dict({"log_likelihood": dataset, "posterior": dataset[["chain", "draw"]]})
     log_ratio = np.asarray(log_ratio, dtype=np.float64).ravel()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of large k-hats, which are returned
+    with silence():  # about large k-hats, which are returned
         found = az.loo_approximate_posterior(tree, log_p=log_ratio, log_q=0.0 * log_ratio, pointwise=True)
     return np.asarray(found.elpd_i), np.asarray(found.pareto_k)
 
@@ -226,14 +226,14 @@ def plot_forest(tree: Any, var_names: list[str], coords: Mapping[str, Any], path
     az = arviz()
     import matplotlib.pyplot as plt
 
-    if _is_old(az):
-        axes = az.plot_forest(tree, var_names=var_names, coords=dict(coords), combined=True, figsize=(8, 10))
-        axes.ravel()[0].figure.savefig(path, dpi=110, bbox_inches="tight")
-        plt.close("all")
-    else:
-        plot = az.plot_forest(tree, var_names=var_names, coords=dict(coords), combined=True, backend="matplotlib")
-        plot.savefig(str(path), dpi=110, bbox_inches="tight")
-        plt.close("all")
+    options = {"var_names": var_names, "coords": dict(coords), "combined": True}
+    with DRAWING:
+        if _is_old(az):
+            figure = az.plot_forest(tree, figsize=(8, 10), **options).ravel()[0].figure
+        else:
+            figure = az.plot_forest(tree, backend="matplotlib", **options).get_viz("figure")
+        figure.savefig(path, dpi=110, bbox_inches="tight")
+        plt.close(figure)
 
 
 def forest_figure(tree: Any, var_names: list[str], coords: Mapping[str, Any], kind: str) -> Any:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ugmm_ppl import checks
+from ugmm_ppl.threads import cached_property
 
 if TYPE_CHECKING:
     from ugmm_ppl.posterior import Fit

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import os
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from ugmm_ppl.diagnostics import Diagnosis, diagnose
 from ugmm_ppl.diagnostics.lines import Subject
 from ugmm_ppl.metrics import evaluate
 from ugmm_ppl.prediction import ClassPrediction
+from ugmm_ppl.threads import silence
 
 if TYPE_CHECKING:
     from ugmm_ppl.posterior import Fit
@@ -135,8 +135,7 @@ def _parameters(subject: Subject) -> list[tuple[str, str, str]]:
     said = "Mixture parameters of the neuron that the readout weighs most: means and central intervals of all chains."
     found = []
     for kind, caption in (("forest", said), ("ridge", "The same as densities.")):
-        with pictures.drawing(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # ArviZ 0.23 under newer libraries
+        with pictures.drawing(), silence():  # ArviZ 0.23 under newer libraries
             figure = arviz.forest_figure(tree, names, where, kind)
             found.append((f"{kind.capitalize()} of neuron {where['neuron_0'][0]}", pictures.svg(figure, kind), caption))
     return found

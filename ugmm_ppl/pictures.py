@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from ugmm_ppl import arviz, neuron
 from ugmm_ppl.metrics import expected_calibration_error, reliability
 from ugmm_ppl.ops import NUMPY
+from ugmm_ppl.threads import DRAWING, silence
 
 if TYPE_CHECKING:
     from ugmm_ppl.posterior import Fit
@@ -35,18 +35,20 @@ BARS = 15
 
 @contextlib.contextmanager
 def drawing() -> Iterator[Any]:
-    """The module pyplot in the style of the report, without a display and without the user's settings changed."""
+    """The module pyplot in the style of the report, without a display; the user's settings and figures stay."""
     import matplotlib as mpl
     import matplotlib.pyplot as plt
 
-    before = mpl.get_backend()
-    mpl.use("Agg")
-    try:
-        with mpl.rc_context(STYLE):
-            yield plt
-    finally:
-        plt.close("all")
-        mpl.use(before)
+    with DRAWING:
+        before, figures = mpl.get_backend(), set(plt.get_fignums())
+        mpl.use("Agg")
+        try:
+            with mpl.rc_context(STYLE):
+                yield plt
+        finally:
+            for number in set(plt.get_fignums()) - figures:
+                plt.close(number)
+            mpl.use(before)
 
 
 def svg(figure: Any, name: str) -> str:
@@ -227,8 +229,7 @@ def worst_rows(plt: Any, prediction: Any, y: np.ndarray, rows: np.ndarray, names
 def loo_pit(drawn: np.ndarray, y: np.ndarray, pointwise: np.ndarray, log_ratio: np.ndarray) -> np.ndarray:
     """P(y_rep <= y) under the leave-one-out weights of each row `(B,)`, from predictive draws `(C, S, B)`."""
     flat = pointwise.reshape(-1, len(y)).T
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of large k-hats, which the table of the report has
+    with silence():  # about large k-hats, which the table of the report has
         log_weights, _ = arviz.psis(log_ratio.ravel() - log_ratio.max() - flat)
     weights = np.exp(neuron.log_normalize(NUMPY, log_weights))
     return np.clip((weights * (y[:, None] >= drawn.reshape(-1, len(y)).T)).sum(1), 0.0, 1.0)

@@ -6,7 +6,6 @@ import dataclasses
 import math
 import os
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from ugmm_ppl.data import Standardizer
 from ugmm_ppl.guide import Guide, inferred_sites, latent_sites, make_guide, natural_values
 from ugmm_ppl.model.base import Model
 from ugmm_ppl.predictive import Predictive
+from ugmm_ppl.threads import cached_property
 from ugmm_ppl.training import Run
 
 NUM_DRAWS = 500
@@ -135,6 +135,9 @@ class Fit(Predictive):
     @cached_property
     def family(self) -> Guide:
         """The guide over the latent sites of the model; needs no data."""
+        return self._family_of_parameters()
+
+    def _family_of_parameters(self) -> Guide:
         with self._settings():
             sites, _ = latent_sites(self._backend, self.model, self.model.template(), self.seed)
             inferred = inferred_sites(self.bayesian, sites, self.model.readout_sites)

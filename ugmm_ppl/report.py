@@ -156,13 +156,11 @@ def plot_predicted(prediction: Any, y: np.ndarray, path: Path) -> None:
 
 
 def _figure() -> tuple[Any, Any]:
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure  # without pyplot, whose list of figures is that of the user
 
-    return plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    return figure, figure.subplots()
 
 
 def _write(figure: Any, path: Path) -> None:
-    import matplotlib.pyplot as plt
-
     figure.savefig(path, dpi=110)
-    plt.close(figure)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import threading
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -69,7 +70,7 @@ def save(fit: Fit, path: str | os.PathLike[str]) -> None:
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write an `.npz` file; an existing one is replaced only when the new one is complete and on the disk."""
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{threading.get_native_id()}.partial")  # two threads may write one file
     try:
         with partial.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]

@@ -79,12 +79,15 @@ class cached_property(Generic[T]):  # noqa: N801
         return vars(instance).setdefault(self._name, self._function(instance))
 
 
+DRAWING = threading.RLock()
+"""For the thread that draws: matplotlib has one style and one list of figures for all of them."""
+
 _SILENCE = threading.RLock()
 
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Without warnings. Python has one list of filters, which the last of several threads to end would leave changed."""
+    """No warnings. Python has one list of filters, which the last of several threads to end would leave changed."""
     with _SILENCE, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from ugmm_ppl import arviz
 from ugmm_ppl.diagnostics.lines import FEWEST_DRAWS, Line, Subject, judged, skipped
 from ugmm_ppl.neuron import logsumexp
 from ugmm_ppl.ops import NUMPY
+from ugmm_ppl.threads import silence
 
 GOOD_K = 0.7
 """Pareto k-hat up to which importance weights can be relied on. Source: Vehtari et al. 2024, JMLR 25(72)."""
@@ -52,8 +52,7 @@ def loo(pointwise: np.ndarray, log_ratio: np.ndarray | None = None) -> Loo:
     ratio = np.zeros(flat.shape[1]) if log_ratio is None else np.asarray(log_ratio, dtype=np.float64).ravel()
     found = None if log_ratio is None else arviz.loo_approximate_posterior(pointwise, log_ratio)
     if found is None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of large k-hats, which are returned
+        with silence():  # about large k-hats, which are returned
             log_weights, k = arviz.psis(ratio - ratio.max() - flat)
         found = logsumexp(NUMPY, log_weights + flat), k
     elpd, k = found
@@ -67,8 +66,7 @@ def k_hat(log_ratio: np.ndarray) -> float:
     """Pareto k-hat of log importance ratios `(S,)`."""
     if np.ptp(log_ratio) < 1e-12:  # all weights are equal
         return -math.inf
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with silence():
         return float(arviz.psis(log_ratio - log_ratio.max())[1])
 
 

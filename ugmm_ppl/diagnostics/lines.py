@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from ugmm_ppl import kernels
 from ugmm_ppl.model.base import NetworkModel
 from ugmm_ppl.model.score import JointScore
+from ugmm_ppl.threads import cached_property
 
 if TYPE_CHECKING:
     from ugmm_ppl.posterior import Fit

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +21,7 @@ from ugmm_ppl.model.base import CHUNK_ELEMENTS
 from ugmm_ppl.neuron import log_normalize, logsumexp
 from ugmm_ppl.ops import NUMPY
 from ugmm_ppl.posterior import Fit
+from ugmm_ppl.threads import cached_property
 
 QUERY_DRAWS = 20
 """Posterior draws per chain that a query averages over, where none are asked for."""
@@ -48,7 +48,7 @@ class LatentFit(Fit):
     @cached_property
     def family(self) -> LatentGuide:
         """The guide over the parameters, with the encoder beside it."""
-        whole = super().family
+        whole = self._family_of_parameters()
         rows = 0 if self.train_x is None else len(self.train_x)
         with self._settings():
             local = self.model.local_guide(self._backend)
@@ -257,15 +257,16 @@ class LatentFit(Fit):
         base, samples = self.seed if sampling.seed is None else sampling.seed, draws.share(sampling.num_samples)
         largest = max(k * j for _, k, j in self.model.layers)
         size = min(len(rows), max(1, CHUNK_ELEMENTS // (samples * largest)))
-        with self._settings():
-            for draw in range(len(draws.weights)):
-                if draw % draws.per_chain == 0:
-                    own = {} if self.method == "nuts" else _local(self.state[draw // draws.per_chain])
+        for draw in range(len(draws.weights)):
+            if draw % draws.per_chain == 0:
+                own = {} if self.method == "nuts" else _local(self.state[draw // draws.per_chain])
+                with self._settings():
                     weigher, own = self._proposal(draws.mean(draw), rows, own, trained=trained)
-                values = draws.at(draw)
-                for start in range(0, len(rows), size):
-                    rng = np.random.default_rng([base, draw, start])
-                    at = np.arange(start, start + size).clip(max=len(rows) - 1)  # one shape: compiled once
+            values = draws.at(draw)
+            for start in range(0, len(rows), size):
+                rng = np.random.default_rng([base, draw, start])
+                at = np.arange(start, start + size).clip(max=len(rows) - 1)  # one shape: compiled once
+                with self._settings():  # of a thread, which may be another one when a generator goes on
                     if sampling.method == "annealed":
                         found = weigher.annealed(
                             values, own, rows[at], at, codes[at], num_chains=samples,
@@ -274,7 +275,7 @@ class LatentFit(Fit):
                     else:
                         noise = rng.normal(size=(samples, size, self.model.num_latents))
                         found = weigher.importance(values, own, rows[at], at, noise)
-                    yield Weighed(draw, slice(start, min(len(rows), start + size)), found, values)
+                yield Weighed(draw, slice(start, min(len(rows), start + size)), found, values)
 
     def _averages(self, x: Any, y: Any, sampling: Sampling) -> Averages:
         """Posterior moments of all layers by draw of the parameters."""

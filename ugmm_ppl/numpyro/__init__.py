@@ -1,4 +1,4 @@
-"""The parts for NumPyro models: a distribution, and a layer."""
+"""The parts for NumPyro models: a distribution, a layer, and a turn among threads."""
 
 from ugmm_ppl.backend import require as _require
 
@@ -7,5 +7,6 @@ for _package in ("jax", "numpyro", "optax"):
 
 from ugmm_ppl.numpyro.distribution import UnivariateGaussianMixture as UnivariateGaussianMixture  # noqa: E402
 from ugmm_ppl.numpyro.layer import UGMMLayer as UGMMLayer  # noqa: E402
+from ugmm_ppl.numpyro.turns import exclusive as exclusive  # noqa: E402
 
-__all__ = ["UGMMLayer", "UnivariateGaussianMixture"]
+__all__ = ["UGMMLayer", "UnivariateGaussianMixture", "exclusive"]

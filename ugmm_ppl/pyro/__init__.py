@@ -1,4 +1,4 @@
-"""The parts for Pyro models: a distribution, and a layer."""
+"""The parts for Pyro models: a distribution, a layer, and a turn among threads."""
 
 from ugmm_ppl.backend import require as _require
 
@@ -7,5 +7,6 @@ for _package in ("torch", "pyro"):
 
 from ugmm_ppl.pyro.distribution import UnivariateGaussianMixture as UnivariateGaussianMixture  # noqa: E402
 from ugmm_ppl.pyro.layer import UGMMLayer as UGMMLayer  # noqa: E402
+from ugmm_ppl.pyro.turns import exclusive as exclusive  # noqa: E402
 
-__all__ = ["UGMMLayer", "UnivariateGaussianMixture"]
+__all__ = ["UGMMLayer", "UnivariateGaussianMixture", "exclusive"]

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from ugmm_ppl.ops import Coefficients, Ops, Step
+from ugmm_ppl.pyro.arrays import default_dtype
 
 KERNEL_ELEMENTS = 2**15
 """Values times components from which the native kernel is worth its call."""
@@ -27,10 +28,16 @@ class TorchOps:
     erfc = staticmethod(torch.erfc)
     log = staticmethod(torch.log)
     sqrt = staticmethod(torch.sqrt)
-    where = staticmethod(torch.where)
     isfinite = staticmethod(torch.isfinite)
     log1p = staticmethod(torch.log1p)
     ndtri = staticmethod(torch.special.ndtri)
+
+    @staticmethod
+    def where(condition: Tensor, a: Tensor | float, b: Tensor | float) -> Tensor:
+        """Two numbers are of this thread's dtype: torch would take its default, which is that of all threads."""
+        if isinstance(a, Tensor) or isinstance(b, Tensor) or torch.compiler.is_compiling():
+            return torch.where(condition, a, b)
+        return torch.where(condition, torch.tensor(a, dtype=default_dtype()), b)
 
     @staticmethod
     def at_least(a: Tensor, floor: float) -> Tensor:

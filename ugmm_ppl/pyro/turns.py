@@ -17,16 +17,14 @@ TURNS = Turns()
 
 
 def exclusive() -> AbstractContextManager[None]:
-    """Context of a thread that runs Pyro models, or draws from torch's own generator; this library's own wait meanwhile.
+    """Context of a thread that runs Pyro models, or draws from torch's generator; this library's own wait meanwhile.
 
     A training gives it back between two steps, "nuts" between two draws, if another thread waits for it.
     """
     return TURNS
 
 
-def in_turns(
-    step: Callable[[int], object], count: int, *contexts: Callable[[], AbstractContextManager[Any]]
-) -> None:
+def in_turns(step: Callable[[int], object], count: int, *contexts: Callable[[], AbstractContextManager[Any]]) -> None:
     """step(0), step(1), ... `exclusive` and in some contexts, which are left between two steps where a thread waits."""
     done = 0
     while done < count:
@@ -59,7 +57,7 @@ def as_default() -> Iterator[None]:
 
 
 class RandomState:
-    """Torch's random numbers from a seed, which go on where they ended when the next turn begins; `state()` is a turn."""
+    """Torch's random numbers from a seed, which go on in the next turn where they ended; `state()` is a turn."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed

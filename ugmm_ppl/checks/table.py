@@ -226,7 +226,7 @@ def _numbers(a: np.ndarray, asked: Asked, column: Any = None) -> np.ndarray:
     hidden = np.ma.getmaskarray(a) if np.ma.is_masked(a) else None
     a = np.asarray(a)
     if a.dtype.kind == "O":
-        a = _from_objects(a if hidden is None else np.where(hidden, None, a), asked, column)
+        a = _from_objects(a if hidden is None else np.where(hidden, np.array(None), a), asked, column)
     elif a.dtype.kind == "V" and not issubclass(a.dtype.type, np.void):
         a = a.astype(np.float32)  # bfloat16 and the like, which NumPy does not have itself
     elif a.dtype.kind not in "iubf":

@@ -108,6 +108,16 @@ def no_outputs() -> TypeError:
     )
 
 
+def possible(log_weight: np.ndarray) -> None:
+    """Refuse to average over samples of which none is possible; by the largest log weight of every row."""
+    bad = np.flatnonzero(np.isneginf(log_weight))
+    if bad.size:
+        raise ValueError(
+            f"at least one sample of every row must have a density above zero; row {bad[0]} has none ({bad.size} such "
+            "rows). Its values are far from those that were trained on: look for fill values, and drop such rows."
+        )
+
+
 def layer(given: int | None, hidden: int) -> int:
     """The number of a layer above the data; None is the last."""
     if given is None:

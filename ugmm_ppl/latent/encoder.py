@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 PREFIX = "encoder."
 
-LOG_SCALES = 80.0
-"""Largest size of a log scale: scales and their inverses are float32 numbers."""
+LOG_SCALES = 30.0
+"""Largest size of a log scale, far beyond what a posterior has: squares of scales and their inverses are float32."""
 
 Choose = Callable[[int, Array, Array], Array]
 """(number of the layer, loc, scale) -> its value."""
@@ -145,7 +145,7 @@ class PerExample:
 
 def _chosen(backend: Backend, choose: Choose, layer: int, loc: Array, log_scale: Array) -> tuple[Array, Array]:
     """The value of a layer, and its log density summed over the layer."""
-    ops = backend.ops  # the limits are for rows far from those trained on, whose scale would be 0 or inf
+    ops = backend.ops  # the limits are for rows far from those trained on
     scale = ops.exp(ops.at_least(ops.at_most(log_scale, LOG_SCALES), -LOG_SCALES))
     value = choose(layer, loc, scale)
     return value, ops.sum(normal_log_prob(ops, value, loc, scale), -1)

@@ -137,8 +137,8 @@ class Weigher:
         noise: np.ndarray,
     ) -> Weighted:  # fmt: skip
         """Draws of the guide from standard normal numbers `(P, B, d)`."""
-        found = self.backend.inference.run(self._importance, dict(values), dict(params), x, rows, noise)
-        return Weighted(*(a.astype(np.float64) for a in found))
+        log_w, hidden = self.backend.inference.run(self._importance, dict(values), dict(params), x, rows, noise)
+        return Weighted(_numbers(log_w.astype(np.float64)), hidden.astype(np.float64))
 
     def _importance(self, values: Any, params: Any, x: Array, rows: Array, noise: Array) -> tuple[Array, Array]:
         ops = self.backend.ops
@@ -154,7 +154,7 @@ class Weigher:
         steps = path.tuned(ladder, rng)
         state, log_w = path.start(num_chains, rng), np.zeros((num_chains, len(x)))
         for t, b in enumerate(ladder[1:]):
-            log_w += (b - ladder[t]) * (state.log_p - state.log_q)
+            log_w = _numbers(log_w + (b - ladder[t]) * (state.log_p - state.log_q))
             if b < 1.0:
                 state, _ = path.move(state, b, steps[t], rng)
         return Weighted(log_w[..., None], state.hidden)
@@ -245,6 +245,11 @@ class _Path:
         array = self._weigher.backend.array
         found = self._weigher.gradient({"hidden": array(hidden)}, self._arrays, array(np.asarray(b)))
         return np.nan_to_num(found[1]["hidden"], posinf=0.0, neginf=0.0)
+
+
+def _numbers(log_w: np.ndarray) -> np.ndarray:
+    """Log weights, -inf where a row is so far out that they have overflowed: such a sample counts for nothing."""
+    return np.where(log_w < np.inf, log_w, -np.inf)
 
 
 def _ladder(count: int) -> np.ndarray:

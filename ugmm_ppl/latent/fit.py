@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ugmm_ppl import checks as common
-from ugmm_ppl.circuit.checks import impossible_evidence
 from ugmm_ppl.circuit.prior import stacked
 from ugmm_ppl.latent import checks, density
 from ugmm_ppl.latent.encoder import PREFIX, LatentGuide, PerExample, split
@@ -108,7 +107,7 @@ class LatentFit(Fit):
         for weighed in self._weighed(rows, unknown, draws, sampling, trained=x is None):
             found[weighed.draw, weighed.rows] = weighed.log_classes(self.model)
         log_joint = logsumexp(NUMPY, np.moveaxis(found + draws.log_weights[:, None, None], 0, -1))
-        impossible_evidence(log_joint.max(-1))
+        checks.possible(log_joint.max(-1))
         return np.exp(log_normalize(NUMPY, log_joint))
 
     def encode(self, x: Any, layer: int = 0, *, y: Any = None, **options: Any) -> Encoded:
@@ -290,7 +289,7 @@ class LatentFit(Fit):
             w = np.exp(log_normalize(NUMPY, log_w.T)).T[..., None]
             totals[at], means[at], squares[at] = total, (w * hidden).sum(0), (w * hidden**2).sum(0)
         log_weights = (totals + draws.log_weights[:, None]).T
-        impossible_evidence(log_weights.max(-1))
+        checks.possible(log_weights.max(-1))
         weights = np.exp(log_normalize(NUMPY, log_weights)).T
         return Averages(weights, means, squares, [draws.at(draw) for draw in range(len(weights))])
 

@@ -54,8 +54,8 @@ class ClassModel(Model):
         return (outputs < np.inf).all(-1)
 
     def log_probs(self, outputs: np.ndarray) -> np.ndarray:
-        """log p(class | x) in NumPy, in float64."""
-        return log_normalize(NUMPY, if_any_possible(NUMPY, outputs.astype(np.float64)))
+        """log p(class | x) in NumPy."""
+        return log_normalize(NUMPY, if_any_possible(NUMPY, outputs))
 
     def sample_target(self, outputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Class codes given x, by the Gumbel-max trick; 0 without classes."""
@@ -67,7 +67,7 @@ class ClassModel(Model):
         """p(class | x, parameters) of every draw."""
         draws = np.empty(outputs.shape)
         for index in np.ndindex(outputs.shape[:2]):  # a draw at a time: no temporaries of the size of all
-            draws[index] = np.exp(self.log_probs(outputs[index]))
+            draws[index] = np.exp(self.log_probs(outputs[index].astype(np.float64)))
         return ClassPrediction(draws, weights)
 
     def output_names(self, class_names: list[str] | None) -> list[str]:

@@ -153,7 +153,6 @@ class UnivariateGaussianMixture(MixtureQueries, Distribution):
         found = mixture.log_prob(OPS, OPS.widened(self._array(value)), self.mixture)
         return self._rounded(found, value)
 
-    @validate_sample
     def cdf(self, value: Array) -> Array:
         """p(Y <= value), `(...)` to `(...)`."""
         return self._in_parts(mixture.cdf, value)

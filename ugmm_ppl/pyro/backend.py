@@ -177,13 +177,19 @@ class PyroBackend:
 
     @contextlib.contextmanager
     def settings(self, *, dtype: str, device: str | int) -> Iterator[None]:
-        """Dtype and device of what this thread makes, with gradients wherever the user has switched them off.
+        """Dtype and device of what this thread makes, with gradients and without autocast, whatever the user has set.
 
         Torch's own default dtype, which all threads share, stays.
         """
         target = self.device(device)
         on_device = contextlib.nullcontext() if target == torch.get_default_device() else torch.device(target)
-        with chosen_dtype(getattr(torch, dtype)), on_device, torch.inference_mode(False), torch.enable_grad():
+        with (
+            chosen_dtype(getattr(torch, dtype)),
+            on_device,
+            torch.autocast(target.type, enabled=False),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+        ):
             yield
 
     def as_default(self) -> contextlib.AbstractContextManager[None]:

@@ -90,8 +90,9 @@ class TorchOps:
 
     @staticmethod
     def dot(a: Tensor, b: Tensor) -> Tensor:
-        """Sum of products; without a temporary where `b` is one vector."""
-        return a @ b if b.ndim == 1 and a.ndim > 0 else torch.sum(a * b, -1)
+        """Sum of products; without a temporary where `b` is one vector and autocast leaves matrix products alone."""
+        plain = b.ndim == 1 and a.ndim > 0 and not torch.is_autocast_enabled(a.device.type)
+        return a @ b if plain else torch.sum(a * b, -1)
 
     @staticmethod
     def mean(a: Tensor, axis: int) -> Tensor:

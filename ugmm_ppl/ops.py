@@ -110,8 +110,17 @@ class Ops(Protocol):
             parameters: `(..., K)` each, or `(..., 1)`.
         """
 
-    def repeat(self, step: Step, state: tuple[Array, ...], most: int, /) -> tuple[Array, ...]:
-        """Apply `step` to the state, whose last part says where it is done, until all is, or `most` times."""
+    def repeat(
+        self, step: Step, given: tuple[Array, ...], state: tuple[Array, ...], most: int, /
+    ) -> tuple[Array, ...]:
+        """Apply a step to the state, whose last part says where it is done, until all is, or `most` times.
+
+        Args:
+            step: `step(ops, given, *state)`, a function of a module: JAX compiles it once, as it knows it again.
+            given: What stays the same.
+            state: What changes, and where it is done.
+            most: Most steps.
+        """
 
     def in_parts(self, function: Callable[..., Array], value: Array, mixture: Any, /) -> Array:
         """`function(value, mixture)`, elementwise in the value, with bounded temporaries if the library makes any."""
@@ -247,13 +256,13 @@ class NumpyOps:
         return value
 
     @staticmethod
-    def repeat(step: Step, state: tuple[Array, ...], most: int) -> tuple[Array, ...]:
+    def repeat(step: Step, given: tuple[Array, ...], state: tuple[Array, ...], most: int) -> tuple[Array, ...]:
         """A loop."""
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             for _ in range(most):
                 if np.all(state[-1]):
                     break
-                state = step(*state)
+                state = step(NUMPY, given, *state)
         return state
 
     @staticmethod

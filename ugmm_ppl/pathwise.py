@@ -83,24 +83,31 @@ def _solve(ops: Ops, u: Array, mixture: Mixture) -> Array:
         end = sign * (loc + t[..., None] * scale) + slack[..., None] * scale + 4.0 * eps * abs(loc)
         return sign * ops.max(ops.where(weights > 0.0, end, -math.inf), -1)[..., 0]
 
-    def step(y: Array, low: Array, high: Array, last: Array, done: Array) -> tuple[Array, ...]:
-        z = standardize(y, loc, scale)
-        log_tail = logsumexp(ops, log_weights + log_ndtr(ops, ops.where(left[..., None], z, -z)))
-        residual = ops.where(left, log_tail - target, target - log_tail)  # increases with y
-        log_p = logsumexp(ops, log_weights + log_density_parts(ops, y, loc, scale))
-        change = -residual * bounded_exp(ops, log_tail - log_p)
-        low, high = ops.where(residual < 0.0, y, low), ops.where(residual < 0.0, high, y)
-        close = (abs(residual) <= 4.0 * eps * (1.0 - target)) | (abs(change) <= eps * abs(y))
-        newton = (y + change > low) & (y + change < high) & (abs(change) <= 0.5 * last)
-        new = ops.where(newton, y + change, ops.where(close, y, 0.5 * (low + high)))
-        return ops.where(done, y, new), low, high, abs(new - y), done | close | (high - low <= eps * abs(y))
-
     low, high = outermost(-1.0), outermost(1.0)
     start = neuron.mean(ops, loc + t[..., None] * scale, weights)
     start = ops.where((start > low) & (start < high), start, 0.5 * (low + high))
-    y = ops.repeat(step, (start, low, high, high - low, ~proper), STEPS)[0]
+    given = (loc, scale, log_weights, left, target)
+    y = ops.repeat(_newton, given, (start, low, high, high - low, ~proper), STEPS)[0]
     y = ops.where(proper, y, math.nan)
     return ops.where(u == 0.0, -math.inf, ops.where(u == 1.0, math.inf, y))
+
+
+def _newton(
+    ops: Ops, given: tuple[Array, ...], y: Array, low: Array, high: Array, last: Array, done: Array
+) -> tuple[Array, ...]:
+    """One step of the search: the value, its bracket, the length of the step, and whether it was the last."""
+    loc, scale, log_weights, left, target = given
+    eps = ops.eps(loc)
+    z = standardize(y, loc, scale)
+    log_tail = logsumexp(ops, log_weights + log_ndtr(ops, ops.where(left[..., None], z, -z)))
+    residual = ops.where(left, log_tail - target, target - log_tail)  # increases with y
+    log_p = logsumexp(ops, log_weights + log_density_parts(ops, y, loc, scale))
+    change = -residual * bounded_exp(ops, log_tail - log_p)
+    low, high = ops.where(residual < 0.0, y, low), ops.where(residual < 0.0, high, y)
+    close = (abs(residual) <= 4.0 * eps * (1.0 - target)) | (abs(change) <= eps * abs(y))
+    newton = (y + change > low) & (y + change < high) & (abs(change) <= 0.5 * last)
+    new = ops.where(newton, y + change, ops.where(close, y, 0.5 * (low + high)))
+    return ops.where(done, y, new), low, high, abs(new - y), done | close | (high - low <= eps * abs(y))
 
 
 def derivatives(ops: Ops, value: Array, loc: Array, scale: Array, weights: Array) -> list[Array]:

@@ -52,30 +52,33 @@ def modes(ops: Ops, mixture: Mixture) -> Array:
     mixture = Mixture(*(ops.stop(a) for a in mixture[:4]))
     loc, scale, weights = mixture.parameters
     each = mixture.over_a_new_axis()
-
-    def rises(y: Array) -> Array:
-        log_terms = each.log_weights + density.log_density_parts(ops, y, each.loc, each.scale)
-        r = ops.exp(log_terms - ops.max(log_terms, -1))
-        return ops.sum(r * (each.loc - y[..., None]) / each.scale**2, -1) > 0.0
-
+    given = (each.loc, each.scale, each.log_weights)
     components = loc.shape[-1]
     own = ops.concat([loc + t * scale for t in GRID])
     grid = ops.sort(ops.where(ops.concat([weights > 0.0] * len(GRID)), own, math.inf))  # of what has weight
-    up = rises(ops.where(grid < math.inf, grid, 0.0))
+    up = _rises(ops, given, ops.where(grid < math.inf, grid, 0.0))
     turns = up[..., :-1] & ~up[..., 1:] & (grid[..., 1:] < math.inf)
     low, high = (
         ops.sort(ops.where(turns, side, math.inf))[..., :components] for side in (grid[..., :-1], grid[..., 1:])
     )
     found = low < math.inf
     low, high = ops.where(found, low, 0.0), ops.where(found, high, 0.0)
-
-    def halve(low: Array, high: Array, done: Array) -> tuple[Array, Array, Array]:
-        middle = low + 0.5 * (high - low)
-        up = rises(middle)
-        return ops.where(up, middle, low), ops.where(up, high, middle), done | (middle == low) | (middle == high)
-
-    low, high, _ = ops.repeat(halve, (low, high, ~found), HALVINGS)
+    low, high, _ = ops.repeat(_halve, given, (low, high, ~found), HALVINGS)
     return ops.where(found, low + 0.5 * (high - low), math.nan)
+
+
+def _rises(ops: Ops, given: tuple[Array, ...], y: Array) -> Array:
+    """Whether the density increases at y `(...)`; loc, scale and log weights `(..., K)`."""
+    loc, scale, log_weights = given
+    log_terms = log_weights + density.log_density_parts(ops, y, loc, scale)
+    r = ops.exp(log_terms - ops.max(log_terms, -1))
+    return ops.sum(r * (loc - y[..., None]) / scale**2, -1) > 0.0
+
+
+def _halve(ops: Ops, given: tuple[Array, ...], low: Array, high: Array, done: Array) -> tuple[Array, Array, Array]:
+    middle = low + 0.5 * (high - low)
+    up = _rises(ops, given, middle)
+    return ops.where(up, middle, low), ops.where(up, high, middle), done | (middle == low) | (middle == high)
 
 
 def kl(ops: Ops, p: Mixture, q: Mixture, refinement: int) -> Array:

@@ -1,25 +1,26 @@
 """Equation (2) on JAX arrays by the fastest kernel: dispatch, the native kernel by `jax.ffi`, Pallas on a GPU, chunks.
 
-Derivatives: `activation` has a JVP rule, so forward mode works, by the reference formula. The tangent is a primitive of
-its own, linear in the tangents; its transpose, which is what reverse mode runs, is the fused backward kernel. Second
-derivatives go through the reference formula.
+Three primitives, which are compiled to the kernel of the platform where the computation runs: the activations, their
+tangent, and their gradients. Forward mode takes the tangent, by the reference formula; it is linear in the tangents, and
+its transpose, which is what reverse mode runs, are the gradients. Second derivatives go through the reference formula.
+A program that `jax.export` makes runs where the kernels may not be, and is given the formula in chunks.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, export
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from ugmm_ppl import checks, neuron
 from ugmm_ppl.kernels import library
+from ugmm_ppl.numpyro.arrays import symbolic
 from ugmm_ppl.numpyro.ops import OPS
 
 CHUNK_ELEMENTS = {"cpu": 2**11, "elsewhere": 2**24}
@@ -43,9 +44,9 @@ def activation(x: Array, loc: Array | float, scale: Array, log_weights: Array) -
     kernels = _choose(str(arguments[0].dtype))
     if kernels.cpu == "reference":
         return _reference(*arguments)
-    if kernels.cpu == "chunked" and kernels.gpu in (None, "chunked"):
+    if (kernels.cpu == "chunked" and kernels.gpu in (None, "chunked")) or symbolic(*arguments):
         return _chunked(*arguments)
-    return _fused(kernels, *arguments)
+    return activation_p.bind(*arguments, kernels=kernels)
 
 
 def _choose(dtype: str) -> _Kernels:
@@ -134,12 +135,15 @@ def _chunked(*arguments: Array) -> Array:
     return jax.lax.platform_dependent(*arguments, cpu=on_cpu, default=elsewhere)
 
 
+@functools.partial(jax.jit, static_argnums=0)  # so that it is compiled once outside `jax.jit` too
 def _in_chunks(size: int, x: Array, loc: Array, scale: Array, log_weights: Array) -> Array:
     parameters = (loc, scale, log_weights)
-    rows = max(1, size // max(1, *(p.size for p in parameters)))
-    if x.ndim < 2 or x.shape[-2] <= rows or any(p.shape[-3] > 1 for p in parameters):
+    if x.ndim < 2 or symbolic(*parameters) or any(p.shape[-3] > 1 for p in parameters):
         return _reference(x, *parameters)
-    count = math.ceil(x.shape[-2] / rows)
+    rows = max(1, size // max(1, *(p.size for p in parameters)))
+    if not export.is_symbolic_dim(x.shape[-2]) and x.shape[-2] <= rows:
+        return _reference(x, *parameters)
+    count = -(-x.shape[-2] // rows)
     padding = [(0, 0)] * (x.ndim - 2) + [(0, count * rows - x.shape[-2]), (0, 0)]
     chunks = jnp.pad(x, padding).reshape(*x.shape[:-2], count, rows, x.shape[-1])
     part = jax.checkpoint(lambda chunk: _reference(chunk, *parameters))
@@ -158,8 +162,12 @@ def _register() -> None:
         jax.ffi.register_ffi_target(f"ugmm_ppl_{name}", handler, platform="cpu")
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _fused(kernels: _Kernels, *arguments: Array) -> Array:
+def _portable(ctx: mlir.LoweringRuleContext) -> bool:
+    """Whether what is compiled is for any process, in which `ugmm_ppl` may not be."""
+    return bool(ctx.module_context.lowering_parameters.for_export)
+
+
+def _fused(*arguments: Array, kernels: _Kernels) -> Array:
     """The kernel of the platform where the computation runs, chunks where there is none."""
     if kernels.cpu == "triton":
         return _pallas().forward(*arguments, interpret=True)
@@ -182,16 +190,42 @@ def _forward(x: Array, loc: Array, scale: Array, log_weights: Array) -> Array:
     return call(x, loc, scale, log_weights)
 
 
-@_fused.defjvp
-def _(kernels: _Kernels, primals: Sequence[Array], tangents: Sequence[Array]) -> tuple[Array, Array]:
-    out = _fused(kernels, *primals)
+def _activation_abstract(x: Any, *parameters: Any, kernels: _Kernels) -> Any:
+    del kernels
+    leading = jnp.broadcast_shapes(x.shape[:-1], *(p.shape[:-2] for p in parameters))
+    return _like(x, (*leading, parameters[0].shape[-2]))
+
+
+def _like(aval: Any, shape: tuple[int, ...]) -> Any:
+    """The kind of array that a kernel gives back: like its arguments, but not split over a mesh."""
+    sharding = aval.sharding.update(spec=jax.P(*[None] * len(shape)))
+    return aval.update(shape=shape, sharding=sharding, weak_type=False)
+
+
+def _activation_lowering(ctx: mlir.LoweringRuleContext, *operands: Any, kernels: _Kernels) -> Any:
+    function = _chunked if _portable(ctx) else functools.partial(_fused, kernels=kernels)
+    return mlir.lower_fun(function, multiple_results=False)(ctx, *operands)
+
+
+def _activation_jvp(
+    primals: Sequence[Array], tangents: Sequence[Any], *, kernels: _Kernels
+) -> tuple[Array, Array]:
+    out = activation_p.bind(*primals, kernels=kernels)
     inputs = primals[1].shape[-1]  # K, also of an x that all components share
-    x, x_tangent = (jnp.broadcast_to(a, (*a.shape[:-1], inputs)) for a in (primals[0], tangents[0]))
-    return out, tangent_p.bind(x, *primals[1:], out, x_tangent, *tangents[1:])
+    moved = [ad.instantiate_zeros(t) for t in tangents]
+    x, x_tangent = (jnp.broadcast_to(a, (*a.shape[:-1], inputs)) for a in (primals[0], moved[0]))
+    return out, tangent_p.bind(x, *primals[1:], out, x_tangent, *moved[1:])
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _gradients(wanted: tuple[bool, ...], shapes: tuple[tuple[int, ...], ...], *arguments: Array) -> list[Array]:
+def _activation_batch(arguments: Sequence[Array], dims: Sequence[Any], *, kernels: _Kernels) -> tuple[Array, int]:
+    size, moved = _leading_axis(arguments, dims)
+    del size
+    return activation_p.bind(*moved, kernels=kernels), 0
+
+
+def _gradients(
+    *arguments: Array, kernels: _Kernels, wanted: tuple[bool, ...], shapes: tuple[tuple[int, ...], ...]
+) -> list[Array]:
     """Gradients `shapes` of x, loc, scale, log_weights given them, the activations and the upstream gradient."""
     upstream = arguments[-1]
     reference = functools.partial(_gradients_of_reference, wanted, shapes)
@@ -203,7 +237,6 @@ def _gradients(wanted: tuple[bool, ...], shapes: tuple[tuple[int, ...], ...], *a
         found = call(*arguments)
         return [f if w else jnp.broadcast_to(f.sum(), s) for f, w, s in zip(found, wanted, shapes, strict=True)]
 
-    kernels = _choose(str(upstream.dtype))
     if kernels.cpu == "triton":
         return _pallas().backward(wanted, shapes, *arguments, interpret=True)
     rules: dict[str, Any] = {"cpu": native} if kernels.cpu == "native" else {}
@@ -219,14 +252,38 @@ def _gradients_of_reference(
 ) -> list[Array]:
     *inputs, _, upstream = arguments
     whole = [jnp.broadcast_to(a, shape) for a, shape in zip(inputs, shapes, strict=True)]
-    found = jax.vjp(function or _chunked, *whole)[1](upstream)
+    out, transposed = jax.vjp(function or _chunked, *whole)
+    found = transposed(jnp.broadcast_to(upstream, out.shape))  # `jax.vmap` may have batched all but this one
     return [f if want else jnp.zeros_like(f) for f, want in zip(found, wanted, strict=True)]
 
 
-@_gradients.defjvp
-def _(wanted: Any, shapes: Any, primals: Sequence[Array], tangents: Sequence[Array]) -> tuple[Any, Any]:
+def _gradients_abstract(*arguments: Any, kernels: _Kernels, wanted: Any, shapes: Any) -> list[Any]:
+    del kernels, wanted
+    return [_like(arguments[-1], shape) for shape in shapes]
+
+
+def _gradients_lowering(ctx: mlir.LoweringRuleContext, *operands: Any, kernels: _Kernels, **which: Any) -> Any:
+    if _portable(ctx):
+        function = functools.partial(_gradients_of_reference, which["wanted"], which["shapes"])
+    else:
+        function = functools.partial(_gradients, kernels=kernels, **which)
+    return mlir.lower_fun(function, multiple_results=True)(ctx, *operands)
+
+
+def _gradients_jvp(
+    primals: Sequence[Array], tangents: Sequence[Any], *, kernels: _Kernels, wanted: Any, shapes: Any
+) -> tuple[list[Array], list[Array]]:
     reference = functools.partial(_gradients_of_reference, wanted, shapes)
-    return _gradients(wanted, shapes, *primals), jax.jvp(reference, tuple(primals), tuple(tangents))[1]
+    found = gradients_p.bind(*primals, kernels=kernels, wanted=wanted, shapes=shapes)
+    return found, jax.jvp(reference, tuple(primals), tuple(map(ad.instantiate_zeros, tangents)))[1]
+
+
+def _gradients_batch(
+    arguments: Sequence[Array], dims: Sequence[Any], *, kernels: _Kernels, wanted: Any, shapes: Any
+) -> tuple[list[Array], list[int]]:
+    size, moved = _leading_axis(arguments, dims)
+    shapes = tuple((size, *shape) for shape in shapes)
+    return gradients_p.bind(*moved, kernels=kernels, wanted=wanted, shapes=shapes), [0] * len(shapes)
 
 
 def _tangent_of_reference(*arguments: Array) -> Array:
@@ -241,15 +298,21 @@ def _transpose(upstream: Any, *arguments: Any) -> list[Any]:
     if type(upstream) is ad.Zero:
         return [None] * 5 + [ad.Zero(t.aval) if want else None for t, want in zip(linear, wanted, strict=True)]
     shapes = tuple(tuple(t.aval.shape) if want else tuple(t.shape) for t, want in zip(linear, wanted, strict=True))
-    found = _gradients(wanted, shapes, *arguments[:5], upstream)
+    kernels = _choose(str(upstream.dtype))
+    found = gradients_p.bind(*arguments[:5], upstream, kernels=kernels, wanted=wanted, shapes=shapes)
     return [None] * 5 + [f if want else None for f, want in zip(found, wanted, strict=True)]
 
 
-def _batch(arguments: Sequence[Array], dims: Sequence[Any]) -> tuple[Array, int]:
+def _leading_axis(arguments: Sequence[Array], dims: Sequence[Any]) -> tuple[int, list[Array]]:
+    """The size of a batch, and the arguments with it as their first axis; of size 1 where there was none."""
     size = next(a.shape[d] for a, d in zip(arguments, dims, strict=True) if d is not None)
-    moved = [
+    return size, [
         jnp.expand_dims(a, 0) if d is None else jnp.moveaxis(a, d, 0) for a, d in zip(arguments, dims, strict=True)
     ]
+
+
+def _batch(arguments: Sequence[Array], dims: Sequence[Any]) -> tuple[Array, int]:
+    size, moved = _leading_axis(arguments, dims)
     out = tangent_p.bind(*moved)
     return jnp.broadcast_to(out, (size, *out.shape[1:])), 0
 
@@ -260,6 +323,23 @@ def _abstract(*arguments: Any) -> Any:
     )
     return arguments[4].update(shape=(*leading, arguments[4].shape[-1]))
 
+
+activation_p = Primitive("ugmm_activation")
+"""(x, loc, scale, log_weights) -> activations."""
+activation_p.def_impl(jax.jit(_fused, static_argnames="kernels"))
+activation_p.def_abstract_eval(_activation_abstract)
+ad.primitive_jvps[activation_p] = _activation_jvp
+batching.primitive_batchers[activation_p] = _activation_batch
+mlir.register_lowering(activation_p, _activation_lowering)
+
+gradients_p = Primitive("ugmm_activation_gradients")
+"""(x, loc, scale, log_weights, activations, upstream gradient) -> gradients of the first four."""
+gradients_p.multiple_results = True
+gradients_p.def_impl(jax.jit(_gradients, static_argnames=("kernels", "wanted", "shapes")))
+gradients_p.def_abstract_eval(_gradients_abstract)
+ad.primitive_jvps[gradients_p] = _gradients_jvp
+batching.primitive_batchers[gradients_p] = _gradients_batch
+mlir.register_lowering(gradients_p, _gradients_lowering)
 
 tangent_p = Primitive("ugmm_activation_tangent")
 """(x, loc, scale, log_weights, activations, four tangents) -> tangent of the activations."""

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, export
 
 from ugmm_ppl.ops import native
 
@@ -16,6 +16,11 @@ def to_array(value: Any, dtype: Any = None) -> Array:
     if isinstance(value, np.ndarray | np.generic):
         return jax.device_put(np.array(native(np.asarray(value)), dtype))  # a copy, as JAX may go on using the memory
     return jnp.asarray(value, dtype)
+
+
+def symbolic(*arrays: Array) -> bool:
+    """Whether an axis has a size that is not known yet: in a function that `jax.export` takes for any of them."""
+    return any(export.is_symbolic_dim(size) for a in arrays for size in a.shape)
 
 
 def normals(key: Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:

@@ -1,5 +1,6 @@
 """`Ops` for JAX."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ugmm_ppl.numpyro.arrays import to_array
+from ugmm_ppl.numpyro.arrays import symbolic, to_array
 from ugmm_ppl.ops import Coefficients, Ops, Step
 
 KERNEL_ELEMENTS = 2**15
@@ -145,10 +146,11 @@ class JaxOps:
         return same(value, *parameters)
 
     @staticmethod
-    def repeat(step: Step, state: tuple[Array, ...], most: int) -> tuple[Array, ...]:
+    @functools.partial(jax.jit, static_argnames=("step", "most"))  # compiled once for every step
+    def repeat(step: Step, given: tuple[Array, ...], state: tuple[Array, ...], most: int) -> tuple[Array, ...]:
         """A loop that XLA ends when all is done."""
         go_on = lambda counted: ~jnp.all(counted[1][-1]) & (counted[0] < most)  # noqa: E731
-        return jax.lax.while_loop(go_on, lambda counted: (counted[0] + 1, step(*counted[1])), (0, state))[1]
+        return jax.lax.while_loop(go_on, lambda counted: (counted[0] + 1, step(OPS, given, *counted[1])), (0, state))[1]
 
     @staticmethod
     def in_parts(function: Callable[..., Array], value: Array, mixture: Any) -> Array:
@@ -165,14 +167,11 @@ class JaxOps:
         """The activation of one neuron whose inputs all are the value, by the native kernel, some rows at a time."""
         from ugmm_ppl.kernels import for_jax, library
 
-        few = loc.ndim > 1 or value.size * loc.shape[-1] < KERNEL_ELEMENTS or value.dtype != loc.dtype
+        unknown = symbolic(value, loc)  # the kernel is none for an exported program
+        few = unknown or loc.ndim > 1 or value.size * loc.shape[-1] < KERNEL_ELEMENTS or value.dtype != loc.dtype
         if few or library.choose("cpu", str(loc.dtype)) != "native":
             return None
-        part = jax.checkpoint(lambda y: for_jax.activation(y[:, None], loc[None], scale[None], log_weights[None])[:, 0])
-        rows = min(KERNEL_ROWS, value.size)
-        count = -(-value.size // rows)
-        chunks = jnp.pad(value.reshape(-1), (0, count * rows - value.size)).reshape(count, rows)
-        return jax.lax.map(part, chunks).reshape(-1)[: value.size].reshape(value.shape)
+        return _in_rows(for_jax.activation, value, loc, scale, log_weights)
 
     @staticmethod
     def activation(x: Array, loc: Array | float, scale: Array, log_weights: Array) -> Array:
@@ -180,6 +179,18 @@ class JaxOps:
         from ugmm_ppl.kernels import for_jax  # which falls back on the operations of this class
 
         return for_jax.activation(x, loc, scale, log_weights)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _in_rows(
+    activation: Callable[..., Array], value: Array, loc: Array, scale: Array, log_weights: Array
+) -> Array:
+    """Log densities of many values of one mixture, `KERNEL_ROWS` at a time; compiled once."""
+    part = jax.checkpoint(lambda y: activation(y[:, None], loc[None], scale[None], log_weights[None])[:, 0])
+    rows = min(KERNEL_ROWS, value.size)
+    count = -(-value.size // rows)
+    chunks = jnp.pad(value.reshape(-1), (0, count * rows - value.size)).reshape(count, rows)
+    return jax.lax.map(part, chunks).reshape(-1)[: value.size].reshape(value.shape)
 
 
 OPS: Ops = JaxOps()

@@ -156,8 +156,9 @@ class TorchOps:
         return value
 
     @staticmethod
-    def repeat(step: Step, state: tuple[Tensor, ...], most: int) -> tuple[Tensor, ...]:
+    def repeat(step: Step, given: tuple[Tensor, ...], state: tuple[Tensor, ...], most: int) -> tuple[Tensor, ...]:
         """A loop; under `torch.compile` and `torch.func` transforms, which cannot look at values, a full one."""
+        step = functools.partial(step, OPS, given)
         if torch.compiler.is_compiling():
             return _compiled_loop(step, state, most)
         known = TorchOps.known(*state)

@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -85,6 +85,16 @@ def row_blocks(a: np.ndarray) -> Iterator[slice]:
     """Slices of the rows of an array, which together are looked at in bounded memory."""
     step = max(1, BLOCK_ENTRIES * len(a) // max(1, a.size))
     return (slice(start, start + step) for start in range(0, len(a), step))
+
+
+def broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
+    """The shape that shapes broadcast to, of which `jax.export` may leave sizes open; a ValueError if there is none."""
+    try:
+        return np.broadcast_shapes(*map(tuple, shapes))
+    except TypeError:  # NumPy's, of a size that is no number
+        import jax.numpy
+
+        return tuple(jax.numpy.broadcast_shapes(*map(tuple, shapes)))
 
 
 def finite(a: np.ndarray, what: str, do: str, first_row: int = 0, *, missing: bool = False) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ugmm_ppl.checks.basic import as_numpy, first_bad
+from ugmm_ppl.checks.basic import as_numpy, broadcast, first_bad
 from ugmm_ppl.ops import Array
 
 SUM_ERRORS = {"float64": 1e-6, "float32": 1e-4, "float16": 4e-3, "bfloat16": 3e-2}
@@ -40,17 +40,17 @@ def mixture_parameters(loc: Array, scale: Array, logits: Array | None, probs: Ar
             f"a last axis of K components is needed; got shapes {said}. Wrap scalars, e.g. loc[..., None]."
         )
     try:
-        broadcast = np.broadcast_shapes(*shapes.values())
+        result = broadcast(*shapes.values())
     except ValueError:
         raise ValueError(
             f"shapes (..., K) that broadcast are needed; got {said}. Give each axis one size, or 1."
         ) from None
-    if broadcast[-1] == 0:
+    if result[-1] == 0:
         raise ValueError(f"at least one component is needed; got shapes {said}. Check how they were sliced.")
     if values:
         most = SUM_ERRORS.get(str(getattr(weights, "dtype", "float64")).removeprefix("torch."), 1e-4)
         weights = as_numpy(weights)
-        components = np.broadcast_to(weights, (*weights.shape[:-1], broadcast[-1]))
+        components = np.broadcast_to(weights, (*weights.shape[:-1], result[-1]))
         _mixture_values(as_numpy(loc), as_numpy(scale), name, components, most)
 
 

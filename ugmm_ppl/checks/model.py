@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ugmm_ppl.checks.basic import count, number
+from ugmm_ppl.checks.basic import broadcast, count, number
 from ugmm_ppl.ops import Array
 
 Shape: TypeAlias = Sequence[int]
@@ -69,7 +69,7 @@ def activation_shapes(x: Shape, loc: Shape, scale: Shape, log_weights: Shape) ->
         if len(shape) < 2:
             raise ValueError(f"{name} must have shape (..., J, K), neurons by inputs; {told}.")
     try:
-        own = np.broadcast_shapes(tuple(loc[-2:]), tuple(scale[-2:]), tuple(log_weights[-2:]))
+        own = broadcast(loc[-2:], scale[-2:], log_weights[-2:])
     except ValueError:
         raise ValueError(f"loc, scale and log_weights must agree in (J, K), their last two axes; {told}.") from None
     if x[-1] != own[1] and 1 not in (x[-1], own[1]):
@@ -77,7 +77,7 @@ def activation_shapes(x: Shape, loc: Shape, scale: Shape, log_weights: Shape) ->
     if own[1] < 1 or x[-1] < 1:
         raise ValueError(f"a neuron needs at least one input, K >= 1; {told}.")
     try:
-        np.broadcast_shapes(tuple(x[:-1]), tuple(loc[:-2]), tuple(scale[:-2]), tuple(log_weights[:-2]))
+        broadcast(x[:-1], loc[:-2], scale[:-2], log_weights[:-2])
     except ValueError:
         raise ValueError(
             f"the leading axes of x (before K) and of the parameters (before J, K) must broadcast; {told}."

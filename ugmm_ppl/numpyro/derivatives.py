@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax import Array
 
-from ugmm_ppl.numpyro.turns import exclusively
+from ugmm_ppl.numpyro.programs import compiled
 
 
 def row_jacobians(function: Callable[[Array, Array], Array]) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
@@ -18,7 +18,7 @@ def row_jacobians(function: Callable[[Array, Array], Array]) -> Callable[..., tu
         value = function(point, row)
         return value, value
 
-    run = jax.jit(exclusively(jax.vmap(jax.jacrev(twice, has_aux=True), in_axes=(None, 0))))
+    run = compiled(jax.vmap(jax.jacrev(twice, has_aux=True), in_axes=(None, 0)))
 
     def evaluate(point: Array, rows: Array) -> tuple[np.ndarray, np.ndarray]:
         jacobians, values = run(point, rows)
@@ -31,7 +31,7 @@ def value_and_gradients(
     function: Callable[..., Array],
 ) -> Callable[..., tuple[float, dict[str, np.ndarray]]]:
     """Value and gradients of a scalar function; described in `ugmm_ppl.backend.Derivatives`."""
-    run = jax.jit(jax.value_and_grad(function))
+    run = compiled(jax.value_and_grad(function))
 
     def evaluate(params: dict[str, Array], *data: Array) -> tuple[float, dict[str, np.ndarray]]:
         value, gradients = run(params, *data)
@@ -46,7 +46,7 @@ def hessian_products(function: Callable[[Array], Array]) -> Callable[..., np.nda
     def product(point: Array, vector: Array) -> Array:
         return jax.jvp(jax.grad(function), (point,), (vector,))[1]
 
-    run = jax.jit(exclusively(jax.vmap(product, in_axes=(None, 0))))
+    run = compiled(jax.vmap(product, in_axes=(None, 0)))
     return lambda point, vectors: _numpy(run(point, vectors))
 
 

@@ -53,7 +53,7 @@ def _compiled_draw(guide: Guide, x64: bool) -> Callable[..., Any]:  # noqa: ARG0
         values, log_dets = constrain(guide.sites, unconstrained)
         return values, guide.log_q(params, unconstrained, log_dets)
 
-    return jax.jit(draw)
+    return compiled(draw)
 
 
 def outputs(model: Model, draws: Mapping[str, np.ndarray], x: np.ndarray, chunk_size: int) -> np.ndarray:

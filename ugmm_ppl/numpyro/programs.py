@@ -31,6 +31,8 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def call(*arguments: Any) -> Any:
+        if jax.config.jax_disable_jit:
+            return function(*arguments)
         leaves, tree = jax.tree.flatten(arguments)
         kinds = (
             tree,

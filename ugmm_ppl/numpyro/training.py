@@ -51,13 +51,14 @@ class Trainer:
         self._clip_norm, self._particles, self._split_batch = clip_norm, num_particles, split_batch
         self._optimizer = BUILT[optimizer]() if isinstance(optimizer, str) else optimizer
         self._keys = jax.vmap(jax.random.key)(to_array(np.asarray(seeds)))
+        self._begun = compiled(jax.vmap(self._optimizer.init))
         self._block = compiled(self._steps)
         self._gradient = compiled(self._differentiate)
 
     def start(self, initial: Sequence[dict[str, np.ndarray]]) -> Any:
         """The state at start parameters: trees with a leading axis of restarts."""
         params = {name: to_array(np.stack([each[name] for each in initial])) for name in initial[0]}
-        return params, jax.jit(jax.vmap(self._optimizer.init))(params)  # one program in place of one for each operation
+        return params, self._begun(params)  # one program in place of one for each operation
 
     def advance(
         self, state: Any, first: int, rows: np.ndarray, rates: np.ndarray, kl_weights: np.ndarray

@@ -117,12 +117,11 @@ def sbc(
     Raises:
         ValueError, TypeError: Bad inputs or settings.
     """
-    checks.choice("method", method, METHODS)
-    counts = {"num_simulations": num_simulations, "num_draws": num_draws, "num_warmup": num_warmup, "thin": thin}
-    for name, value in (counts | {"max_tree_depth": max_tree_depth, "num_steps": num_steps}).items():
-        checks.count(name, value)
-    checks.number("learning_rate", learning_rate, 0.0)
-    checks.count("seed", seed, least=0)
+    method = checks.choice("method", method, METHODS)
+    num_simulations, num_draws = checks.count("num_simulations", num_simulations), checks.count("num_draws", num_draws)
+    num_warmup, thin = checks.count("num_warmup", num_warmup), checks.count("thin", thin)
+    max_tree_depth, num_steps = checks.count("max_tree_depth", max_tree_depth), checks.count("num_steps", num_steps)
+    learning_rate, seed = checks.number("learning_rate", learning_rate, 0.0), checks.count("seed", seed, least=0)
     families = checks.guide(guide, FAMILIES)
     x, fitted = checks.inputs(x, model.network.sizes[0]), fitted or model
     primitives = load_backend(backend)

@@ -153,24 +153,27 @@ def fit(
     """
     if not isinstance(model, Model):
         raise TypeError(f"model must be an up.Classifier, up.Regressor, up.Circuit or up.LatentNetwork; got {model!r}.")
+    backend, guide, bayesian = (checks.plain(word) for word in (backend, guide, bayesian))
     families = checks.guide(guide, FAMILIES)
-    if checks.choice("method", method, METHODS) == "svi" and set(families.values()) == {"delta"}:
+    method = checks.choice("method", method, METHODS)
+    if method == "svi" and set(families.values()) == {"delta"}:
         method = "map"
     checks.inference(method, families, bayesian)
     dtype = checks.choice("dtype", dtype or ("float64" if method == "nuts" else "float32"), ("float32", "float64"))
-    counts = {"num_steps": num_steps, "num_restarts": num_restarts, "rank": rank, "num_chains": num_chains}
-    counts |= {"num_warmup": num_warmup, "num_draws": num_draws, "max_tree_depth": max_tree_depth}
-    counts |= {} if batch_size is None else {"batch_size": batch_size}
-    counts |= {"num_particles": num_particles, "every": every} | ({} if patience is None else {"patience": patience})
-    for name, count in counts.items():
-        checks.count(name, count)
-    numbers = {"learning_rate": learning_rate, "temperature": temperature, "init_scale": init_scale}
-    for name, number in (numbers | ({} if clip_norm is None else {"clip_norm": clip_norm})).items():
-        checks.number(name, number, 0.0)
-    checks.number("kl_warmup", kl_warmup, 0.0, 1.0, closed_low=True)
-    checks.count("seed", seed, least=0)
-    checks.flag("split_batch", split_batch)
-    checks.flag("progress", progress)
+    num_steps, num_restarts = checks.count("num_steps", num_steps), checks.count("num_restarts", num_restarts)
+    num_chains, num_warmup = checks.count("num_chains", num_chains), checks.count("num_warmup", num_warmup)
+    num_draws, max_tree_depth = checks.count("num_draws", num_draws), checks.count("max_tree_depth", max_tree_depth)
+    rank, num_particles = checks.count("rank", rank), checks.count("num_particles", num_particles)
+    every, seed = checks.count("every", every), checks.count("seed", seed, least=0)
+    batch_size = None if batch_size is None else checks.count("batch_size", batch_size)
+    patience = None if patience is None else checks.count("patience", patience)
+    learning_rate = checks.number("learning_rate", learning_rate, 0.0)
+    temperature = checks.number("temperature", temperature, 0.0)
+    init_scale = checks.number("init_scale", init_scale, 0.0)
+    clip_norm = None if clip_norm is None else checks.number("clip_norm", clip_norm, 0.0)
+    kl_warmup = checks.number("kl_warmup", kl_warmup, 0.0, 1.0, closed_low=True)
+    split_batch, progress = checks.flag("split_batch", split_batch), checks.flag("progress", progress)
+    standardize = checks.plain(standardize)
     checks.optimizer(optimizer, backend, OPTIMIZERS)
     checks.training(method, validation, patience, checkpoint, callbacks)
     if not isinstance(start, Fit):

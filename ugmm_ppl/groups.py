@@ -61,8 +61,13 @@ class Request:
     def __post_init__(self) -> None:
         """Check the names and numbers."""
         checks.choice("keep", self.keep, KEEPING)
-        checks.count("thin", self.thin)
-        checks.count("num_prior_draws", self.num_prior_draws, least=0)
+        checks.settle(
+            self,
+            thin=checks.count("thin", self.thin),
+            num_prior_draws=checks.count("num_prior_draws", self.num_prior_draws, least=0),
+            derived=checks.flag("derived", self.derived),
+            seed=None if self.seed is None else checks.count("seed", self.seed, least=0),
+        )
         if self.groups is not None:
             checks.names("groups", self.groups, GROUPS)
 
@@ -86,7 +91,7 @@ class Collector:
         """Check what is asked for and given."""
         self.request = request
         self.fit, self.num_draws = _thinned(fit, request)
-        self.seed = fit.seed if request.seed is None else checks.count("seed", request.seed, least=0)
+        self.seed = fit.seed if request.seed is None else request.seed
         self.shapes = site_shapes(fit, derived=request.derived)
         if request.var_names is not None:
             checks.names("var_names", request.var_names, self.shapes)

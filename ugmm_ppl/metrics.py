@@ -213,7 +213,7 @@ def pit(loc: np.ndarray, scale: np.ndarray, weights: np.ndarray, y: np.ndarray) 
 
 def coverage(u: np.ndarray, level: float = 0.9, *, row_weights: np.ndarray | None = None) -> float:
     """Share of rows whose y lies in the central interval of the given probability, from their PIT u `(B,)`."""
-    checks.number("level", level, 0.0, 1.0)
+    level = checks.number("level", level, 0.0, 1.0)
     return _mean((u >= 0.5 - level / 2) & (u <= 0.5 + level / 2), row_weights)
 
 
@@ -276,7 +276,7 @@ def _by_bin(
     confidence: np.ndarray, correct: np.ndarray, bins: int, binning: str, row_weights: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean confidence, share that is correct, and share of rows, by bin."""
-    checks.count("bins", bins)
+    bins = checks.count("bins", bins)
     weights = np.ones(len(confidence)) if row_weights is None else row_weights
     if checks.choice("binning", binning, BINNINGS) == "width":
         which = np.minimum((confidence * bins).astype(int), bins - 1)

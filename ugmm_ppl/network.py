@@ -68,7 +68,12 @@ class Network:
             raise ValueError(
                 f"sizes needs the number of inputs and at least one hidden width, e.g. (4, 32); got {self.sizes!r}."
             )
-        object.__setattr__(self, "sizes", tuple(checks.count("each of sizes", size) for size in self.sizes))
+        checks.settle(
+            self,
+            sizes=tuple(checks.count("each of sizes", size) for size in self.sizes),
+            tied=checks.flag("tied", self.tied),
+            dropout_per_example=checks.flag("dropout_per_example", self.dropout_per_example),
+        )
         if self.normalization is not None:
             checks.choice("normalization, unless None,", self.normalization, ("layer",))
         checks.choice("readout", self.readout, ("linear", "ugmm"))
@@ -79,11 +84,12 @@ class Network:
                 f"always 0); got sizes={self.sizes}. Use a wider layer, or normalization=None."
             )
         depth = len(self.sizes) - (self.readout == "linear")
-        rates = self.dropout if isinstance(self.dropout, tuple | list) else (self.dropout,) * depth
+        given: Any = self.dropout
+        rates = tuple(given) if np.ndim(given) else (given,) * depth
         if len(rates) != depth:
             raise ValueError(f"dropout must be one number or one per layer of neurons, {depth}; got {len(rates)}.")
-        for rate in rates:
-            checks.number("dropout", rate, 0.0, 1.0, closed_low=True)
+        rates = tuple(checks.number("dropout", rate, 0.0, 1.0, closed_low=True) for rate in rates)
+        checks.settle(self, dropout=rates if np.ndim(given) else rates[0])
 
     @classmethod
     def paper(cls, sizes: Sequence[int] = (784, 128, 64), **changes: Any) -> Network:
@@ -98,7 +104,7 @@ class Network:
     def dropout_rates(self) -> tuple[float, ...]:
         """Dropout probability of every layer of neurons."""
         depth = len(self.sizes) - (self.readout == "linear")
-        return tuple(self.dropout) if isinstance(self.dropout, tuple | list) else (self.dropout,) * depth
+        return self.dropout if isinstance(self.dropout, tuple) else (self.dropout,) * depth
 
     @property
     def readout_sites(self) -> str:

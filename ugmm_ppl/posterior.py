@@ -297,8 +297,7 @@ class Fit(Predictive):
             return np.stack([log_prior(self.model, _chain(draws, c)) for c in range(self.num_chains)])
 
     def _count_draws(self, num_draws: int | None) -> int:
-        if num_draws is not None:
-            checks.count("num_draws", num_draws)
+        num_draws = None if num_draws is None else checks.count("num_draws", num_draws)
         if self.method in ("map", "em"):
             return 1
         if self.method == "nuts":

@@ -132,9 +132,7 @@ class RegressionPrediction:
         Raises:
             ValueError: A probability outside (0, 1).
         """
-        levels = np.atleast_1d(np.asarray(q, dtype=np.float64))
-        for level in levels:
-            checks.number("q", float(level), 0.0, 1.0)
+        levels = [checks.number("q", level, 0.0, 1.0) for level in np.atleast_1d(np.asarray(q, dtype=np.float64))]
         loc, scale, log_weights = self._mixture
         with self.backend.settings(dtype="float64", device="cpu"):
             mixture = Mixture(*(self.backend.array(a) for a in (loc, scale, np.exp(log_weights), log_weights)))
@@ -146,8 +144,8 @@ class RegressionPrediction:
 
     def samples(self, n: int, seed: int = 0) -> np.ndarray:
         """Draw n values of y per row from the predictive density, `(n, B)`."""
-        checks.count("n", n)
-        rng = np.random.default_rng(seed)
+        n = checks.count("n", n)
+        rng = np.random.default_rng(checks.count("seed", seed, least=0))
         loc, scale, log_weights = self._mixture
         rows, components = loc.shape
         total = np.cumsum(np.exp(log_weights), -1)

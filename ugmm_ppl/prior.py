@@ -129,8 +129,9 @@ class Prior:
     def __post_init__(self) -> None:
         """Check the entries."""
         _check_roles("Prior", {role: getattr(self, role) for role in ROLES if getattr(self, role) is not None})
+        number = "layer number in Prior.layers"
+        checks.settle(self, layers={checks.count(number, i, least=0): dict(roles) for i, roles in self.layers.items()})
         for index, roles in self.layers.items():
-            checks.count("layer number in Prior.layers", index, least=0)
             checks.names(f"role in Prior.layers[{index}]", roles, NEURON_ROLES)
             _check_roles(f"Prior.layers[{index}]", roles)
 
@@ -180,7 +181,7 @@ class Prior:
 
         model = dataclasses.replace(model, prior=self)  # type: ignore[type-var]
         x = model.check_inputs(x)
-        checks.count("num_draws", num_draws)
+        num_draws, seed = checks.count("num_draws", num_draws), checks.count("seed", seed, least=0)
         primitives = load_backend(backend)
         with primitives.settings(dtype="float32", device="cpu"):
             values = primitives.inference.prior_draws(model, num_draws, seed)

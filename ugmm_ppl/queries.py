@@ -142,8 +142,7 @@ class MixtureQueries:
             FloatingPointError: 64 panels for every two scales are not enough.
         """
         p, q = self.mixture, other.mixture
-        checks.number("tolerance", tolerance, 0.0)
-        tolerance = max(tolerance, 10.0 * self.ops.eps(p.loc))
+        tolerance = max(checks.number("tolerance", tolerance, 0.0), 10.0 * self.ops.eps(p.loc))
         if not self.ops.known(*p.parameters, *q.parameters):
             return self._rounded(summary.kl(self.ops, p, q, 8), other.loc)
         coarse, refinement = summary.kl(self.ops, p, q, 1), 2

@@ -153,11 +153,9 @@ def _describe_priors(prior: Prior) -> dict[str, Any]:
 
 def _describe_prior(value: Any) -> Any:
     if isinstance(value, Distribution):
-        plain = (
-            [np.asarray(a).tolist() for a in value.args],
-            {k: np.asarray(a).tolist() for k, a in value.kwargs.items()},
-        )
-        return {"name": value.name, "args": plain[0], "kwargs": plain[1]}
+        args = [np.asarray(a, dtype=np.float64).tolist() for a in value.args]
+        kwargs = {name: np.asarray(a, dtype=np.float64).tolist() for name, a in value.kwargs.items()}
+        return {"name": value.name, "args": args, "kwargs": kwargs}
     return None if value is None else {"callable": getattr(value, "__name__", repr(value))}
 
 
@@ -171,9 +169,6 @@ def _build_model(description: dict[str, Any], path: Any) -> Model:
             parts, lambda value: _build_prior(value, path), lambda value: _build_priors(value, path)
         )
     kind, network, prior = parts.pop("kind"), parts.pop("network"), parts.pop("prior")
-    network["sizes"] = tuple(network["sizes"])
-    if isinstance(network["dropout"], list):
-        network["dropout"] = tuple(network["dropout"])
     return MODELS[kind](network=Network(**network), prior=_build_priors(prior, path), **parts)
 
 

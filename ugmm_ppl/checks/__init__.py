@@ -6,6 +6,8 @@ from ugmm_ppl.checks.basic import flag as flag
 from ugmm_ppl.checks.basic import floats as floats
 from ugmm_ppl.checks.basic import names as names
 from ugmm_ppl.checks.basic import number as number
+from ugmm_ppl.checks.basic import plain as plain
+from ugmm_ppl.checks.basic import settle as settle
 from ugmm_ppl.checks.data import constant_columns as constant_columns
 from ugmm_ppl.checks.data import defined as defined
 from ugmm_ppl.checks.data import far_out as far_out

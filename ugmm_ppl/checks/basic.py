@@ -17,16 +17,29 @@ def choice(what: str, got: Any, valid: Iterable[str]) -> str:
     """Return `got` if it is one of `valid`, else raise a ValueError that names the nearest one."""
     options = list(valid)
     if isinstance(got, str) and got in options:
-        return got
+        return options[options.index(got)]
     near = difflib.get_close_matches(str(got), options, n=1, cutoff=0.4)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"{what} must be one of {', '.join(map(repr, options))}; got {got!r}.{hint}")
 
 
-def flag(what: str, got: Any) -> None:
-    """Check that a setting is True or False."""
-    if not isinstance(got, bool | np.bool_):
+def plain(got: Any) -> Any:
+    """A NumPy scalar, or an array or tensor without axes, as the Python value that it holds; all else as it is."""
+    return got.item() if getattr(got, "shape", None) == () and hasattr(got, "item") else got
+
+
+def settle(described: Any, **checked: Any) -> None:
+    """Put what checks returned in the place of what was given, in a frozen dataclass."""
+    for name, value in checked.items():
+        object.__setattr__(described, name, value)
+
+
+def flag(what: str, got: Any) -> bool:
+    """Return `got` as a bool if it is True or False."""
+    got = plain(got)
+    if not isinstance(got, bool):
         raise TypeError(f"{what} must be True or False; got {got!r}.")
+    return got
 
 
 def names(what: str, got: Iterable[str], valid: Iterable[str]) -> None:
@@ -38,7 +51,8 @@ def names(what: str, got: Iterable[str], valid: Iterable[str]) -> None:
 
 def count(what: str, got: Any, least: int = 1) -> int:
     """Return `got` as an int if it is a whole number of at least `least`."""
-    if isinstance(got, bool | np.bool_) or not isinstance(got, int | np.integer):
+    got = plain(got)
+    if isinstance(got, bool) or not isinstance(got, int):
         raise TypeError(f"{what} must be a whole number; got {got!r} of type {type(got).__name__}.")
     if got < least:
         raise ValueError(f"{what} must be at least {least}; got {got}.")
@@ -47,7 +61,8 @@ def count(what: str, got: Any, least: int = 1) -> int:
 
 def number(what: str, got: Any, low: float, high: float = math.inf, *, closed_low: bool = False) -> float:
     """Return `got` as a float if it lies in (low, high), or [low, high) with `closed_low`."""
-    if isinstance(got, bool) or not isinstance(got, int | float | np.integer | np.floating):
+    got = plain(got)
+    if isinstance(got, bool) or not isinstance(got, int | float | np.floating):  # a long double stays one
         raise TypeError(f"{what} must be a number; got {got!r} of type {type(got).__name__}.")
     if not ((low <= got if closed_low else low < got) and got < high):
         raise ValueError(f"{what} must lie in {'[' if closed_low else '('}{low:g}, {high:g}); got {got}.")

@@ -39,15 +39,17 @@ def building(spec: Any) -> Iterator[None]:
         ) from error
 
 
-def layer(in_features: Any, out_features: Any, prior: Any, dropout: Any) -> None:
-    """Check the arguments of `UGMMLayer`."""
+def layer(in_features: Any, out_features: Any, prior: Any, dropout: Any) -> dict[str, Any]:
+    """Return the sizes and the dropout of a `UGMMLayer` by name, as plain numbers."""
     from ugmm_ppl.prior import Prior
 
-    count("in_features", in_features)
-    count("out_features", out_features)
-    number("dropout", dropout, 0.0, 1.0, closed_low=True)
     if prior is not None and not isinstance(prior, Prior):
         raise TypeError(f"prior must be an up.Prior or None; got {prior!r}.")
+    return {
+        "in_features": count("in_features", in_features),
+        "out_features": count("out_features", out_features),
+        "dropout": number("dropout", dropout, 0.0, 1.0, closed_low=True),
+    }
 
 
 def last_axis(x: Array, features: int) -> None:

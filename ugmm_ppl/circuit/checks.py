@@ -134,18 +134,20 @@ def feature(given: Any, feature_names: Sequence[str]) -> int:
     if isinstance(given, str):
         known_names("feature", [given], feature_names)
         return list(feature_names).index(given)
-    if not 0 <= count("feature", int(given), least=0) < len(feature_names):
+    column = count("feature", given, least=0)
+    if column >= len(feature_names):
         raise ValueError(f"feature must be a number in 0..{len(feature_names) - 1} or a name; got {given!r}.")
-    return int(given)
+    return column
 
 
-def leaves(given: Mapping[Any, Any], features: int, kinds: tuple[type, ...]) -> None:
-    """Refuse leaves of features that are not there, or that are none."""
+def leaves(given: Mapping[Any, Any], features: int, kinds: tuple[type, ...]) -> dict[int, Any]:
+    """Return leaves by column; those of features that are not there, or that are none, are refused."""
     for column, leaf in given.items():
         if not isinstance(column, int | np.integer) or not 0 <= column < features:
             raise ValueError(f"leaves must name columns 0..{features - 1}; got {column!r}.")
         if not isinstance(leaf, kinds):
             raise TypeError(f"leaves[{column}] must be one of {', '.join(k.__name__ for k in kinds)}; got {leaf!r}.")
+    return {int(column): leaf for column, leaf in given.items()}
 
 
 def parts(structure: Any, prior: Any, features: int, kind: Any, prior_kind: Any) -> None:

@@ -135,8 +135,8 @@ class Conditional:
 
     def quantile(self, feature: int | str, q: float) -> np.ndarray:
         """The value below which a missing real feature lies with probability q, `(B,)`."""
-        number("q", q, 0.0, 1.0)
-        return pathwise.quantile(NUMPY, np.full(len(self.x), float(q)), self.mixture(feature))
+        q = number("q", q, 0.0, 1.0)
+        return pathwise.quantile(NUMPY, np.full(len(self.x), q), self.mixture(feature))
 
     def entropy(self, feature: int | str) -> np.ndarray:
         """Entropy of a missing feature given what is seen, `(B,)` in nats: closed for codes and histograms.

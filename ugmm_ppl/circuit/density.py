@@ -116,12 +116,12 @@ class CircuitDensity:
     def sample(self, n: int, y: int | None = None, *, with_class: bool = False, seed: int = 0) -> Any:
         """n independent rows `(n, K)`, of class y if it is given; with their classes `(n,)` if asked for."""
         nothing = np.full((1, self.model.features), np.nan)
-        x, label = self._draw(nothing, None if y is None else [y], count("n", n), seed)
+        x, label = self._draw(nothing, None if y is None else [y], count("n", n), count("seed", seed, least=0))
         return (x[:, 0], label[:, 0]) if with_class else x[:, 0]
 
     def conditional_sample(self, x: Any, n: int, y: Any = None, *, seed: int = 0) -> np.ndarray:
         """n draws of what is missing in each row given what is seen in it, `(n, B, K)`; seen values stay."""
-        return self._draw(x, y, count("n", n), seed)[0]
+        return self._draw(x, y, count("n", n), count("seed", seed, least=0))[0]
 
     def expectation(self, x: Any, y: Any = None) -> np.ndarray:
         """E[x | what is seen], `(B, K)`: seen values stay. For codes it is the mean of the codes."""

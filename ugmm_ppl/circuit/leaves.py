@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ugmm_ppl import neuron
-from ugmm_ppl.checks import count
+from ugmm_ppl.checks import count, settle
 from ugmm_ppl.ops import NUMPY, Array, Ops
 
 
@@ -34,7 +34,7 @@ class Categorical:
 
     def __post_init__(self) -> None:
         """Check the number."""
-        count("categories", self.categories, least=2)
+        settle(self, categories=count("categories", self.categories, least=2))
 
     @property
     def edges(self) -> tuple[float, ...]:
@@ -61,7 +61,7 @@ class Binned:
         edges = np.asarray(self.edges, dtype=np.float64)
         if edges.ndim != 1 or len(edges) < 2 or not (np.isfinite(edges).all() and (np.diff(edges) > 0.0).all()):
             raise ValueError(f"Binned needs at least two finite, increasing edges; got {self.edges!r}.")
-        object.__setattr__(self, "edges", tuple(edges.tolist()))
+        settle(self, edges=tuple(edges.tolist()))
 
     @classmethod
     def of(cls, values: Any, bins: int = 16) -> Binned:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ugmm_ppl import prior as priors
-from ugmm_ppl.checks import count
+from ugmm_ppl.checks import count, settle
 from ugmm_ppl.circuit import checks, passes
 from ugmm_ppl.circuit.leaves import Binned, Categorical, Leaf, Leaves, kinds
 from ugmm_ppl.circuit.prior import ROLES, CircuitPrior, log_weights
@@ -60,11 +60,10 @@ class Circuit(DensityModel):
 
     def __post_init__(self) -> None:
         """Check the arguments."""
-        for name in ("features", "neurons", "components"):
-            count(name, getattr(self, name))
+        settle(self, **{name: count(name, getattr(self, name)) for name in ("features", "neurons", "components")})
         if self.classes is not None:
-            count("classes", self.classes, least=2)
-        checks.leaves(self.leaves, self.features, kinds())
+            settle(self, classes=count("classes", self.classes, least=2))
+        settle(self, leaves=checks.leaves(self.leaves, self.features, kinds()))
         checks.parts(self.structure, self.prior, self.features, Structure, CircuitPrior)
 
     @cached_property

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ugmm_ppl.checks import count
+from ugmm_ppl.checks import count, settle
 from ugmm_ppl.circuit import checks
 
 NONE = -1
@@ -58,7 +58,9 @@ class Structure:
 
     def __post_init__(self) -> None:
         """Check that this is a forest in the order of its heights."""
-        checks.forest(np.array(self.parent), np.array(self.feature))
+        parent, feature = np.array(self.parent), np.array(self.feature)
+        checks.forest(parent, feature)
+        settle(self, parent=tuple(parent.tolist()), feature=tuple(feature.tolist()))
 
     @classmethod
     def of(cls, parent: Sequence[int], feature: Sequence[int]) -> Structure:
@@ -167,14 +169,14 @@ def random_trees(features: int, repetitions: int = 4, *, seed: int = 0) -> Struc
         repetitions: Number of trees T.
         seed: Seed of the cuts.
     """
-    count("features", features)
-    rng = np.random.default_rng(seed)
+    features, repetitions = count("features", features), count("repetitions", repetitions)
+    rng = np.random.default_rng(count("seed", seed, least=0))
 
     def halves(members: Sequence[int]) -> Iterator[Sequence[int]]:
         middle = math.ceil(len(members) / 2)
         return iter((members[:middle], members[middle:]))
 
-    trees = [_by_cutting(rng.permutation(features).tolist(), halves) for _ in range(count("repetitions", repetitions))]
+    trees = [_by_cutting(rng.permutation(features).tolist(), halves) for _ in range(repetitions)]
     return _joined(trees)
 
 
@@ -186,7 +188,7 @@ def quad_tree(height: int, width: int, *, binary: bool = False) -> Structure:
         width: Columns of pixels.
         binary: Cut the longer side in two, in place of both sides.
     """
-    count("height", height), count("width", width)
+    height, width = count("height", height), count("width", width)
     pixels = np.arange(height * width).reshape(height, width)
 
     def parts(block: np.ndarray) -> Iterator[np.ndarray]:
@@ -211,8 +213,8 @@ def chow_liu_tree(x: Any, *, bins: int = 8, rows: int = 5000, seed: int = 0) -> 
         rows: At most that many rows are looked at, drawn by the seed.
         seed: Seed of the drawing; another one gives another tree.
     """
-    x = checks.table(x)
-    rng = np.random.default_rng(seed)
+    x, bins, rows = checks.table(x), count("bins", bins, least=2), count("rows", rows)
+    rng = np.random.default_rng(count("seed", seed, least=0))
     if len(x) > rows:
         x = x[rng.permutation(len(x))[:rows]]
     return _joined([_rooted(_spanning_tree(mutual_information(x, bins)))])

@@ -122,16 +122,19 @@ def layer(given: int | None, hidden: int) -> int:
     """The number of a layer above the data; None is the last."""
     if given is None:
         return hidden - 1
-    if count("layer", given, least=0) >= hidden:
+    given = count("layer", given, least=0)
+    if given >= hidden:
         raise ValueError(f"layer must be a number in 0..{hidden - 1}, 0 for z; got {given}.")
     return given
 
 
-def label(y: Any, classes: int | None) -> None:
-    """Refuse to draw from a class that is not there."""
+def label(y: Any, classes: int | None) -> int | None:
+    """Return the code of a class to draw from, None for all of them."""
     if y is None:
-        return
+        return None
     if classes is None:
         raise ValueError("this latent network has no classes, so y must be None. Leave it out.")
-    if not 0 <= count("y", y, least=0) < classes:
+    y = count("y", y, least=0)
+    if y >= classes:
         raise ValueError(f"y must be a class code in 0..{classes - 1}; got {y}.")
+    return y

@@ -90,8 +90,8 @@ class LatentFit(Fit):
         """
         rows, codes = self._rows(x, y)
         sampling = Sampling(method, num_samples, num_temperatures, num_draws, seed).checked()
-        draws = self._query_draws(num_draws, seed)
-        found = np.empty((len(draws.weights), draws.share(num_samples), len(rows)))
+        draws = self._query_draws(num_draws, sampling.seed)
+        found = np.empty((len(draws.weights), draws.share(sampling.num_samples), len(rows)))
         for weighed in self._weighed(rows, codes, draws, sampling, trained=x is None):
             found[weighed.draw, :, weighed.rows] = weighed.log_weights(self.model, codes)
         result = combine(found, draws.log_weights)
@@ -150,10 +150,9 @@ class LatentFit(Fit):
             with_class: Return (rows, class codes).
             seed: Seed; None is the seed of the fit.
         """
-        common.count("n", n)
-        checks.label(y, self.model.classes)
+        n, y = common.count("n", n), checks.label(y, self.model.classes)
         draws = self._query_draws(None, seed)
-        rng = np.random.default_rng([self.seed if seed is None else seed, n])
+        rng = np.random.default_rng([self.seed if seed is None else common.count("seed", seed, least=0), n])
         which = np.sort(rng.choice(len(draws.weights), n, p=draws.weights))
         x, codes = np.empty((n, self.model.num_inputs)), np.empty(n, dtype=np.int64)
         for draw in np.unique(which):

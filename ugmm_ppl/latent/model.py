@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ugmm_ppl import prior as priors
-from ugmm_ppl.checks import count, no_em
+from ugmm_ppl.checks import count, no_em, plain, settle
 from ugmm_ppl.circuit.checks import classes_or_unknown
 from ugmm_ppl.circuit.prior import log_weights
 from ugmm_ppl.latent import checks, density, encoder
@@ -77,13 +77,12 @@ class LatentNetwork(DensityModel):
 
     def __post_init__(self) -> None:
         """Check the arguments."""
-        object.__setattr__(self, "sizes", checks.sizes(self.sizes))
+        settle(self, sizes=checks.sizes(self.sizes), gain=plain(self.gain))
         for name, least in (("components", 1), ("classes", 2)):
             if getattr(self, name) is not None:
-                count(name, getattr(self, name), least=least)
+                settle(self, **{name: count(name, getattr(self, name), least=least)})
         checks.encoder(self.encoder)
-        widths = tuple(count("each of encoder_widths", width) for width in self.encoder_widths)
-        object.__setattr__(self, "encoder_widths", widths)
+        settle(self, encoder_widths=tuple(count("each of encoder_widths", width) for width in self.encoder_widths))
         checks.prior("prior", self.prior, len(self.layers))
         checks.prior("latent_prior", self.latent_prior, 0)
         if not isinstance(self.gain, bool):

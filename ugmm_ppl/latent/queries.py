@@ -36,13 +36,13 @@ class Sampling(NamedTuple):
     seed: int | None = None
 
     def checked(self) -> Sampling:
-        """Itself; unknown methods and numbers that are no counts are refused."""
-        checks.choice("method", self.method, METHODS)
-        for name in ("num_samples", "num_temperatures"):
-            checks.count(name, getattr(self, name))
-        if self.seed is not None:
-            checks.count("seed", self.seed, least=0)
-        return self
+        """The same as plain values; unknown methods and numbers that are no counts are refused."""
+        return self._replace(
+            method=checks.choice("method", self.method, METHODS),
+            num_samples=checks.count("num_samples", self.num_samples),
+            num_temperatures=checks.count("num_temperatures", self.num_temperatures),
+            seed=None if self.seed is None else checks.count("seed", self.seed, least=0),
+        )
 
 
 class Draws(NamedTuple):

@@ -31,7 +31,7 @@ class Classifier(ClassModel, NetworkModel):
     def __post_init__(self) -> None:
         """Check the arguments."""
         checks.model_parts(self.network, self.prior)
-        checks.count("classes", self.classes, least=2)
+        checks.settle(self, classes=checks.count("classes", self.classes, least=2))
 
     def check_target(self, y: Any, rows: int) -> np.ndarray:
         """Class codes as int64 `(B,)`."""

@@ -46,7 +46,7 @@ class Regressor(NetworkModel):
     def __post_init__(self) -> None:
         """Check the arguments."""
         checks.model_parts(self.network, self.prior)
-        checks.count("components", self.components)
+        checks.settle(self, components=checks.count("components", self.components))
 
     @property
     def num_outputs(self) -> int:

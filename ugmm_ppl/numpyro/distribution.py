@@ -95,7 +95,7 @@ class UnivariateGaussianMixture(MixtureQueries, Distribution):
         arrays = jnp.broadcast_arrays(*(to_array(a, dtype) for a in (mean, stddev, skewness)))
         if OPS.known(*arrays):
             checks.moments(*arrays)
-        checks.number("spread", spread, 0.0, 1.0)
+        spread = checks.number("spread", spread, 0.0, 1.0)
         found = summary.two_components(OPS, *(OPS.widened(a) for a in arrays), spread)
         loc, scale, probs = (OPS.narrowed(a, *arrays) for a in found)
         return cls(loc, scale, probs=probs, validate_args=False)
@@ -222,7 +222,7 @@ class UnivariateGaussianMixture(MixtureQueries, Distribution):
 
     def entropy_estimate(self, key: Array, num_samples: int = 10_000) -> tuple[Array, Array]:
         """Entropy in nats by Monte Carlo, and the standard error of the estimate, `(...)` each; no gradient."""
-        checks.count("num_samples", num_samples, 2)
+        num_samples = checks.count("num_samples", num_samples, 2)
         value, _ = self._draw(key, (num_samples,))
         surprise = jax.lax.stop_gradient(-mixture.log_prob(OPS, value, self.mixture))
         error = surprise.std(0, ddof=1) / math.sqrt(num_samples)

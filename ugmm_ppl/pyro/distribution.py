@@ -97,7 +97,7 @@ class UnivariateGaussianMixture(MixtureQueries, TorchDistribution):
         tensors = torch.broadcast_tensors(*(_tensor(a, like.dtype, like.device) for a in given))
         if OPS.known(*tensors):
             checks.moments(*tensors)
-        checks.number("spread", spread, 0.0, 1.0)
+        spread = checks.number("spread", spread, 0.0, 1.0)
         found = summary.two_components(OPS, *(OPS.widened(a) for a in tensors), spread)
         loc, scale, probs = (OPS.narrowed(a, like) for a in found)
         return cls(loc, scale, probs=probs, validate_args=False)
@@ -225,7 +225,7 @@ class UnivariateGaussianMixture(MixtureQueries, TorchDistribution):
 
     def entropy_estimate(self, num_samples: int = 10_000) -> tuple[Tensor, Tensor]:
         """Entropy in nats by Monte Carlo, and the standard error of the estimate, `(...)` each; no gradient."""
-        checks.count("num_samples", num_samples, 2)
+        num_samples = checks.count("num_samples", num_samples, 2)
         with torch.no_grad():
             surprise = -mixture.log_prob(OPS, self._draw((num_samples,))[0], self.mixture)
             error = surprise.std(0) / math.sqrt(num_samples)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ugmm_ppl.backend import require
+from ugmm_ppl.checks import files as checks
 from ugmm_ppl.groups import Collector, Request, axes
 from ugmm_ppl.threads import DRAWING, silence
 
@@ -107,10 +108,12 @@ def export(fit: Fit, path: str | os.PathLike[str], x: Any = None, y: Any = None,
         options: As in `to_arviz`; `keep` is "draws" if not given.
 
     Raises:
+        TypeError: No path.
         ValueError: Another ending of the path, or a Zarr folder that is there.
         MissingExtraError: h5netcdf or zarr is not installed.
     """
     arviz()
+    checks.path("path", path)
     path = Path(path)
     if path.suffix not in (".nc", ".zarr"):
         raise ValueError(f"path must end in .nc (netCDF) or .zarr; got {path}.")
@@ -142,11 +145,13 @@ def read(path: str | os.PathLike[str], needs: Sequence[str] = ()) -> Any:
 
     Raises:
         FileNotFoundError: No such file.
+        TypeError: No path.
         ValueError: It cannot be read, or lacks a group.
     """
     az = arviz()
     import xarray
 
+    checks.path("path", path)
     if not Path(path).exists():
         raise FileNotFoundError(f"a netCDF file or Zarr folder is needed; {path} does not exist. Check the path.")
     engine = "zarr" if Path(path).is_dir() else "h5netcdf"

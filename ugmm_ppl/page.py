@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import html
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from ugmm_ppl import arviz, pictures
 from ugmm_ppl.backend import require
 from ugmm_ppl.diagnostics import Diagnosis, diagnose
 from ugmm_ppl.diagnostics.lines import Subject
+from ugmm_ppl.files import Target, writing
 from ugmm_ppl.metrics import evaluate
 from ugmm_ppl.prediction import ClassPrediction
 from ugmm_ppl.threads import silence
@@ -32,7 +31,7 @@ MARKS = {"good": "✓", "note": "i", "problem": "!", "not computed": "-"}
 
 
 def write_report(
-    fit: Fit, path: str | os.PathLike[str], x: Any = None, y: Any = None, *, title: str | None = None,
+    fit: Fit, path: Target, x: Any = None, y: Any = None, *, title: str | None = None,
     test: tuple[Any, ...] | None = None, more_steps: bool = True,
 ) -> Diagnosis:  # fmt: skip
     """Write the report of a fit: verdicts, pictures of training, prior, posterior, calibration, neurons and worst rows.
@@ -41,7 +40,7 @@ def write_report(
 
     Args:
         fit: The fit.
-        path: The file.
+        path: The file, or an open binary one.
         x: The training inputs, if the fit does not hold them (after `load`).
         y: The training targets, likewise.
         title: Heading; None is the kind of model.
@@ -54,16 +53,23 @@ def write_report(
     for module, extra in (("matplotlib", "diagnostics"), ("scoringrules", "diagnostics")):
         require(module, extra)
     x, y = fit._checked_data(x, y)
-    diagnosis = diagnose(fit, x, y, more_steps=more_steps)
+    with writing(path) as file:  # a file that cannot be written is refused before the work
+        diagnosis = diagnose(fit, x, y, more_steps=more_steps)
+        file.write(_page(fit, x, y, diagnosis, title, test).encode())
+    return diagnosis
+
+
+def _page(
+    fit: Fit, x: np.ndarray, y: np.ndarray, diagnosis: Diagnosis, title: str | None, test: tuple[Any, Any] | None
+) -> str:
+    """The report."""
     subject = Subject(fit, x, y, min(DRAWS, fit._count_draws(None)), None)
     parts = [(name, picture, said) for name, picture, said in _pictures(subject) if picture]
     name = title or f"{type(fit.model).__name__}, {' - '.join(str(size) for size in subject.model.network.sizes)}"
     body = [_head(fit, diagnosis, name, len(x)), _metrics(subject, test), _table(diagnosis)]
     body.append('<section class="pictures">' + "".join(_figure(*part) for part in parts) + "</section>")
     body.append(_worst_table(subject))
-    page = PAGE.replace("{title}", html.escape(name)).replace("{style}", STYLE).replace("{body}", "\n".join(body))
-    Path(path).write_text(page, encoding="utf-8")
-    return diagnosis
+    return PAGE.replace("{title}", html.escape(name)).replace("{style}", STYLE).replace("{body}", "\n".join(body))
 
 
 def _pictures(subject: Subject) -> list[tuple[str, str, str]]:

@@ -13,6 +13,7 @@ import numpy as np
 from ugmm_ppl import checks, storage
 from ugmm_ppl.backend import Backend, load_backend
 from ugmm_ppl.data import Standardizer
+from ugmm_ppl.files import Target
 from ugmm_ppl.guide import Guide, inferred_sites, latent_sites, make_guide, natural_values
 from ugmm_ppl.model.base import Model
 from ugmm_ppl.predictive import Predictive
@@ -258,14 +259,22 @@ class Fit(Predictive):
 
         return diagnose(self, x, y, **options)
 
-    def report(self, path: str | os.PathLike[str], x: Any = None, y: Any = None, **options: Any) -> Any:
+    def report(self, path: Target, x: Any = None, y: Any = None, **options: Any) -> Any:
         """Write the report of this fit, one HTML file; see `ugmm_ppl.page.write_report` for the options."""
         from ugmm_ppl.page import write_report
 
         return write_report(self, path, x, y, **options)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fit to one `.npz` file: arrays and a JSON description, no pickle, no training data."""
+    def save(self, path: Target) -> None:
+        """Write the fit to one `.npz` file: arrays and a JSON description, no pickle, no training data.
+
+        Args:
+            path: A file, which is replaced when the new one is complete; or an open binary file, which gets it in one
+                go.
+
+        Raises:
+            TypeError: Neither a path nor an open binary file.
+        """
         storage.save(self, path)
 
     def to(self, device: str | int) -> Fit:

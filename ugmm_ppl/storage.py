@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import threading
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +13,7 @@ import numpy as np
 from ugmm_ppl import devices
 from ugmm_ppl.circuit.model import Circuit
 from ugmm_ppl.data import Standardizer, names_of
+from ugmm_ppl.files import Target, called, reading, writing
 from ugmm_ppl.latent.model import LatentNetwork
 from ugmm_ppl.model import Classifier, JointScore, Model, Regressor
 from ugmm_ppl.network import Network
@@ -46,8 +44,8 @@ SETTINGS = (
 HISTORIES = ("losses", "log_likelihoods", "kls", "scores", "score_steps")
 
 
-def save(fit: Fit, path: str | os.PathLike[str]) -> None:
-    """Write a fit; an existing file is replaced only when the new one is complete."""
+def save(fit: Fit, path: Target) -> None:
+    """Write a fit; described at `Fit.save`."""
     description = {
         "format": FORMAT,
         "model": describe_model(fit.model),
@@ -65,45 +63,41 @@ def save(fit: Fit, path: str | os.PathLike[str]) -> None:
         arrays |= {f"state/{i}/{name}": value for name, value in state.items()}
     for part in ("held", "stats"):
         arrays |= {f"{part}/{name}": value for name, value in getattr(fit, part).items()}
-    write_arrays(Path(path), arrays)
+    write_arrays(path, arrays)
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def write_arrays(path: Target, arrays: Mapping[str, np.ndarray]) -> None:
     """Write an `.npz` file; an existing one is replaced only when the new one is complete and on the disk."""
-    partial = path.with_name(f"{path.name}.{threading.get_native_id()}.partial")  # two threads may write one file
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
+    with writing(path) as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
-def load(path: str | os.PathLike[str], *, model: Model | None = None, device: str | int | None = None) -> Fit:
+def load(path: Target, *, model: Model | None = None, device: str | int | None = None) -> Fit:
     """Read a fit that `Fit.save` wrote.
 
     Args:
-        path: The file.
+        path: The file, or an open binary one, which is read from where it stands to its end.
         model: The model, needed only if its prior has callables, which are not stored.
         device: Where to predict; None is the device it was fitted on, or the CPU, with a warning, where that is not.
 
     Raises:
         FileNotFoundError: No such file.
+        TypeError: Neither a path nor an open binary file.
         ValueError: Not a file of this library, or of a newer version of it, or a model with callables and none given,
             or a device that is not there.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-        description = json.loads(str(arrays["description"]))
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} must be a file written by Fit.save; it cannot be read as one ({error}).") from error
+    name = called(path)
+    with reading(path) as file:
+        try:
+            arrays = dict(np.load(file, allow_pickle=False))
+            description = json.loads(str(arrays["description"]))
+        except (TypeError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{name} must be a file written by Fit.save; it cannot be read as one ({error})."
+            ) from error
     if description["format"] > FORMAT:
         raise ValueError(
-            f"{path} has format {description['format']}; this version reads up to {FORMAT}. Upgrade ugmm-ppl."
+            f"{name} has format {description['format']}; this version reads up to {FORMAT}. Upgrade ugmm-ppl."
         )
     settings = description["settings"]
     given = settings["feature_names"]
@@ -113,7 +107,7 @@ def load(path: str | os.PathLike[str], *, model: Model | None = None, device: st
         name: Standardizer(arrays[f"{name}/mean"], arrays[f"{name}/scale"]) if f"{name}/mean" in arrays else None
         for name in ("x_units", "y_units")
     }
-    model = model or _build_model(description["model"], path)
+    model = model or _build_model(description["model"], name)
     fit = model.fit_type(model=model, **units, **settings)
     fit.interrupted = description["interrupted"]
     for name in HISTORIES:
@@ -159,31 +153,31 @@ def _describe_prior(value: Any) -> Any:
     return None if value is None else {"callable": getattr(value, "__name__", repr(value))}
 
 
-def _build_model(description: dict[str, Any], path: Any) -> Model:
+def _build_model(description: dict[str, Any], name: str) -> Model:
     parts = dict(description)
     if parts["kind"] == "Circuit":
-        return Circuit.from_description(parts, lambda value: _build_prior(value, path))
+        return Circuit.from_description(parts, lambda value: _build_prior(value, name))
     if parts["kind"] == "LatentNetwork":
         del parts["kind"]
         return LatentNetwork.from_description(
-            parts, lambda value: _build_prior(value, path), lambda value: _build_priors(value, path)
+            parts, lambda value: _build_prior(value, name), lambda value: _build_priors(value, name)
         )
     kind, network, prior = parts.pop("kind"), parts.pop("network"), parts.pop("prior")
-    return MODELS[kind](network=Network(**network), prior=_build_priors(prior, path), **parts)
+    return MODELS[kind](network=Network(**network), prior=_build_priors(prior, name), **parts)
 
 
-def _build_priors(given: Mapping[str, Any], path: Any) -> Prior:
+def _build_priors(given: Mapping[str, Any], name: str) -> Prior:
     parts = dict(given)
-    layers = {int(i): {r: _build_prior(p, path) for r, p in roles.items()} for i, roles in parts.pop("layers").items()}
-    return Prior(**{role: _build_prior(value, path) for role, value in parts.items()}, layers=layers)
+    layers = {int(i): {r: _build_prior(p, name) for r, p in roles.items()} for i, roles in parts.pop("layers").items()}
+    return Prior(**{role: _build_prior(value, name) for role, value in parts.items()}, layers=layers)
 
 
-def _build_prior(value: Any, path: Any) -> Any:
+def _build_prior(value: Any, name: str) -> Any:
     if value is None:
         return None
     if "callable" in value:
         raise ValueError(
-            f"{path} holds a fit whose model has the callable {value['callable']!r}, which is not stored. "
+            f"{name} holds a fit whose model has the callable {value['callable']!r}, which is not stored. "
             "Give the model: up.load(path, model=...)."
         )
     return Distribution(value["name"], tuple(value["args"]), value["kwargs"])

@@ -54,6 +54,7 @@ def test_tree_has_all_groups_dims_and_coordinates(fits):
         "training",
         "posterior_predictive",
         "log_likelihood",
+        "log_prior",
         "sample_stats",
         "prior",
         "prior_predictive",
@@ -286,7 +287,7 @@ def test_selection_and_a_fit_without_data(fits, tmp_path):
         fits["svi"].to_arviz(num_draws=10, var_names=["readout.bia"])
     fits["svi"].save(tmp_path / "fit.npz")
     loaded = up.load(tmp_path / "fit.npz")
-    assert groups(loaded.to_arviz(num_draws=10)) == {"posterior", "training"}
+    assert groups(loaded.to_arviz(num_draws=10)) == {"posterior", "log_prior", "sample_stats", "training"}
     with pytest.raises(ValueError, match="x and y are needed"):
         loaded.to_arviz(x=fits["svi"].train_x, num_draws=10)
     full = loaded.to_arviz(fits["svi"].train_x, fits["svi"].train_y, num_draws=10)

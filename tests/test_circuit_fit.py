@@ -95,7 +95,7 @@ def test_a_fit_is_stored_and_exported(fits, tmp_path):
     np.testing.assert_array_equal(again.log_density(x[:5]), fit.log_density(x[:5]))
     pytest.importorskip("arviz")
     tree = fit.to_arviz(num_draws=3, num_prior_draws=2)
-    assert tree["posterior"]["leaves.loc"].dims == ("chain", "draw", "leaf", "state", "component")
+    assert tree["posterior"]["leaves.loc"].dims == ("chain", "draw", "leaf", "state", "mixture_component")
     assert tree["posterior_predictive"]["x"].sizes == {"chain": 1, "draw": 3, "row": 120, "feature": 3}
     assert tree["log_likelihood"]["x"].shape == (1, 3, 120)
     assert tree["prior_predictive"]["x"].shape == (1, 2, 120, 3)

@@ -34,8 +34,9 @@ def missing(need):
     """Why a block that needs something cannot run here, or None."""
     if need in INSTALLED:
         return None if INSTALLED[need] else f"{need} is not installed here"
-    if need == "arviz 1":
-        return None if int(version("arviz").split(".")[0]) >= 1 else f"ArviZ is {version('arviz')} here"
+    if need in ("arviz 0", "arviz 1"):
+        major = min(1, int(version("arviz").split(".")[0]))
+        return None if need == f"arviz {major}" else f"ArviZ is {version('arviz')} here"
     return None if importlib.util.find_spec(need) else f"{need} is not installed here"
 
 

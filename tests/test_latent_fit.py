@@ -112,7 +112,7 @@ def test_a_fit_is_stored_and_exported(deep, tmp_path):
     pytest.importorskip("arviz")
     tree = deep.to_arviz(num_draws=3, num_prior_draws=2)
     assert tree["posterior"]["layers.0.gain"].dims == ("chain", "draw", "unit_1", "unit_0")
-    assert tree["posterior"]["latent.loc"].dims == ("chain", "draw", "class", "unit_0", "component")
+    assert tree["posterior"]["latent.loc"].dims == ("chain", "draw", "class", "unit_0", "mixture_component")
     assert tree["posterior_predictive"]["x"].sizes == {"chain": 1, "draw": 3, "row": 90, "feature": 3}
     assert tree["log_likelihood"]["x"].shape == (1, 3, 90)
     assert tree["prior_predictive"]["y"].shape == (1, 2, 90)

@@ -133,15 +133,15 @@ def test_elbo_weights_of_a_fit_are_those_of_its_losses(small_fits):
     )
 
 
-def test_weights_are_a_coordinate_of_the_arviz_tree(small_fits):
+def test_weights_are_with_the_statistics_of_the_arviz_tree(small_fits):
     fit = weighed(small_fits.regressor)
     tree = fit.to_arviz(num_draws=3, num_prior_draws=2)
-    np.testing.assert_array_equal(tree["posterior"]["chain_weight"].values, WEIGHTS)
-    assert tree["posterior"]["chain_weight"].dims == ("chain",)
-    assert "chain_weight" not in tree["prior"].coords
+    found = tree["sample_stats"]["chain_weight"]
+    assert found.dims == ("chain", "draw")
+    np.testing.assert_array_equal(found.values, np.repeat(np.array(WEIGHTS)[:, None], 3, 1))
     bias = tree["posterior"]["readout.bias"]
     np.testing.assert_array_equal(bias.values, small_fits.regressor.posterior(3)["readout.bias"])
-    mean = bias.weighted(bias["chain_weight"]).mean(("chain", "draw"))
+    mean = bias.weighted(found).mean(("chain", "draw"))
     np.testing.assert_allclose(mean.values, np.average(bias.values.mean(1), 0, WEIGHTS), rtol=1e-6)
 
 

@@ -62,11 +62,12 @@ def to_arviz(
     """Put a fit into one tree, the same for both backends: dims chain and draw everywhere, named coordinates.
 
     Groups: posterior, posterior_summary (of sites whose draws are not kept), functional (outputs of the network and
-    what they say of y at the probe inputs), posterior_predictive, log_likelihood, sample_stats (SVI, Laplace: log_p,
-    log_q; NUTS: diverging, energy, tree_depth, n_steps), training (the trace), prior, prior_predictive, observed_data,
+    what they say of y at the probe inputs), posterior_predictive, log_likelihood, log_prior (of each site, summed over
+    its entries, in the space in which it is sampled), sample_stats (chain_weight; SVI, Laplace: log_p, log_q; NUTS:
+    diverging, energy, tree_depth, n_steps), training (the trace), prior, prior_predictive, observed_data,
     constant_data. Layer l has the dims `neuron_l` and `input_l`; outputs have `class` or `output`; data have `row`. Log
-    values are in nats, y and its densities in the user's units. The weights of the chains are the coordinate
-    `chain_weight`; the draws themselves are not weighted.
+    values are in nats, y and its densities in the user's units. What each chain counts for is `chain_weight` in
+    sample_stats; the draws themselves are not weighted.
 
     Args:
         fit: The fit.
@@ -292,12 +293,8 @@ def datasets(collector: Collector, groups: Mapping[str, Mapping[str, np.ndarray]
     found = {}
     for group, variables in groups.items():
         arrays = {n: (axes(group, n, collector.dims, value.ndim), value) for n, value in variables.items()}
-        index = {dim: collector.coords[dim] for names, _ in arrays.values() for dim in names if dim in collector.coords}
-        for dim in ("chain", "draw"):
-            sizes = [value.shape[names.index(dim)] for names, value in arrays.values() if dim in names]
-            index |= {dim: np.arange(sizes[0])} if sizes else {}
-        if "chain" in index and not group.startswith("prior"):
-            index["chain_weight"] = ("chain", fit.weights)
+        sizes = {dim: size for names, value in arrays.values() for dim, size in zip(names, value.shape, strict=True)}
+        index = {dim: collector.coords.get(dim, np.arange(size)) for dim, size in sizes.items()}
         found[group] = xarray.Dataset(arrays, coords=index, attrs=attrs)
     return found | {"": xarray.Dataset(attrs=attrs)}
 
@@ -347,7 +344,6 @@ def tree_of(
     groups: dict[str, dict[str, np.ndarray]],
     dims: dict[str, list[str]],
     coords: dict[str, Any],
-    weights: np.ndarray,
     attrs: dict[str, Any],
 ) -> Any:
     """One ArviZ tree of groups of variables; those of groups named `..._data` have no chains and draws."""
@@ -366,8 +362,6 @@ def tree_of(
         if sample:
             chains, draws = next(iter(variables.values())).shape[:2]
             index = {"chain": np.arange(chains), "draw": np.arange(draws)} | index
-            if not group.startswith("prior"):
-                index["chain_weight"] = ("chain", weights)
         datasets[group] = xarray.Dataset(arrays, coords=index, attrs=attrs)
     if _is_old(az):
         return az.InferenceData(attrs=attrs, **datasets)

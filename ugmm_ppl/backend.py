@@ -200,6 +200,9 @@ class Inference(Protocol):
     def log_prior(self, model: Model, draws: Mapping[str, np.ndarray], /) -> np.ndarray:
         """Log prior density of draws, `(S,)`."""
 
+    def log_priors(self, model: Model, draws: Mapping[str, np.ndarray], /) -> dict[str, np.ndarray]:
+        """The same by site, `(S,)` each, hyper-parameters among them."""
+
     def prior_draws(self, model: Model, num_draws: int, seed: int, /) -> dict[str, np.ndarray]:
         """Draws from the prior, `(S, ...)` by site."""
 

@@ -21,6 +21,7 @@ GROUPS = (
     "functional",
     "posterior_predictive",
     "log_likelihood",
+    "log_prior",
     "sample_stats",
     "training",
     "prior",
@@ -28,6 +29,9 @@ GROUPS = (
     "observed_data",
     "constant_data",
 )
+
+OF_DATA = ("posterior_predictive", "log_likelihood", "sample_stats", *GROUPS[8:])
+"""Groups that need the data of the fit."""
 
 KEEPING = ("auto", "draws", "summary")
 
@@ -98,7 +102,7 @@ class Collector:
             self.shapes = {name: self.shapes[name] for name in self.shapes if name in request.var_names}
         self.dims, self.coords = site_dims(fit, self.shapes), coordinates(fit)
         self.groups: dict[str, dict[str, np.ndarray]] = {}
-        needs_data = request.groups is not None and request.wants(*GROUPS[3:6], *GROUPS[7:])
+        needs_data = request.groups is not None and request.wants(*OF_DATA)
         self.x: Any = None
         if x is not None or y is not None or fit.train_x is not None or needs_data:
             self.x, self.y = self.fit._checked_data(x, y)
@@ -120,8 +124,12 @@ class Collector:
         self._functional()
         if self.x is not None and self.request.wants("posterior_predictive", "log_likelihood", "sample_stats"):
             self._pointwise()
-        if self.fit.method == "nuts" and self.request.wants("sample_stats"):
-            self.groups["sample_stats"] = {n: v[:, : self.num_draws] for n, v in self.fit.stats.items()}
+        if self.request.wants("log_prior"):
+            self._log_prior()
+        if self.request.wants("sample_stats"):
+            weights = np.repeat(self.fit.weights[:, None], self.num_draws, 1)  # a coordinate would be in every frame
+            sampled = {n: v[:, : self.num_draws] for n, v in self.fit.stats.items()}
+            self.groups["sample_stats"] = sampled | self.groups.get("sample_stats", {}) | {"chain_weight": weights}
         self._training()
         if self.x is not None and self.request.num_prior_draws and self.request.wants("prior", "prior_predictive"):
             self._prior()
@@ -221,6 +229,17 @@ class Collector:
             self.dims.setdefault(observed, ["row"])
         if self.request.wants("posterior_predictive"):
             self.groups["posterior_predictive"] = replicates
+
+    def _log_prior(self) -> None:
+        """Log density of the prior at the draws, by site."""
+        fit, shape = self.fit, (self.fit.num_chains, self.num_draws)
+        found: dict[str, np.ndarray] = {}
+        with fit._settings():
+            for chain, block, draws, _ in self.blocks():
+                sites = {name: draws[name] for name in fit.family.sites}
+                for name, value in fit._backend.inference.log_priors(fit.model, sites).items():
+                    found.setdefault(name, np.empty(shape))[chain, block] = value
+        self.groups["log_prior"] = found
 
     def _densities(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Log density by row `(C, S, B)`, and new data, of a model of x."""

@@ -46,4 +46,4 @@ class Imputation:
         groups = {"predictions": {"x": self.values[None]}, "predictions_constant_data": {"missing": self.missing}}
         names = ["row", "feature"]
         coords = {"row": np.arange(self.values.shape[1]), "feature": self.feature_names}
-        return tree_of(az, groups, {"x": names, "missing": names}, coords, np.ones(1), {"library": "ugmm_ppl"})
+        return tree_of(az, groups, {"x": names, "missing": names}, coords, {"library": "ugmm_ppl"})

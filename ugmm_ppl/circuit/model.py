@@ -111,9 +111,9 @@ class Circuit(DensityModel):
     def axes(self, output: str) -> dict[str, tuple[list[str], tuple[int, ...]]]:
         """Leaves have states and components, transitions the states of a node and of its child."""
         names = {
-            "leaves.loc": ["leaf", "state", "component"],
-            "leaves.log_scale": ["leaf", "state", "component"],
-            "leaves.logits": ["leaf", "state", "component"],
+            "leaves.loc": ["leaf", "state", "mixture_component"],
+            "leaves.log_scale": ["leaf", "state", "mixture_component"],
+            "leaves.logits": ["leaf", "state", "mixture_component"],
             "bins.logits": ["leaf_of_bins", "state", "bin"],
             "sums.logits": ["edge", "state", "child_state"],
             "roots.logits": [output, "root_state"],

@@ -230,7 +230,7 @@ class LatentNetwork(DensityModel):
             if stem == "classes":
                 names = [output]
             elif stem == density.LATENT:
-                names = [output, "unit_0", "component"]
+                names = [output, "unit_0", "mixture_component"]
             else:
                 index = int(stem.rpartition(".")[2])
                 below = "feature" if index == len(self.layers) - 1 else f"unit_{index + 1}"
@@ -242,7 +242,7 @@ class LatentNetwork(DensityModel):
     def coordinates(self, feature_names: list[str]) -> dict[str, Any]:
         """The columns, and numbers of units."""
         units = {f"unit_{i}": np.arange(size) for i, size in enumerate(self.sizes[:-1])}
-        return units | {"feature": feature_names, "component": np.arange(self.components or 1)}
+        return units | {"feature": feature_names, "mixture_component": np.arange(self.components or 1)}
 
     def outputs(self, backend: Backend, x: Array, *, train: bool = False) -> Array:
         """Refused: log p(x, class) has no closed form; a fit estimates it."""

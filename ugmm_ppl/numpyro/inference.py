@@ -92,17 +92,25 @@ def _compiled(function: Callable[..., Any], x64: bool) -> Callable[..., Any]:  #
 
 def log_prior(model: Model, draws: Mapping[str, np.ndarray]) -> np.ndarray:
     """Log prior density of draws `(S, ...)`: `(S,)`."""
-    run = _compiled_log_prior(model, jax.config.jax_enable_x64)
+    run = _compiled_log_prior(model, jax.config.jax_enable_x64, by_site=False)
     return np.asarray(run({name: to_array(value) for name, value in draws.items()}), dtype=np.float64)
 
 
+def log_priors(model: Model, draws: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same by site."""
+    run = _compiled_log_prior(model, jax.config.jax_enable_x64, by_site=True)
+    found = run({name: to_array(value) for name, value in draws.items()})
+    return {name: np.asarray(value, dtype=np.float64) for name, value in found.items()}
+
+
 @functools.lru_cache(maxsize=16)
-def _compiled_log_prior(model: Model, x64: bool) -> Callable[..., Array]:  # noqa: ARG001
+def _compiled_log_prior(model: Model, x64: bool, *, by_site: bool) -> Callable[..., Any]:  # noqa: ARG001
     from ugmm_ppl.numpyro.backend import BACKEND
 
-    def one(draw: Mapping[str, Array]) -> Array:
+    def one(draw: Mapping[str, Array]) -> Any:
         sites = BACKEND.trace(model.parameters, draw, BACKEND, jnp.zeros(()))
-        return sum(site.distribution.log_prob(site.value).sum() for site in sites.values())
+        terms = {name: site.distribution.log_prob(site.value).sum() for name, site in sites.items()}
+        return terms if by_site else sum(terms.values())
 
     return compiled(lambda draws: jax.lax.map(one, draws))
 

@@ -94,18 +94,24 @@ def run(function: Callable[..., Any], *arguments: Any) -> tuple[np.ndarray, ...]
 
 def log_prior(model: Model, draws: Mapping[str, np.ndarray]) -> np.ndarray:
     """Log prior density of draws `(S, ...)`: `(S,)`."""
+    return np.asarray(sum(log_priors(model, draws).values()))
+
+
+def log_priors(model: Model, draws: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same by site."""
     from ugmm_ppl.pyro.backend import BACKEND
 
-    result, like = np.empty(len(next(iter(draws.values())))), torch.zeros((), dtype=default_dtype())
+    found: list[dict[str, np.ndarray]] = []
+    like = torch.zeros((), dtype=default_dtype())
 
     def evaluate(s: int) -> None:
         values = {name: to_tensor(value[s]) for name, value in draws.items()}
         sites = BACKEND.trace(model.parameters, values, BACKEND, like)
-        result[s] = sum(float(site.distribution.log_prob(site.value).sum()) for site in sites.values())
+        found.append({n: np.float64(site.distribution.log_prob(site.value).sum()) for n, site in sites.items()})
 
     with torch.no_grad():
-        in_turns(evaluate, len(result), unchecked)
-    return result
+        in_turns(evaluate, len(next(iter(draws.values()))), unchecked)
+    return _stack(found)
 
 
 def prior_draws(model: Model, num_draws: int, seed: int) -> dict[str, np.ndarray]:

@@ -52,7 +52,8 @@ class _Program:
     """What was lowered, compiled when it is first called; by one thread, and no other has to wait for its turn."""
 
     def __init__(self, lowered: Any) -> None:
-        self._lowered, self._compiled, self._lock = lowered, None, threading.Lock()
+        self._lowered, self._lock = lowered, threading.Lock()
+        self._compiled: Any = None
 
     def __call__(self, *arguments: Any) -> Any:
         if self._compiled is None:

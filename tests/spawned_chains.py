@@ -31,7 +31,12 @@ def main():
     x = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
     models = {
         "layer": (Model(), torch.as_tensor(x), torch.as_tensor(x[:, 0]), "layer.loc"),
-        "classifier": (up.Classifier(up.Network((2, 3)), 2).bind("pyro"), x, (x[:, 0] > 0.0).astype(int), "layers.0.loc"),
+        "classifier": (
+            up.Classifier(up.Network((2, 3)), 2).bind("pyro"),
+            x,
+            (x[:, 0] > 0.0).astype(int),
+            "layers.0.loc",
+        ),
     }
     for name, (model, x, y, site) in models.items():
         mcmc = MCMC(

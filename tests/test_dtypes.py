@@ -78,7 +78,11 @@ def test_answers_in_half_precision(backend, dtype, given):
     check(d.log_prob(y), np.log(density(VALUES, loc, scale, w)), dtype)
     check(d.cdf(y), cdf, dtype)
     check(d.log_cdf(y), np.log(cdf), dtype)
-    check(d.log_survival(y), special.logsumexp(np.log(w) + stats.norm.logsf(np.array(VALUES)[:, None], loc, scale), -1), dtype)
+    check(
+        d.log_survival(y),
+        special.logsumexp(np.log(w) + stats.norm.logsf(np.array(VALUES)[:, None], loc, scale), -1),
+        dtype,
+    )
     check(d.responsibilities(y), special.softmax(terms, -1), dtype)
     for name, want in {"mean": mean, "variance": variance, "stddev": variance**0.5, "skewness": skewness}.items():
         check(getattr(d, name), want, dtype)
@@ -141,7 +145,9 @@ def test_samples_in_half_precision(backend, dtype):
     for values in drawn:
         values, name = floats(values)
         assert name == dtype
-        assert stats.kstest(values, functools.partial(cumulative, loc=LOC, scale=SCALE, weights=WEIGHTS)).statistic < 0.04
+        assert (
+            stats.kstest(values, functools.partial(cumulative, loc=LOC, scale=SCALE, weights=WEIGHTS)).statistic < 0.04
+        )
     assert floats(strata)[1] == floats(shares)[1] == floats(estimate)[1] == floats(error)[1] == dtype
     check((strata * shares).sum(-1).mean(0), (WEIGHTS * LOC).sum(), "bfloat16", rounded=dtype)
 
@@ -323,7 +329,9 @@ def test_weights_do_not_depend_on_an_offset(backend, offset):
     double = neuron.log_normalize(NUMPY, logits.astype(np.float64))
     np.testing.assert_allclose(double, want, rtol=1e-12, atol=1e-12)
     loc, scale = np.array([-1.0, 1.0, 3.0], np.float32), np.array([0.5, 1.5, 0.7], np.float32)
-    d = backend.dist.UnivariateGaussianMixture(*(backend.array(a) for a in (loc, scale, logits)[:2]), logits=backend.array(logits))
+    d = backend.dist.UnivariateGaussianMixture(
+        *(backend.array(a) for a in (loc, scale, logits)[:2]), logits=backend.array(logits)
+    )
     weights = np.exp(want)
     np.testing.assert_allclose(np.asarray(d.probs), weights, atol=3e-6)
     np.testing.assert_allclose(np.asarray(d.mean), (weights * loc).sum(-1), atol=1e-5)

@@ -29,7 +29,12 @@ def of_network(model, y, **settings):
 def of_circuit(**settings):
     """Fit and ask."""
     fit = up.fit(up.Circuit(3, classes=2, neurons=4), X, Y, **SHORT, **settings)
-    return [*fit.posterior(2).values(), fit.most_probable(GAPS)[0], fit.posterior_class(GAPS), fit.impute(GAPS, 2).values]
+    return [
+        *fit.posterior(2).values(),
+        fit.most_probable(GAPS)[0],
+        fit.posterior_class(GAPS),
+        fit.impute(GAPS, 2).values,
+    ]
 
 
 def of_latent_network():
@@ -47,7 +52,9 @@ WORK = {
     "circuit by em": lambda: of_circuit(method="em"),
     "circuit by svi": of_circuit,
     "latent network": of_latent_network,
-    "latent network by nuts": lambda: list(up.fit(up.LatentNetwork((2, 4, 3)), X, **SHORT, **NUTS).posterior().values()),
+    "latent network by nuts": lambda: list(
+        up.fit(up.LatentNetwork((2, 4, 3)), X, **SHORT, **NUTS).posterior().values()
+    ),
     "sbc of nuts": lambda: list(sbc(CLASSIFIER, X[:4], method="nuts", progress=False, **SBC).ranks.values()),
     "sbc of svi": lambda: list(sbc(CLASSIFIER, X[:4], method="svi", num_steps=4, progress=False, **SBC).ranks.values()),
     "prior predictive": lambda: list(up.Prior().predictive(CLASSIFIER, X, num_draws=2, backend="pyro").values()),

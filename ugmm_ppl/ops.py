@@ -110,9 +110,7 @@ class Ops(Protocol):
             parameters: `(..., K)` each, or `(..., 1)`.
         """
 
-    def repeat(
-        self, step: Step, given: tuple[Array, ...], state: tuple[Array, ...], most: int, /
-    ) -> tuple[Array, ...]:
+    def repeat(self, step: Step, given: tuple[Array, ...], state: tuple[Array, ...], most: int, /) -> tuple[Array, ...]:
         """Apply a step to the state, whose last part says where it is done, until all is, or `most` times.
 
         Args:

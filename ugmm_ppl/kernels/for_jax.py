@@ -207,9 +207,7 @@ def _activation_lowering(ctx: mlir.LoweringRuleContext, *operands: Any, kernels:
     return mlir.lower_fun(function, multiple_results=False)(ctx, *operands)
 
 
-def _activation_jvp(
-    primals: Sequence[Array], tangents: Sequence[Any], *, kernels: _Kernels
-) -> tuple[Array, Array]:
+def _activation_jvp(primals: Sequence[Array], tangents: Sequence[Any], *, kernels: _Kernels) -> tuple[Array, Array]:
     out = activation_p.bind(*primals, kernels=kernels)
     inputs = primals[1].shape[-1]  # K, also of an x that all components share
     moved = [ad.instantiate_zeros(t) for t in tangents]

@@ -182,9 +182,7 @@ class JaxOps:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _in_rows(
-    activation: Callable[..., Array], value: Array, loc: Array, scale: Array, log_weights: Array
-) -> Array:
+def _in_rows(activation: Callable[..., Array], value: Array, loc: Array, scale: Array, log_weights: Array) -> Array:
     """Log densities of many values of one mixture, `KERNEL_ROWS` at a time; compiled once."""
     part = jax.checkpoint(lambda y: activation(y[:, None], loc[None], scale[None], log_weights[None])[:, 0])
     rows = min(KERNEL_ROWS, value.size)

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pytest
 from conftest import INSTALLED
-from helpers import cumulative, density, gradients, refused
+from helpers import cumulative, density, gradients, mixture, refused
 from scipy import special, stats
 from tolerances import HALF_ULPS
 
@@ -78,11 +78,8 @@ def test_answers_in_half_precision(backend, dtype, given):
     check(d.log_prob(y), np.log(density(VALUES, loc, scale, w)), dtype)
     check(d.cdf(y), cdf, dtype)
     check(d.log_cdf(y), np.log(cdf), dtype)
-    check(
-        d.log_survival(y),
-        special.logsumexp(np.log(w) + stats.norm.logsf(np.array(VALUES)[:, None], loc, scale), -1),
-        dtype,
-    )
+    upper = stats.norm.logsf(np.array(VALUES)[:, None], loc, scale)
+    check(d.log_survival(y), special.logsumexp(np.log(w) + upper, -1), dtype)
     check(d.responsibilities(y), special.softmax(terms, -1), dtype)
     for name, want in {"mean": mean, "variance": variance, "stddev": variance**0.5, "skewness": skewness}.items():
         check(getattr(d, name), want, dtype)
@@ -329,9 +326,7 @@ def test_weights_do_not_depend_on_an_offset(backend, offset):
     double = neuron.log_normalize(NUMPY, logits.astype(np.float64))
     np.testing.assert_allclose(double, want, rtol=1e-12, atol=1e-12)
     loc, scale = np.array([-1.0, 1.0, 3.0], np.float32), np.array([0.5, 1.5, 0.7], np.float32)
-    d = backend.dist.UnivariateGaussianMixture(
-        *(backend.array(a) for a in (loc, scale, logits)[:2]), logits=backend.array(logits)
-    )
+    d = mixture(backend, loc, scale, logits=logits)
     weights = np.exp(want)
     np.testing.assert_allclose(np.asarray(d.probs), weights, atol=3e-6)
     np.testing.assert_allclose(np.asarray(d.mean), (weights * loc).sum(-1), atol=1e-5)

@@ -52,4 +52,4 @@ SIGMAS = 5.0
 """Standard errors between an average over draws and its expectation: a false alarm in 2 million, seeds being fixed."""
 
 HALF_ULPS = 3.0
-"""Units of 2^-10 or 2^-7, relative to max(1, |value|), half precision: rounding of the answer and of scale or weights."""
+"""Units of 2^-10 or 2^-7, relative to max(1, |value|), half precision: the answer is rounded, and scale and weights."""

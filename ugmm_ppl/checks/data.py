@@ -186,8 +186,8 @@ def defined(good: np.ndarray, first_row: int = 0) -> None:
     if bad.size:
         raise ValueError(
             f"the outputs of a row must be finite; those of row {first_row + bad[0]} are not, under "
-            f"{int((~good[:, bad[0]]).sum())} of {len(good)} draws ({bad.size} such rows). Look for values far from those "
-            "that were trained on, and drop such rows; a network with normalization='layer' bears with them."
+            f"{int((~good[:, bad[0]]).sum())} of {len(good)} draws ({bad.size} such rows). Look for values far from "
+            "those that were trained on, and drop such rows; a network with normalization='layer' bears with them."
         )
 
 

@@ -113,10 +113,5 @@ def _mixture_values(loc: np.ndarray, scale: np.ndarray, name: str, weights: np.n
         return
     first_bad(weights >= 0, weights, name, "non-negative", "Use logits for unconstrained values.")
     total = weights.sum(-1, dtype=np.float32 if weights.dtype == np.float16 else None)
-    first_bad(
-        np.abs(total - 1.0) < most,
-        total,
-        f"the sum of {name} over the last axis",
-        "one",
-        "Divide by the sum, or use logits.",
-    )
+    good = np.abs(total - 1.0) < most
+    first_bad(good, total, f"the sum of {name} over the last axis", "one", "Divide by the sum, or use logits.")

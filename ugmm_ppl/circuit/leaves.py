@@ -143,7 +143,7 @@ class Leaves:
             `(..., L, B, J)` in nats, per unit of x.
         """
         at_leaves = x[..., self.features].swapaxes(-1, -2)  # (L, B)
-        seen = at_leaves == at_leaves  # not NaN
+        seen = abs(at_leaves) >= 0.0  # not NaN
         at_leaves = ops.where(seen, at_leaves, 0.0)
         parts = []
         if len(self.neurons):

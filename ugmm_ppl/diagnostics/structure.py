@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import cast
 
 import numpy as np
 
 from ugmm_ppl.diagnostics.lines import Line, Subject, judged, skipped
+from ugmm_ppl.model.classes import ClassModel
 from ugmm_ppl.network import layer_norm, layer_values, neuron_parameters
 from ugmm_ppl.neuron import logsumexp
 from ugmm_ppl.ops import NUMPY
@@ -85,7 +87,7 @@ def prior_predictions(subject: Subject) -> Line:
             shown=f"spread {ratio:.2g} times that of y", problem=ratio > WIDE_PREDICTIONS[1],
             note=ratio > WIDE_PREDICTIONS[0], advice=advice,
         )  # fmt: skip
-    sure = float(np.mean(fit.model.log_probs(outputs).max(-1) > math.log(0.999)))
+    sure = float(np.mean(cast(ClassModel, fit.model).log_probs(outputs).max(-1) > math.log(0.999)))
     return judged(
         "prior predictions", sure, f"< {SATURATED:.0%} certain", shown=f"{sure:.0%} of class probabilities above 0.999",
         problem=sure > SATURATED, advice=advice,

@@ -49,8 +49,8 @@ class Evidence:
     """Estimates of log p(x), or of log p(x, y) where y is given, in nats and the units of the data.
 
     Attributes:
-        value: `(B,)`. Its mean over seeds is below the truth, by about error^2 / 2. A row that is impossible under every
-            sample has -inf, an infinite error and no effective weights.
+        value: `(B,)`. Its mean over seeds is below the truth, by about error^2 / 2. A row that is impossible under all
+            samples has -inf, an infinite error and no effective weights.
         error: Standard error of `value`, `(B,)`. It is too small where `ess` is.
         ess: Effective number of weights, (sum w)^2 / sum w^2, of `num_samples`, `(B,)`.
         num_samples: Weights of a row, over all posterior draws.

@@ -51,7 +51,7 @@ class ClassModel(Model):
 
     def defined(self, outputs: np.ndarray) -> np.ndarray:
         """All but NaN and inf; -inf is an impossible class."""
-        return (outputs < np.inf).all(-1)
+        return np.all(outputs < np.inf, axis=-1)
 
     def log_probs(self, outputs: np.ndarray) -> np.ndarray:
         """log p(class | x) in NumPy."""

@@ -75,7 +75,8 @@ class Regressor(NetworkModel):
 
     def defined(self, outputs: np.ndarray) -> np.ndarray:
         """Finite ones that make a finite scale."""
-        return np.isfinite(outputs).all(-1) & (outputs[..., 2 * self.components :] < LARGEST_LOG_SCALE).all(-1)
+        log_scale = outputs[..., 2 * self.components :]
+        return np.all(np.isfinite(outputs), axis=-1) & np.all(log_scale < LARGEST_LOG_SCALE, axis=-1)
 
     def log_likelihood(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Log density of the mixture at the observed y."""

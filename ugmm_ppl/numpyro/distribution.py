@@ -96,7 +96,8 @@ class UnivariateGaussianMixture(MixtureQueries, Distribution):
         if OPS.known(*arrays):
             checks.moments(*arrays)
         spread = checks.number("spread", spread, 0.0, 1.0)
-        found = summary.two_components(OPS, *(OPS.widened(a) for a in arrays), spread)
+        wide = (OPS.widened(arrays[0]), OPS.widened(arrays[1]), OPS.widened(arrays[2]))
+        found = summary.two_components(OPS, *wide, spread)
         loc, scale, probs = (OPS.narrowed(a, *arrays) for a in found)
         return cls(loc, scale, probs=probs, validate_args=False)
 
@@ -216,7 +217,7 @@ class UnivariateGaussianMixture(MixtureQueries, Distribution):
         reading = jnp.broadcast_arrays(self._array(value), self._array(noise_scale))
         if self._validate_args and OPS.known(*reading):
             checks.reading(*reading)
-        found = summary.condition(OPS, *(OPS.widened(a) for a in reading), self.mixture)
+        found = summary.condition(OPS, OPS.widened(reading[0]), OPS.widened(reading[1]), self.mixture)
         loc, scale, log_weights, evidence = (self._rounded(a, value, noise_scale) for a in found)
         return UnivariateGaussianMixture(loc, scale, logits=log_weights, validate_args=False), evidence
 

@@ -98,7 +98,8 @@ class UnivariateGaussianMixture(MixtureQueries, TorchDistribution):
         if OPS.known(*tensors):
             checks.moments(*tensors)
         spread = checks.number("spread", spread, 0.0, 1.0)
-        found = summary.two_components(OPS, *(OPS.widened(a) for a in tensors), spread)
+        wide = (OPS.widened(tensors[0]), OPS.widened(tensors[1]), OPS.widened(tensors[2]))
+        found = summary.two_components(OPS, *wide, spread)
         loc, scale, probs = (OPS.narrowed(a, like) for a in found)
         return cls(loc, scale, probs=probs, validate_args=False)
 
@@ -219,7 +220,7 @@ class UnivariateGaussianMixture(MixtureQueries, TorchDistribution):
         reading = torch.broadcast_tensors(self._array(value), self._array(noise_scale))
         if self._validate_args and OPS.known(*reading):
             checks.reading(*reading)
-        found = summary.condition(OPS, *(OPS.widened(a) for a in reading), self.mixture)
+        found = summary.condition(OPS, OPS.widened(reading[0]), OPS.widened(reading[1]), self.mixture)
         loc, scale, log_weights, evidence = (self._rounded(a, value, noise_scale) for a in found)
         return UnivariateGaussianMixture(loc, scale, logits=log_weights, validate_args=False), evidence
 
@@ -253,7 +254,8 @@ def _kl(p: UnivariateGaussianMixture, q: UnivariateGaussianMixture) -> Tensor:
 
 def _tensor(a: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Any real numbers as a tensor."""
-    return torch.as_tensor(native(a) if isinstance(a, np.ndarray | np.generic) else a, dtype=dtype, device=device)
+    a = native(np.asarray(a)) if isinstance(a, np.ndarray | np.generic) else a
+    return torch.as_tensor(a, dtype=dtype, device=device)
 
 
 def _common(*tensors: Tensor) -> Tensor:

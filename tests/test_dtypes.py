@@ -139,12 +139,11 @@ def test_samples_in_half_precision(backend, dtype):
             drawn.append(d.rsample((4_000,)))
         strata, shares = d.stratified_sample(*key, (4_000,))
         estimate, error = d.entropy_estimate(*key, num_samples=4_000)
-    for values in drawn:
-        values, name = floats(values)
+    reference = functools.partial(cumulative, loc=LOC, scale=SCALE, weights=WEIGHTS)
+    for each in drawn:
+        values, name = floats(each)
         assert name == dtype
-        assert (
-            stats.kstest(values, functools.partial(cumulative, loc=LOC, scale=SCALE, weights=WEIGHTS)).statistic < 0.04
-        )
+        assert stats.kstest(values, reference).statistic < 0.04
     assert floats(strata)[1] == floats(shares)[1] == floats(estimate)[1] == floats(error)[1] == dtype
     check((strata * shares).sum(-1).mean(0), (WEIGHTS * LOC).sum(), "bfloat16", rounded=dtype)
 

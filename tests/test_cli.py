@@ -161,15 +161,46 @@ def test_a_bad_model_file_is_exit_code_2_and_one_line(text, message, tmp_path):
         ("left,right\n1,nan\n", "must be finite; got nan in row 0, column 1"),
         ("left,right\n", "must have at least one row below its header"),
         ("", "it is empty"),
+        ("links,rechts\n1,2\n", "its header is ['links', 'rechts']"),
+        ("left;right\n1.234,5;2\n", "row 1, column 'left' must be a number; got '1.234,5'"),
+        (b"left,right,town\n1,2,Orl\xe9ans\n", "table.csv must be text in UTF-8"),
     ],
 )
 def test_a_bad_table_is_exit_code_2_and_one_line(table, message, tmp_path, quick_run):
     path = tmp_path / "table.csv"
-    path.write_text(table)
+    path.write_bytes(table if isinstance(table, bytes) else table.encode())
     result = run("predict", quick_run, path)
     assert result.exit_code == 2
     assert message in result.output
     assert len(result.output.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("table", ["left,right\r\n1.5,2\r\n", "left;right\n1,5;2\n", "left\tright\n1.5\t2\n"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_tables_of_a_spreadsheet_are_predicted(table, encoding, tmp_path, quick_run):
+    path = tmp_path / "table.csv"
+    path.write_bytes(table.encode(encoding))
+    result = run("predict", quick_run, path)
+    assert result.exit_code == 0, result.output
+    mean = up.load(quick_run / "fit.npz").predict([[1.5, 2.0]]).mean[0]
+    np.testing.assert_allclose(float(result.output.splitlines()[1].split(",")[0]), mean, rtol=1e-5)
+
+
+def test_empty_cells_are_missing_values_of_a_circuit(tmp_path):
+    x = np.random.default_rng(0).normal(size=(30, 2))
+    names = {"feature_names": ["left", "right"], "class_names": ["nein", "über"]}
+    fit = up.fit(
+        up.Circuit(2, 2, neurons=2), x, (x[:, 0] > 0).astype(int), backend=BACKEND, method="em", num_steps=2,
+        progress=False, **names,
+    )  # fmt: skip
+    fit.save(tmp_path / "fit.npz")
+    (tmp_path / "table.csv").write_text("left,right\n1.5,\nNA,0.5\n")
+    result = run("predict", tmp_path, tmp_path / "table.csv", "--out", tmp_path / "out.csv")
+    assert result.exit_code == 0, result.output
+    header, *lines = (tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()
+    assert header == "label,p(nein),p(über)"
+    found = [[float(cell) for cell in line.split(",")[1:]] for line in lines]
+    np.testing.assert_allclose(found, fit.predict([[1.5, np.nan], [np.nan, 0.5]]).probs, rtol=1e-5)
 
 
 @pytest.fixture(scope="module")

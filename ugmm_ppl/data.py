@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import os
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ugmm_ppl import checks
+from ugmm_ppl.checks import files
 from ugmm_ppl.checks.basic import row_blocks
+from ugmm_ppl.spreadsheet import Sheet
 
 SAFE = (1e-140, 1e140)
 """Spreads whose squares, and sums of these, are within the range of float64."""
@@ -180,52 +180,32 @@ def names_of(given: Any, count: int, prefix: str, what: str) -> list[str]:
     return names
 
 
-def read_csv(path: str | os.PathLike[str], feature_names: list[str]) -> np.ndarray:
+def read_csv(path: Any, feature_names: Sequence[str], *, missing: bool = False) -> np.ndarray:
     """Read the columns of a CSV file that a fit needs.
 
-    The file has a header; columns are found by name, in any order, and others are passed over. If no header cell is a
-    feature name, the columns are taken in order.
+    Columns are found by the names in the header, in any order, and others are passed over. A file of numbers alone,
+    without a header, is taken in order; so is any header where the fit has no names of its own (x0, x1, ...). Cells are
+    separated by commas, tabs, or semicolons with decimal commas (`ugmm_ppl.spreadsheet`).
 
     Args:
-        path: The file.
+        path: The file, or an open one: UTF-8, or UTF-16 with a byte order mark.
         feature_names: The K columns that are needed.
+        missing: Whether a value may be missing: an empty cell, NA, N/A, NaN or null, which is NaN in the array.
 
     Returns:
         Array `(B, K)`.
 
     Raises:
-        ValueError: Missing columns, no rows, or a cell that is not a number; says which.
+        ValueError: Another encoding, missing columns, no rows, or a cell that is not a number; says which.
     """
-    with Path(path).open(newline="") as file:
-        rows = [row for row in csv.reader(file) if row]
-    if not rows:
-        raise ValueError(f"{path} must have a header and at least one row; it is empty.")
-    header = [cell.strip() for cell in rows[0]]
-    if not set(header) & set(feature_names) and len(header) == len(feature_names):
-        body = rows if _is_number(header[0]) else rows[1:]
-        columns = list(range(len(header)))
+    names = [name.strip() for name in feature_names]
+    sheet = Sheet.read(path, names)
+    unnamed = list(feature_names) == names_of(None, len(names), "x", "")
+    widths = (len(sheet.header), max(i for i, cell in enumerate(sheet.header, start=1) if cell))  # and without its end
+    if len(names) in widths and not set(names) & set(sheet.header) and (unnamed or not sheet.has_header):
+        columns = list(range(len(names)))
     else:
-        missing = [name for name in feature_names if name not in header]
-        if missing:
-            raise ValueError(
-                f"{path} must have the columns {feature_names}; missing: {missing}; its header is {header}."
-            )
-        columns, body = [header.index(name) for name in feature_names], rows[1:]
-    if not body:
-        raise ValueError(f"{path} must have at least one row below its header; it has none.")
-    table = np.empty((len(body), len(columns)))
-    for i, row in enumerate(body):
-        for j, column in enumerate(columns):
-            cell = row[column].strip() if column < len(row) else ""
-            if not _is_number(cell):
-                raise ValueError(f"{path}: row {i + 1}, column {feature_names[j]!r} must be a number; got {cell!r}.")
-            table[i, j] = float(cell)
-    return checks.inputs(table, len(columns), what=str(path))
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+        files.columns(sheet.name, sheet.header, names)
+        columns = [sheet.header.index(name) for name in names]
+    table = np.array(sheet.columns(columns, names, missing=missing))
+    return table if missing else checks.inputs(table, len(columns), what=sheet.name)

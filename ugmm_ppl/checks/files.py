@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -51,3 +52,55 @@ def _text(got: Any, mode: str) -> TypeError:
     return TypeError(
         f"path must be a binary file; got the text file {got!r}. Open it with mode {mode!r}, or io.BytesIO."
     )
+
+
+def empty_table(name: str) -> ValueError:
+    """The error for a table of nothing."""
+    return ValueError(f"{name} must have a header and at least one row; it is empty.")
+
+
+def encoding(name: str, content: bytes, error: UnicodeDecodeError) -> ValueError:
+    """The error for text of another encoding, or for what is no text."""
+    line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
+    return ValueError(
+        f"{name} must be text in UTF-8, or in UTF-16 with a byte order mark; got the byte 0x{byte:02x} in line {line}, "
+        "which is neither. Save the table as 'CSV UTF-8', or convert it."
+    )
+
+
+def no_csv(name: str, error: Exception) -> ValueError:
+    """The error for text that is no table."""
+    return ValueError(f"{name} must be a CSV file; it cannot be read as one ({error}). Save the table as CSV.")
+
+
+def columns(name: str, header: Sequence[str], needed: Sequence[str]) -> None:
+    """Refuse a header without the columns that are needed, or with one of them twice."""
+    missing = [each for each in needed if each not in header]
+    if missing:
+        raise ValueError(
+            f"{name} must have the columns {list(needed)}; missing: {missing}; its header is {list(header)}. Name the "
+            "columns like the fit, or give numbers alone, without a header, in this order."
+        )
+    twice = [each for each in needed if list(header).count(each) > 1]
+    if twice:
+        raise ValueError(f"{name} must have every column once; got {twice[0]!r} more than once. Take one out.")
+
+
+def no_rows(name: str) -> ValueError:
+    """The error for a header alone."""
+    return ValueError(f"{name} must have at least one row below its header; it has none.")
+
+
+def wide_row(name: str, number: int, row: Sequence[str], width: int) -> ValueError:
+    """The error for a row with more cells than the header."""
+    return ValueError(
+        f"{name}: row {number} must have {width} cells, as the first line has; got {len(row)}, {list(row)}. A comma "
+        "inside a number needs cells that are separated by ';'."
+    )
+
+
+def no_number(name: str, number: int, column: str, cell: str, mark: str) -> ValueError:
+    """The error for a cell that is no number."""
+    mend = " Write it without separators of thousands." if sum(map(cell.count, ".,'\u00a0\u202f ")) else ""
+    what = f"{name}: row {number}, column {column!r}"
+    return ValueError(f"{what} must be a number; got {cell!r}. The decimal mark here is {mark!r}.{mend}")

@@ -87,6 +87,11 @@ class Circuit(DensityModel):
         return "roots.*"
 
     @property
+    def takes_missing(self) -> bool:
+        """True: they are integrated out."""
+        return True
+
+    @property
     def fit_type(self) -> type[CircuitFit]:
         """A fit with the queries of a circuit."""
         from ugmm_ppl.circuit.fit import CircuitFit

@@ -127,6 +127,11 @@ class Model(abc.ABC):
         return True
 
     @property
+    def takes_missing(self) -> bool:
+        """Whether values of x may be missing, NaN."""
+        return False
+
+    @property
     def fit_type(self) -> type[Fit]:
         """What `fit` returns."""
         from ugmm_ppl.posterior import Fit

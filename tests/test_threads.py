@@ -219,7 +219,7 @@ def test_exports_and_diagnoses_side_by_side(small_fits, tmp_path):
 
 @pytest.mark.parametrize("work", [svi, callables, nuts], ids=lambda work: work.__name__)
 def test_others_come_in_while_a_fit_is_on_its_way(backend_name, work):
-    """The callback of a fit waits until another thread has done all of its own work: had the fit not let it in, never."""
+    """The callback of a fit waits until another thread has done all its work: had the fit not let it in, never."""
     came = []
 
     def wait_for_another(moment):

@@ -1,8 +1,8 @@
 """Equation (2) on JAX arrays by the fastest kernel: dispatch, the native kernel by `jax.ffi`, Pallas on a GPU, chunks.
 
 Three primitives, which are compiled to the kernel of the platform where the computation runs: the activations, their
-tangent, and their gradients. Forward mode takes the tangent, by the reference formula; it is linear in the tangents, and
-its transpose, which is what reverse mode runs, are the gradients. Second derivatives go through the reference formula.
+tangent, and their gradients. Forward mode takes the tangent, by the reference formula; it is linear in the tangents,
+and its transpose, which reverse mode runs, are the gradients. Second derivatives go through the reference formula.
 A program that `jax.export` makes runs where the kernels may not be, and is given the formula in chunks.
 """
 

@@ -107,7 +107,7 @@ def log_priors(model: Model, draws: Mapping[str, np.ndarray]) -> dict[str, np.nd
     def evaluate(s: int) -> None:
         values = {name: to_tensor(value[s]) for name, value in draws.items()}
         sites = BACKEND.trace(model.parameters, values, BACKEND, like)
-        found.append({n: np.float64(site.distribution.log_prob(site.value).sum()) for n, site in sites.items()})
+        found.append({n: np.asarray(float(site.distribution.log_prob(site.value).sum())) for n, site in sites.items()})
 
     with torch.no_grad():
         in_turns(evaluate, len(next(iter(draws.values()))), unchecked)

@@ -1,5 +1,6 @@
 """Fits and their queries from several threads: the same bits as from one, and a process left as it was."""
 
+import functools
 import sys
 import threading
 import time
@@ -108,14 +109,10 @@ def process_state(backend):
     import torch
     from pyro.poutine import runtime
 
-    kept = (
-        torch.get_default_dtype(),
-        torch.get_default_device(),
-        torch.is_grad_enabled(),
-        torch.get_rng_state().tolist(),
-    )
+    defaults = torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()
     validation = [module.is_validation_enabled() for module in (pyro.infer, pyro.distributions, pyro.poutine)]
-    return list(runtime._PYRO_STACK), list(runtime._DIM_ALLOCATOR._stack), validation, kept
+    stacks = list(runtime._PYRO_STACK), list(runtime._DIM_ALLOCATOR._stack)
+    return stacks, validation, defaults, torch.get_rng_state().tolist()
 
 
 @pytest.fixture
@@ -143,7 +140,7 @@ def side_by_side(*functions):
 
 
 def failing(backend):
-    """A fit whose prior breaks in the middle of a training, with handlers at work."""
+    """A fit whose prior breaks with handlers at work: in the middle of a training, where that runs it at every step."""
     steps = []
 
     def breaks(backend, name, shape):
@@ -152,20 +149,14 @@ def failing(backend):
             raise RuntimeError("broken prior")
         return hyper(backend, name, shape)
 
-    return (
-        fitted(backend, classifier(2, loc=breaks), X, Y, num_steps=200)
-        if backend == "pyro"
-        else fitted(backend, classifier(2, loc=lambda *_: 1 / 0), X, Y)
-    )
+    return fitted(backend, classifier(2, loc=breaks if backend == "pyro" else lambda *_: 1 / 0), X, Y, num_steps=200)
 
 
 def test_everything_at_once_has_the_bits_of_one_after_the_other(backend_name, often):
     works = WORK[backend_name]
     want = [work(backend_name) for work in works]
     before = process_state(backend_name)
-    *got, broken = side_by_side(
-        *(lambda work=work: work(backend_name) for work in works), lambda: failing(backend_name)
-    )
+    *got, broken = side_by_side(*(functools.partial(work, backend_name) for work in (*works, failing)))
     assert isinstance(broken, RuntimeError if backend_name == "pyro" else ZeroDivisionError)
     for found, right in zip(got, want, strict=True):
         assert not isinstance(found, Exception), found
@@ -206,7 +197,7 @@ def test_exports_and_diagnoses_side_by_side(small_fits, tmp_path):
         return up.load(tmp_path / "fit.npz").predict(small_fits.x, num_draws=3).mean
 
     def diagnosed():
-        return [line.value for line in fit.diagnose(num_draws=120).lines]
+        return [line.value for line in fit.diagnose(num_draws=20).lines]
 
     work = (tree, saved, *([diagnosed] if fit.backend == "pyro" else []), saved, tree)
     want = [function() for function in work]
@@ -219,7 +210,7 @@ def test_exports_and_diagnoses_side_by_side(small_fits, tmp_path):
 
 @pytest.mark.parametrize("work", [svi, callables, nuts], ids=lambda work: work.__name__)
 def test_others_come_in_while_a_fit_is_on_its_way(backend_name, work):
-    """The callback of a fit waits until another thread has done all its work: had the fit not let it in, never."""
+    """The callback of a fit waits until another thread has done all of its own work: if it is not let in, never."""
     came = []
 
     def wait_for_another(moment):
@@ -283,9 +274,8 @@ def test_training_gives_way_between_two_steps():
     thread.join(LONG)
     assert seen[0][0] == 2
     assert seen[0][1] == before.tolist() == torch.get_rng_state().tolist()
-    assert drawn == [
-        torch.randn(5, generator=own).tolist() for own in [torch.Generator().manual_seed(7)] for _ in range(8)
-    ]
+    own = torch.Generator().manual_seed(7)
+    assert drawn == [torch.randn(5, generator=own).tolist() for _ in range(8)]
 
 
 def up_exclusive(backend):

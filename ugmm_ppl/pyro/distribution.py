@@ -19,6 +19,7 @@ from torch.distributions.utils import lazy_property
 from ugmm_ppl import checks, mixture, neuron, pathwise, summary
 from ugmm_ppl.mixture import Mixture
 from ugmm_ppl.ops import native
+from ugmm_ppl.pyro.arrays import default_dtype
 from ugmm_ppl.pyro.ops import HALF, OPS
 from ugmm_ppl.queries import MixtureQueries
 
@@ -261,5 +262,5 @@ def _tensor(a: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
 def _common(*tensors: Tensor) -> Tensor:
     """A tensor of the floating-point dtype that all of them fit in, on the device of the first."""
     floats = [a.dtype for a in tensors if a.is_floating_point()]
-    dtype = functools.reduce(torch.promote_types, floats) if floats else torch.get_default_dtype()
+    dtype = functools.reduce(torch.promote_types, floats) if floats else default_dtype()
     return torch.empty((), dtype=dtype, device=tensors[0].device if tensors else None)

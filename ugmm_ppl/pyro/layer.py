@@ -14,6 +14,7 @@ from torch import Tensor
 from ugmm_ppl import checks
 from ugmm_ppl.network import LayerShape, initial_spread, layer_activation, neuron_parameters, survivors
 from ugmm_ppl.prior import Distribution, Prior, PriorValue, draw
+from ugmm_ppl.pyro.arrays import default_dtype
 from ugmm_ppl.pyro.distribution import UnivariateGaussianMixture
 from ugmm_ppl.pyro.ops import OPS
 
@@ -53,7 +54,7 @@ class UGMMLayer(PyroModule):
         self.in_features, self.out_features, self.tied = in_features, out_features, tied
         self.dropout, self.dropout_per_example = dropout, dropout_per_example
         self.register_buffer(
-            "_like", torch.empty(0), persistent=False
+            "_like", torch.empty(0, dtype=default_dtype()), persistent=False
         )  # follows .to(): the priors take its dtype and device
         self._callables: dict[str, PriorValue] = {}
         shape = (out_features, in_features)
@@ -66,7 +67,7 @@ class UGMMLayer(PyroModule):
         if prior is None:
             self._roles = ["log_scale", "logits"] if tied else ["loc", "log_scale", "logits"]
             for role in self._roles:
-                setattr(self, role, torch.nn.Parameter(torch.tensor(start[role], dtype=torch.get_default_dtype())))
+                setattr(self, role, torch.nn.Parameter(torch.tensor(start[role], dtype=default_dtype())))
             return
         roles = prior.layer(None, tied=tied)
         self._roles = list(roles)

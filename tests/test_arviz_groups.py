@@ -124,7 +124,7 @@ def test_log_priors_are_by_site_and_sum_to_that_of_the_fit(fit, tree):
 
 def test_prior_sensitivity_is_finite(fit, tree):
     if fit.method in ("map", "em"):
-        return  # one draw has no distribution to change
+        pytest.skip("one draw has no distribution that could change")
     sites = list(fit.family.sites)[:2]
     variable = sites[0]
     if OLD:

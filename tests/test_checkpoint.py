@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from conftest import needs_both
 from helpers import refused
 from sklearn.datasets import load_iris
 
@@ -146,3 +147,22 @@ def test_a_digest_knows_values_shapes_and_dtypes():
     a = np.arange(6.0)
     assert digest(a) == digest(a.copy())
     assert len({digest(a), digest(a.reshape(2, 3)), digest(a.astype(np.float32)), digest(a + 1.0), digest(a, a)}) == 5
+
+
+@needs_both
+@pytest.mark.parametrize("validation", [None, 0.2])
+def test_a_training_that_has_ended_is_taken_by_the_other_backend(validation, tmp_path):
+    """Its parameters are the same in both; one under way is refused, as its noise and its optimiser are not."""
+    path, settings = tmp_path / "run.npz", SETTINGS | {"validation": validation, "num_steps": 40}
+    settings |= {"checkpoint": path}
+    ended = up.fit(MODEL, X, Y, backend="pyro", **settings)
+    with pytest.warns(UserWarning, match="holds this training, ended, by backend='pyro'; its result is taken"):
+        taken = up.fit(MODEL, X, Y, backend="numpyro", **settings)
+    same(taken, ended)
+    assert taken.backend == "numpyro"
+    np.testing.assert_allclose(taken.predict(X, num_draws=5).probs.sum(1), 1.0)
+    with np.load(path) as file:
+        under_way = {name: a for name, a in file.items() if name != "final"} | {"ended": np.array(False)}
+    storage.write_arrays(path, under_way)
+    with refused(ValueError, "checkpoint must belong to this fit", "'backend': 'pyro'"):
+        up.fit(MODEL, X, Y, backend="numpyro", **settings)

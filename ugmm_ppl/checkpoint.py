@@ -30,6 +30,8 @@ class Checkpoint:
     def read(self) -> dict[str, np.ndarray] | None:
         """The arrays of the last writing, or None if there was none.
 
+        Of a training by the other backend, which has ended, those that both backends share; a warning says so.
+
         Raises:
             ValueError: The file cannot be read, or was written by a fit with other settings or data.
         """
@@ -42,6 +44,9 @@ class Checkpoint:
         except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
             raise checks.unreadable_checkpoint(self._path, error) from error
         changed = [name for name in {**settings, **self._settings} if settings.get(name) != self._settings.get(name)]
+        if changed == ["backend"] and "final" in arrays:
+            checks.checkpoint_of_other_backend(self._path, settings["backend"])
+            return {name: a for name, a in arrays.items() if not name.startswith("state/")}
         if changed:
             then, now = ({name: each.get(name) for name in changed} for each in (settings, self._settings))
             raise checks.other_checkpoint(self._path, then, now)

@@ -267,7 +267,10 @@ HISTORIES = ("losses", "log_likelihoods", "kls", "scores", "score_steps", "lower
 
 def _store(checkpoint: Checkpoint, run: Run, state: Any, trainer: Trainer, *, ended: bool) -> None:
     """Write all that a training needs to go on."""
+    if ended and run.scores.size == 0:
+        run.params = trainer.params(state)
     arrays = {"step": np.array(run.step), "ended": np.array(ended)}
+    arrays |= {"final": np.array(True)} if ended else {}  # the parameters "best" are what the training gives
     arrays |= {f"run/{name}": getattr(run, name) for name in HISTORIES}
     arrays |= {f"state/{name}": value for name, value in trainer.arrays(state).items()}
     arrays |= {f"best/{r}/{name}": a for r, params in enumerate(run.params) for name, a in params.items()}
@@ -287,4 +290,4 @@ def _unpack(stored: dict[str, np.ndarray], run: Run, trainer: Trainer, initial: 
     run.params = [{name: stored[f"best/{r}/{name}"] for name in params} for r, params in enumerate(initial)]
     run.step = run.losses.shape[1] if stored["ended"] else int(stored["step"])
     own = {name.removeprefix("state/"): value for name, value in stored.items() if name.startswith("state/")}
-    return trainer.restore(own, initial)
+    return trainer.restore(own, initial) if own else trainer.start(run.params)

@@ -55,6 +55,7 @@ from ugmm_ppl.checks.posterior import weighing as weighing
 from ugmm_ppl.checks.table import training_names as training_names
 from ugmm_ppl.checks.training import CheckpointError as CheckpointError
 from ugmm_ppl.checks.training import NonFiniteError as NonFiniteError
+from ugmm_ppl.checks.training import checkpoint_of_other_backend as checkpoint_of_other_backend
 from ugmm_ppl.checks.training import optimizer as optimizer
 from ugmm_ppl.checks.training import other_checkpoint as other_checkpoint
 from ugmm_ppl.checks.training import schedule_factors as schedule_factors

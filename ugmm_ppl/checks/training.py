@@ -1,6 +1,7 @@
 """Settings of a training, and what stops one."""
 
 import os
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -58,6 +59,15 @@ def other_checkpoint(path: Any, then: Mapping[str, Any], now: Mapping[str, Any])
     return ValueError(
         f"checkpoint must belong to this fit; {path} was left by a fit with {then}, and this one has {now}. "
         "Give the same settings and data, another path, or delete the file to begin anew."
+    )
+
+
+def checkpoint_of_other_backend(path: Any, backend: str) -> None:
+    """Warn that nothing is trained."""
+    warnings.warn(
+        f"{path} holds this training, ended, by backend={backend!r}; its result is taken, no step. Give another path "
+        "to train anew.",
+        stacklevel=6,
     )
 
 

@@ -294,7 +294,9 @@ def datasets(collector: Collector, groups: Mapping[str, Mapping[str, np.ndarray]
     for group, variables in groups.items():
         arrays = {n: (axes(group, n, collector.dims, value.ndim), value) for n, value in variables.items()}
         sizes = {dim: size for names, value in arrays.values() for dim, size in zip(names, value.shape, strict=True)}
-        index = {dim: collector.coords.get(dim, np.arange(size)) for dim, size in sizes.items()}
+        index: dict[str, Any] = {dim: collector.coords.get(dim, np.arange(size)) for dim, size in sizes.items()}
+        if group == "posterior" and collector.request.wants("sample_stats"):
+            index["chain_weight"] = ("found_in", ["sample_stats"])  # along `chain` it breaks frames
         found[group] = xarray.Dataset(arrays, coords=index, attrs=attrs)
     return found | {"": xarray.Dataset(attrs=attrs)}
 

@@ -255,7 +255,8 @@ def _kl(p: UnivariateGaussianMixture, q: UnivariateGaussianMixture) -> Tensor:
 
 def _tensor(a: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Any real numbers as a tensor."""
-    a = native(np.asarray(a)) if isinstance(a, np.ndarray | np.generic) else a
+    if not isinstance(a, Tensor) and hasattr(a, "dtype"):
+        a = native(np.asarray(a))
     return torch.as_tensor(a, dtype=dtype, device=device)
 
 

@@ -143,7 +143,7 @@ class Leaves:
             `(..., L, B, J)` in nats, per unit of x.
         """
         at_leaves = x[..., self.features].swapaxes(-1, -2)  # (L, B)
-        seen = ops.isfinite(at_leaves) | (abs(at_leaves) == np.inf)  # infinite is impossible; XLA takes |x| >= 0 for true
+        seen = ops.isfinite(at_leaves) | (abs(at_leaves) == np.inf)  # not NaN; XLA takes |x| >= 0 for true
         at_leaves = ops.where(seen, at_leaves, 0.0)
         parts = []
         if len(self.neurons):

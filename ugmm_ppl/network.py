@@ -226,10 +226,10 @@ def layer_norm(ops: Ops, h: Array) -> Array:
     wide = ops.widened(h)
     wide = ops.at_least(wide, -1e307 if ops.eps(wide) < 1e-10 else -1e37)
     largest = ops.max(abs(ops.stop(wide)), -1)
-    shift = ops.where(largest > SQUARABLE, largest, 0.0)  # makes equal entries 0, whose mean has no rounding
-    wide = (wide + shift) / ops.at_least(largest / SQUARABLE, 1.0)
-    centred = wide - ops.mean(wide, -1)
-    return ops.narrowed(centred / ops.sqrt(ops.mean(centred * centred, -1) + LAYER_NORM_EPS), h)
+    unit = ops.where(largest > SQUARABLE, largest, 1.0)
+    wide = wide / unit + ops.at_most(unit - 1.0, 1.0)  # equal entries of a large row are now 0, without a rounding
+    centred, small = wide - ops.mean(wide, -1), ops.at_most(unit, SQUARABLE)
+    return ops.narrowed(centred / ops.sqrt(ops.mean(centred * centred, -1) + LAYER_NORM_EPS / (small * small)), h)
 
 
 def initial_spread(

@@ -303,7 +303,7 @@ class Circuit(DensityModel):
         log_density = logsumexp(ops, outputs)
         if y is None or self.classes is None:
             return log_density
-        codes = ops.constant(np.arange(self.classes), outputs)
+        codes = ops.constant(np.arange(self.classes), y)
         picked = logsumexp(ops, ops.where(y[..., None] == codes, outputs, -np.inf))
         return ops.where(y < 0, log_density, picked)
 

@@ -101,8 +101,10 @@ def second_device_of_torch():
     library_of_all = torch.library.Library("_", "IMPL")
     library_of_all.fallback(run, "PrivateUse1")
     torch.get_default_device = default_device
-    for name in ("tensor", "as_tensor", "arange", "linspace", "eye"):
+    for name in ("tensor", "as_tensor", "arange", "linspace", "eye", "randn"):
         setattr(torch, name, by_copy(name))
+    generator = torch.Generator
+    torch.Generator = lambda device: generator("cpu")  # there is none elsewhere
 
     from ugmm_ppl.backend import load_backend
     from ugmm_ppl.kernels import library

@@ -53,7 +53,7 @@ def loss(backend, model, guide, params, noise, x, y, **settings):
     settings = {"data_size": len(x), "temperature": 1.0} | settings
     temperature = settings.pop("temperature")
     bound = functools.partial(model, backend)
-    return negative_elbo(backend, bound, guide, params, noise, x, y, temperature, **settings)[0]
+    return negative_elbo(backend, bound, guide, params, noise, (x, y), temperature, **settings)[0]
 
 
 def gradient(backend, function, params):
@@ -131,7 +131,7 @@ def test_kl_is_the_closed_form_of_two_gaussians(backend64, kind):
     )  # fmt: skip
     at = {t: float(loss(backend64, model, guide, params, noise, x, y, temperature=t)) for t in (1.0, 3.0)}
     bound = functools.partial(model, backend64)
-    total, parts = negative_elbo(backend64, bound, guide, params, noise, x, y, 3.0, data_size=len(x))
+    total, parts = negative_elbo(backend64, bound, guide, params, noise, (x, y), 3.0, data_size=len(x))
     np.testing.assert_allclose(3.0 * float(parts[1]) - float(parts[0]), float(total), rtol=EXACT64)
     np.testing.assert_allclose(at[3.0] - at[1.0], 2.0 * float(parts[1]), rtol=PARITY)
     np.testing.assert_allclose((at[3.0] - at[1.0]) / 2.0, kl - held, rtol=PARITY)

@@ -185,7 +185,7 @@ def test_a_failed_search_for_the_mode_leaves_a_usable_fit():
             up.Classifier(up.Network((3, 2)), 2), x, x[:, 0] > 0, backend="pyro", method="laplace", num_steps=9,
             learning_rate=1e30, progress=False,
         )  # fmt: skip
-    assert "readout.weight" in caught.value.sites
+    assert "layers.0.log_scale" in caught.value.sites
     assert all(np.isfinite(value).all() for value in caught.value.fit.state[0].values())
     assert caught.value.fit.posterior(2)["readout.weight"].shape == (1, 2, 2, 2)
 

@@ -42,6 +42,9 @@ ULP_UNFUSED = 2.1
 HALF16 = 5e-3
 """Relative to max(1, |value|), float16: a few units in the last place, 1e-3 each, of values near one."""
 
+SUBNORMAL = 2.3e-308
+"""What XLA takes for zero: numbers below the normal ones."""
+
 DIFFERENCES = 1e-8
 """Relative to the largest entry: central differences in extended precision with step 1e-5, whose square is left."""
 

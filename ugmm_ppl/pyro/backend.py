@@ -183,10 +183,11 @@ class PyroBackend:
         """
         target = self.device(device)
         on_device = contextlib.nullcontext() if target == torch.get_default_device() else torch.device(target)
+        cast = torch.is_autocast_enabled(target.type)
         with (
             chosen_dtype(getattr(torch, dtype)),
             on_device,
-            torch.autocast(target.type, enabled=False),
+            torch.autocast(target.type, enabled=False) if cast else contextlib.nullcontext(),
             torch.inference_mode(False),
             torch.enable_grad(),
         ):

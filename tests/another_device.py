@@ -103,13 +103,12 @@ def second_device_of_torch():
     torch.get_default_device = default_device
     for name in ("tensor", "as_tensor", "arange", "linspace", "eye", "randn"):
         setattr(torch, name, by_copy(name))
-    generator = torch.Generator
-    torch.Generator = lambda device: generator("cpu")  # there is none elsewhere
 
     from ugmm_ppl.backend import load_backend
     from ugmm_ppl.kernels import library
 
     backend, choose = type(load_backend("pyro")), library.choose
+    load_backend("pyro").inference.own_generator = lambda: torch.Generator("cpu")  # there is none elsewhere
     backend.device = lambda self, device: torch.device("cpu") if device == "cpu" else there
     backend.device_name = lambda self, device: "cpu" if device == "cpu" else "cuda:0"
     library.choose = lambda kind, dtype: "reference" if kind == "elsewhere" else choose(kind, dtype)

@@ -55,6 +55,11 @@ def to_numpy(a: Tensor) -> np.ndarray:
     return a.detach().cpu().numpy()
 
 
+def own_generator() -> torch.Generator:
+    """A source of random numbers on the default device, of its own: other threads may go on with torch's."""
+    return torch.Generator(torch.get_default_device())
+
+
 def normals(shapes: Mapping[str, tuple[int, ...]], generator: torch.Generator | None = None) -> dict[str, Tensor]:
     """Standard normal numbers of the given shapes."""
     kind = default_dtype()

@@ -17,6 +17,7 @@ from ugmm_ppl.pyro.arrays import (
     default_dtype,
     kept_random_state,
     normals,
+    own_generator,
     seed_torch,
     tensors,
     to_numpy,
@@ -46,7 +47,7 @@ def guide_draws(
 
     own = {name: to_tensor(value) for name, value in params.items()}
     drawn, log_q = [], []
-    generator = torch.Generator(torch.get_default_device())  # of this call: other threads may go on
+    generator = own_generator()
     with torch.no_grad():
         for index in indices:
             generator.manual_seed(int(np.random.SeedSequence([seed, index]).generate_state(1)[0]))

@@ -300,7 +300,13 @@ def in_numpyro(backend, role, name, z):
     return loss(backend.array(ODDS)), float(jax.grad(loss)(backend.array(ODDS)))
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning", "ignore::torch.jit.TracerWarning")
+traced = pytest.mark.filterwarnings(  # torch's own of tracing, whose class has no name without torch
+    "ignore:.*torch.jit.*:DeprecationWarning",
+    "ignore:.*(trace to be incorrect|generalize to other inputs|in the trace|nondeterministic|Output nr).*",
+)
+
+
+@traced
 @pytest.mark.parametrize("role", MOVED)
 def test_gradient_of_a_coin_upstream_of_the_parameters(backend64, role):
     """By every ELBO of the PPLs, both sides of the coin weighed by their probability: exact, without noise."""
@@ -319,7 +325,7 @@ def test_gradient_of_a_coin_upstream_of_the_parameters(backend64, role):
         np.testing.assert_allclose([loss, found], [-np.logaddexp(*terms), 0.0], rtol=PARITY, atol=PARITY)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@traced
 def test_quantiles_in_a_trace_of_torch():
     """As Pyro's `jit_compile=True` makes them: as many steps of the search as other parameters may need."""
     pytest.importorskip("pyro")

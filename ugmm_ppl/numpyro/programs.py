@@ -37,6 +37,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         kinds = (
             tree,
             jax.config.jax_default_device,
+            jax.config.read("jax_disable_most_optimizations"),
             *((jax.typeof(leaf), getattr(leaf, "sharding", None)) for leaf in leaves),
         )
         if kinds not in own:
@@ -68,8 +69,7 @@ def _shared(lowered: Any, kinds: tuple[Any, ...]) -> Any:
     text = lowered.as_text()
     if "callback" in text:  # of this function's own
         return _Program(lowered)
-    settings = (jax.default_backend(), jax.config.read("jax_disable_most_optimizations"))
-    key = (hashlib.sha256(text.encode()).digest(), kinds, lowered.out_tree, settings)
+    key = (hashlib.sha256(text.encode()).digest(), kinds, lowered.out_tree, jax.default_backend())
     if key not in _PROGRAMS:
         _PROGRAMS[key] = _Program(lowered)
     _PROGRAMS.move_to_end(key)

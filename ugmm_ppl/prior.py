@@ -72,6 +72,13 @@ def _maker(name: str) -> Callable[..., Distribution]:
 
 dist = _Distributions()
 
+
+@functools.cache
+def normal(loc: float, scale: float) -> Distribution:
+    """A prior that holds by default: one object, so that backends check its arguments once and not at every step."""
+    return dist.Normal(loc, scale)
+
+
 PriorValue: TypeAlias = Distribution | Callable[["Backend", str, tuple[int, ...]], Array]
 """A distribution, or a function (backend, site name, shape) -> array of that shape, free to sample hyper-parameters."""
 
@@ -148,18 +155,18 @@ class Prior:
             if one in override or other in override:  # the space that the override names replaces the other one
                 given.pop(one, None), given.pop(other, None)
         given |= override
-        roles: dict[str, PriorValue] = {} if tied else {"loc": given.get("loc", dist.Normal(0.0, 1.0))}
+        roles: dict[str, PriorValue] = {} if tied else {"loc": given.get("loc", normal(0.0, 1.0))}
         scale = "scale" if "scale" in given else "log_scale"
-        roles[scale] = given.get(scale, dist.Normal(-0.5, 0.5))
+        roles[scale] = given.get(scale, normal(-0.5, 0.5))
         weights = "weights" if "weights" in given else "logits"
-        roles[weights] = given.get(weights, dist.Normal(0.0, 1.0))
+        roles[weights] = given.get(weights, normal(0.0, 1.0))
         return roles
 
     def linear(self, in_features: int) -> dict[str, PriorValue]:
         """Priors of the linear readout with that many inputs: role -> prior."""
         return {
-            "weight": self.readout or dist.Normal(0.0, 1.0 / math.sqrt(in_features)),
-            "bias": self.readout_bias or dist.Normal(0.0, 1.0),
+            "weight": self.readout or normal(0.0, 1.0 / math.sqrt(in_features)),
+            "bias": self.readout_bias or normal(0.0, 1.0),
         }
 
     def predictive(

@@ -9,7 +9,7 @@ import numpy as np
 
 from ugmm_ppl import neuron
 from ugmm_ppl.ops import Array, Ops
-from ugmm_ppl.prior import POSITIVE, SIMPLEX, Distribution, PriorValue, dist
+from ugmm_ppl.prior import POSITIVE, SIMPLEX, Distribution, PriorValue, normal
 
 ON_SIMPLEX = ("components", "bins", "sums", "roots", "classes")
 ROLES = ("loc", "log_scale", "scale", *ON_SIMPLEX)
@@ -68,11 +68,11 @@ class CircuitPrior:
         """Site -> prior, of all sites that a circuit can have."""
         scale = "log_scale" if self.scale is None else "scale"
         found: dict[str, PriorValue] = {
-            "leaves.loc": self.loc or dist.Normal(0.0, 1.0),
-            f"leaves.{scale}": getattr(self, scale) or dist.Normal(-0.5, 0.5),
+            "leaves.loc": self.loc or normal(0.0, 1.0),
+            f"leaves.{scale}": getattr(self, scale) or normal(-0.5, 0.5),
         }
         for role in ON_SIMPLEX:
-            value = getattr(self, role) or dist.Normal(0.0, 1.0)
+            value = getattr(self, role) or normal(0.0, 1.0)
             over_weights = isinstance(value, Distribution) and value.name in SIMPLEX
             stem = "leaves" if role == "components" else role
             found[f"{stem}.{'weights' if over_weights else 'logits'}"] = value

@@ -20,7 +20,7 @@ from ugmm_ppl.model.classes import DensityModel
 from ugmm_ppl.network import LayerShape
 from ugmm_ppl.neuron import logsumexp
 from ugmm_ppl.ops import NUMPY, Array
-from ugmm_ppl.prior import Distribution, Prior, PriorValue, dist
+from ugmm_ppl.prior import Distribution, Prior, PriorValue, normal
 
 if TYPE_CHECKING:
     from ugmm_ppl.backend import Backend
@@ -73,7 +73,7 @@ class LatentNetwork(DensityModel):
     encoder_widths: tuple[int, ...] = (64, 64)
     prior: Prior = dataclasses.field(default_factory=Prior)
     latent_prior: Prior = dataclasses.field(default_factory=Prior)
-    class_prior: PriorValue = dataclasses.field(default_factory=lambda: dist.Normal(0.0, 1.0))
+    class_prior: PriorValue = dataclasses.field(default_factory=lambda: normal(0.0, 1.0))
 
     def __post_init__(self) -> None:
         """Check the arguments."""
@@ -176,7 +176,7 @@ class LatentNetwork(DensityModel):
 
     @property
     def _gain_prior(self) -> PriorValue:
-        return dist.Normal(0.0, 1.0) if isinstance(self.gain, bool) else self.gain
+        return normal(0.0, 1.0) if isinstance(self.gain, bool) else self.gain
 
     def site_priors(self) -> dict[str, PriorValue]:
         """Those of all layers, of z, and of the classes."""

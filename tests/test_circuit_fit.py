@@ -266,3 +266,16 @@ def test_conditionals_refuse_what_they_cannot_say():
         density.entropy(1, [[0.0, np.nan, np.nan]])
     with pytest.raises(ValueError, match="must keep the values that are seen"):
         conditional.log_density([[0.0, 0.2, 0.3]])
+
+
+@pytest.mark.parametrize("backend_name", backend_params())
+def test_one_circuit_serves_both_precisions(backend_name):
+    x, y = table(40)
+    structure = up.Structure.of([3, 3, 3, -1], [0, 1, 2, -1]) + up.random_trees(3, 1)  # one level with padding
+    model = up.Circuit(3, classes=2, structure=structure, leaves={2: up.Categorical(3)})
+    with compiling_quickly():
+        for dtype in ("float64", "float32", "float64", "float32"):
+            fit = up.fit(model, x, y, backend=backend_name, method="svi", dtype=dtype, num_steps=3, **SETTINGS)
+            assert np.isfinite(fit.log_density(x)).all()
+            assert np.isfinite(fit.predict(x).probs).all()
+            fit.sample(3, seed=1)

@@ -23,7 +23,7 @@ import numpy as np
 
 from ugmm_ppl import neuron
 from ugmm_ppl.checks import count, settle
-from ugmm_ppl.ops import NUMPY, Array, Ops
+from ugmm_ppl.ops import INDEX, NUMPY, Array, Ops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +107,8 @@ class Leaves:
             low[row, :count], high[row, :count] = own[:-1], own[1:]
             closed[row] = np.arange(most) == count - 1
         whole = np.array([isinstance(given[int(features[leaf])], Categorical) for leaf in bins], dtype=bool)
-        return cls(np.asarray(features), np.flatnonzero(~is_bins), bins, low, high, closed > 0.0, whole)
+        neurons = np.flatnonzero(~is_bins).astype(INDEX)
+        return cls(features.astype(INDEX), neurons, bins.astype(INDEX), low, high, closed > 0.0, whole)
 
     @property
     def absent(self) -> np.ndarray:
@@ -180,7 +181,7 @@ class Leaves:
     @property
     def _order(self) -> np.ndarray:
         """Where each leaf is among first the neurons, then the bins."""
-        return np.argsort(np.concatenate([self.neurons, self.bins]), kind="stable")
+        return np.argsort(np.concatenate([self.neurons, self.bins]), kind="stable").astype(INDEX)
 
 
 def kinds() -> tuple[type, ...]:

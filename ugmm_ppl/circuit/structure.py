@@ -17,6 +17,7 @@ import numpy as np
 
 from ugmm_ppl.checks import count, settle
 from ugmm_ppl.circuit import checks
+from ugmm_ppl.ops import INDEX
 
 NONE = -1
 """No parent, or no feature."""
@@ -146,7 +147,7 @@ class Structure:
         for height in range(heights.max() + 1):
             nodes = np.flatnonzero(heights == height)
             most = max((len(children[n]) for n in nodes.tolist()), default=0)
-            padded = np.zeros((len(nodes), most), dtype=int)
+            padded = np.zeros((len(nodes), most), dtype=INDEX)
             for row, node in zip(padded, nodes.tolist(), strict=True):
                 row[: len(children[node])] = children[node]
             present = np.arange(most) < np.array([len(children[n]) for n in nodes.tolist()])[:, None]

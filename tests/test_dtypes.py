@@ -7,7 +7,7 @@ import pytest
 from conftest import INSTALLED
 from helpers import cumulative, density, gradients, mixture, refused
 from scipy import special, stats
-from tolerances import HALF_ULPS
+from tolerances import HALF_ULPS, ORACLE32
 
 from ugmm_ppl import neuron
 from ugmm_ppl.backend import load_backend
@@ -285,6 +285,19 @@ def test_values_of_every_kind(backend, kind, validate):
     after, evidence = d.condition_on_gaussian(WHOLE[kind], 1)
     assert str(after.loc.dtype).endswith("float32")
     assert str(evidence.dtype).endswith("float32")
+
+
+@pytest.mark.parametrize("values", [*EPS, "float32", "float64"])
+@pytest.mark.parametrize("dtype", [*EPS, "float32"])
+def test_values_of_another_dtype_than_the_parameters(backend64, dtype, values):
+    """The answers have the digits of the narrower one."""
+    d, exact = make(backend64, dtype), make(backend64, "float64")
+    tolerance = max(HALF_ULPS * max(EPS.get(dtype, 0.0), EPS.get(values, 0.0)), ORACLE32)
+    for name in METHODS:
+        got, want = (
+            floats(getattr(a, name)(array(backend64, [0.25, 0.5], t)))[0] for a, t in ((d, values), (exact, "float64"))
+        )
+        np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance, err_msg=name)
 
 
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "int8", "int16", "int32"])

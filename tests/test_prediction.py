@@ -36,6 +36,8 @@ def test_an_iterable_of_arrays_gives_one_prediction_for_each(small_fits):
     parts = list(fit.predict_iter((x[a:b].tolist() for a, b in ((0, 16), (16, 17), (17, 70))), num_draws=3))
     assert [len(part.probs) for part in parts] == [16, 1, 53]
     np.testing.assert_allclose(joined(parts, "draws"), fit.predict(x, num_draws=3).draws, **ROUNDING)
+    pairs = [(x[:16].tolist(), [0] * 16), [x[16:].tolist(), [1] * 54]]
+    np.testing.assert_array_equal(joined(list(fit.predict_iter(pairs)), "probs")[:16], fit.predict(x[:16]).probs)
     endless = fit.predict_iter(itertools.repeat(x), num_draws=3)
     np.testing.assert_array_equal(next(endless).draws, next(endless).draws)
 

@@ -23,6 +23,7 @@ TABLES = {
     "a comma in a name that is not needed": "age;name, first;height\n1,5;Ann, B.;2\n-3;Bo;4000\n",
     "points in a column that is not needed": "age;date;height\n1,5;27.11.2026;2\n-3;1.1.2026;4000\n",
     "tabs": "age\theight\n1.5\t2\n-3\t4e3\n",
+    "tabs and decimal commas": "age\theight\n1,5\t2\n-3\t4000,000\n",
     "quoted": '"age","height"\n"1.5","2"\n"-3","4e3"\n',
     "quoted with spaces": '"age", "height"\n 1.5 , "2"\n-3, 4e3\n',
     "separators at the ends": "age,height,\n1.5,2,\n-3,4e3,,\n",
@@ -128,6 +129,10 @@ WRONG = {
         "age\theight\n1\t1,234\n",
         ("row 1, column 'height'", "got '1,234'", "thousands"),
     ),
+    "points among decimal commas and tabs": (
+        "age\theight\n1,5\t1.234\n",
+        ("row 1, column 'age' must be a number; got '1,5'", "mark here is '.'"),
+    ),
     "thousands with spaces": ("age,height\n1,1 234\n", ("row 1, column 'height'", "got '1 234'", "thousands")),
     "thousands with narrow spaces": (
         "age,height\n1,1\u202f234\n",
@@ -142,7 +147,7 @@ WRONG = {
         "age,height\n1,5,2\n",
         ("row 1 must have 2 cells, as the first line has; got 3", "separated by ';'"),
     ),
-    "not finite": ("age,height\n1,inf\n", ("must be finite; got inf in row 0, column 1",)),
+    "not finite": ("age,height\n1,inf\n", ("must be finite; got inf in row 1, column 1",)),
     "a header alone": ("age,height\n", ("must have at least one row below its header",)),
     "a header and separators": ("age;height\n;\n", ("must have at least one row below its header",)),
     "nothing": ("", ("must have a header and at least one row; it is empty",)),
@@ -167,6 +172,8 @@ def test_other_encodings_are_refused_by_file_and_line(tmp_path):
         ("âge,height\n1,2\n".encode("cp1252"), 1, "0xe2"),
         (b"PK\x03\x04\x14\x00\x06\x00\x08\x00\x00\x00!\x00\x9f", 1, "0x9f"),  # a workbook
         (codecs.BOM_UTF16_LE + "age".encode("utf-16-le") + b"x", 1, "0x78"),
+        ("age,height\n1,2\n".encode("utf-16-le"), 1, "0x00"),
+        ("age,height\n1,2\n".encode("utf-32"), 1, "0x00"),
     ):
         path.write_bytes(content)
         with refused(ValueError, "table.csv must be text in UTF-8", f"the byte {byte} in line {line}", "CSV UTF-8"):

@@ -208,4 +208,4 @@ def read_csv(path: Any, feature_names: Sequence[str], *, missing: bool = False) 
         files.columns(sheet.name, sheet.header, names)
         columns = [sheet.header.index(name) for name in names]
     table = np.array(sheet.columns(columns, names, missing=missing))
-    return table if missing else checks.inputs(table, len(columns), what=sheet.name)
+    return table if missing else checks.inputs(table, len(columns), what=sheet.name, first_row=1)

@@ -161,8 +161,11 @@ def _cut(x: Any, chunk_size: int) -> Iterator[Any]:
 
 def _inputs_of(batch: Any) -> Any:
     """x of a batch (x, y, ...), as data loaders give them; anything else is x itself."""
-    pair = isinstance(batch, list | tuple) and len(batch) > 0
-    return batch[0] if pair and len(getattr(batch[0], "shape", ())) == 2 else batch
+    if not isinstance(batch, list | tuple) or not batch:
+        return batch
+    first = batch[0]
+    rows = isinstance(first, list | tuple) and len(first) > 0 and isinstance(first[0], list | tuple)
+    return first if rows or len(getattr(first, "shape", ())) == 2 else batch
 
 
 def _pad(x: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
 """CSV files as spreadsheets write them: byte order marks, semicolons and tabs, decimal commas.
 
 What separates the cells is decided by the header: that with which it holds the names that are needed. Where semicolons
-do, a comma is the decimal mark, as in the languages whose spreadsheets write them.
+do, a comma is the decimal mark, as in the languages whose spreadsheets write them; where tabs do, if the numbers show
+it: 1,5 does, and 1,500 or a point beside it do not.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from ugmm_ppl.files import called, is_path, reading
 
 SEPARATORS = (",", ";", "\t")
 ENCODINGS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-"""By the bytes that a file begins with; without them it is UTF-8."""
+"""By the bytes that a file begins with; without them it is UTF-8, in which there is no zero."""
 
 MISSING = ("", "na", "n/a", "#n/a", "nan", "null")
 """Cells that stand for a missing value, in any case of letters."""
 
 WORDS = {"true": 1.0, "false": 0.0, "inf": math.inf, "-inf": -math.inf}
+THOUSANDS = re.compile(r"[0-9],[0-9]{3}(?![0-9])")
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 
 
@@ -75,7 +77,7 @@ class Sheet(NamedTuple):
             if any(row[len(self.header) :]):
                 raise checks.wide_row(self.name, number, row, len(self.header))
             picked.append([row[column] if column < len(row) else "" for column in columns])
-        comma = self.separator == ";" and any("," in cell for row in picked for cell in row)
+        comma = _decimal_comma(self.separator, [cell for row in picked for cell in row])
         found = []
         for number, row in enumerate(picked, start=1):
             values = [number_of(cell, comma=comma, missing=missing) for cell in row]
@@ -97,9 +99,20 @@ def text_of(file: Any) -> str:
         return content.removeprefix("\ufeff")
     encoding = next((own for mark, own in ENCODINGS.items() if content.startswith(mark)), "utf-8")
     try:
-        return content.decode(encoding)
+        text = content.decode(encoding)
     except UnicodeDecodeError as error:
-        raise checks.encoding(called(file), content, error) from error
+        raise checks.encoding(called(file), content, error.start) from error
+    if "\0" in text:  # UTF-16 without a mark, or UTF-32
+        raise checks.encoding(called(file), content, content.index(0))
+    return text
+
+
+def _decimal_comma(separator: str, cells: Sequence[str]) -> bool:
+    """Whether a comma is the decimal mark of these cells."""
+    commas = [cell for cell in cells if "," in cell]
+    if separator != "\t":
+        return separator == ";" and bool(commas)
+    return any(not THOUSANDS.search(cell) for cell in commas) and not any("." in cell for cell in cells)
 
 
 def number_of(cell: str, *, comma: bool, missing: bool) -> float | None:

@@ -59,9 +59,9 @@ def empty_table(name: str) -> ValueError:
     return ValueError(f"{name} must have a header and at least one row; it is empty.")
 
 
-def encoding(name: str, content: bytes, error: UnicodeDecodeError) -> ValueError:
-    """The error for text of another encoding, or for what is no text."""
-    line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
+def encoding(name: str, content: bytes, at: int) -> ValueError:
+    """The error for text of another encoding, or for what is no text, as the byte there shows."""
+    line, byte = content.count(b"\n", 0, at) + 1, content[at]
     return ValueError(
         f"{name} must be text in UTF-8, or in UTF-16 with a byte order mark; got the byte 0x{byte:02x} in line {line}, "
         "which is neither. Save the table as 'CSV UTF-8', or convert it."

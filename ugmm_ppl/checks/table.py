@@ -201,7 +201,10 @@ def _array(x: Any, what: str) -> np.ndarray:
         with np.errstate(invalid="ignore"):  # categories of pandas, some of them missing
             return np.asanyarray(_plain_rows(x) if isinstance(x, list | tuple) else x)
     except ValueError as error:
-        raise ValueError(f"{what} must be a table whose rows are equally long; got {shown(x)} ({error}).") from error
+        raise ValueError(
+            f"{what} must be a table whose rows are equally long; got {shown(x)} ({error}). Of pairs (x, y), as data "
+            "sets and loaders have, give x and y apart, each as one array."
+        ) from error
 
 
 def _plain_rows(x: Sequence[Any]) -> Sequence[Any]:

@@ -90,8 +90,8 @@ class TorchOps:
 
     @staticmethod
     def dot(a: Tensor, b: Tensor) -> Tensor:
-        """Sum of products; without a temporary where `b` is one vector and autocast leaves matrix products alone."""
-        plain = b.ndim == 1 and a.ndim > 0 and not torch.is_autocast_enabled(a.device.type)
+        """Sum of products; without a temporary where `b` is one vector, of the same dtype and not cast by autocast."""
+        plain = b.ndim == 1 and a.ndim > 0 and a.dtype == b.dtype and not torch.is_autocast_enabled(a.device.type)
         return a @ b if plain else torch.sum(a * b, -1)
 
     @staticmethod

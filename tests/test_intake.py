@@ -184,6 +184,13 @@ def test_a_variable_of_a_netcdf_file_keeps_its_mask(tmp_path):
         np.testing.assert_array_equal(read(variable), HOLES)
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of MaskedTensors is in prototype stage")
+def test_a_masked_tensor_of_torch_is_missing_where_it_is_masked():
+    torch = pytest.importorskip("torch", reason="torch is not installed here")
+    filled = torch.tensor(np.where(HIDDEN, 9.96921e36, HOLES))
+    np.testing.assert_array_equal(read(torch.masked.masked_tensor(filled, torch.tensor(~HIDDEN))), HOLES)
+
+
 def test_a_mask_without_a_masked_value_costs_no_copy():
     array = np.ones((4, 2))
     assert np.shares_memory(read(np.ma.array(array)), array)

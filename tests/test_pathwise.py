@@ -225,6 +225,20 @@ def test_density_and_tails_know_weights_of_zero(backend64):
         np.testing.assert_allclose(forward[0], want, rtol=PARITY, err_msg=name)
 
 
+@pytest.mark.parametrize("given", ["logits", "probs"])
+@pytest.mark.parametrize("method", ["log_prob", "cdf", "log_cdf", "log_survival", "icdf"])
+def test_jax_differentiates_at_a_number_of_python(method, given):
+    jax = pytest.importorskip("jax")
+    from ugmm_ppl.numpyro import UnivariateGaussianMixture
+
+    loc, weights = jax.numpy.array([-1.0, 2.0]), jax.numpy.array([0.25, 0.75])
+    function = getattr(UnivariateGaussianMixture(loc, jax.numpy.ones(2), **{given: weights}), method)
+    want = jax.grad(function)(jax.numpy.float32(0.3))
+    for got in (jax.grad(function)(0.3), jax.jacfwd(function)(0.3), jax.jvp(function, (0.3,), (1.0,))[1]):
+        np.testing.assert_allclose(got, want, rtol=ORACLE32)
+    assert np.isfinite(jax.hessian(function)(0.3))
+
+
 @pytest.mark.usefixtures("quick_compiler")
 @pytest.mark.parametrize("method", ["log_prob", "log_cdf", "log_survival", "icdf"])
 def test_gradients_are_never_nan(backend, method):

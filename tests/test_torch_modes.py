@@ -111,3 +111,34 @@ def test_data_made_in_inference_mode():
         x, y = torch.tensor(X), torch.tensor(Y)
     fits = [up.fit(CLASSIFIER, *data, **SHORT) for data in ((x, y), (X, Y))]
     np.testing.assert_array_equal(fits[0].predict(x).probs, fits[1].predict(X).probs)
+
+
+ASKED = {
+    "log_prob": lambda d: d.log_prob(torch.tensor(0.3)),
+    "cdf": lambda d: d.cdf(torch.tensor(0.3)),
+    "icdf": lambda d: d.icdf(torch.tensor(0.3)),
+    "sample": lambda d: d.sample((3,)).sum(),
+    "probs": lambda d: d.probs.sum(),
+    "log_weights": lambda d: d.log_weights.sum(),
+}
+
+
+def mixture(given):
+    """A mixture, and the parameters whose gradient is asked for."""
+    from ugmm_ppl.pyro import UnivariateGaussianMixture
+
+    loc, weights = torch.tensor([-1.0, 2.0], requires_grad=True), torch.tensor([0.4, 0.6], requires_grad=True)
+    return UnivariateGaussianMixture(loc, torch.ones(2), **{given: weights}), (loc, weights)
+
+
+@pytest.mark.parametrize("given", ["logits", "probs"])
+@pytest.mark.parametrize("first", ASKED)
+def test_a_mixture_that_was_used_in_inference_mode_keeps_its_gradients(first, given):
+    fresh, parameters = mixture(given)
+    want = torch.autograd.grad(fresh.log_prob(torch.tensor(0.3)), parameters)
+    used, parameters = mixture(given)
+    with torch.inference_mode():
+        ASKED[first](used)
+    got = torch.autograd.grad(used.log_prob(torch.tensor(0.3)), parameters)
+    for one, other in zip(got, want, strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -326,6 +326,27 @@ def test_gradient_of_a_coin_upstream_of_the_parameters(backend64, role):
 
 
 @traced
+@pytest.mark.parametrize("name", ["log_prob", "cdf", "log_cdf", "log_survival", "icdf", "responsibilities"])
+def test_a_mixture_from_outside_is_compiled_and_traced(name):
+    """What it computes but once is not what the first trace of it records and the next one lacks."""
+    pytest.importorskip("pyro")
+    import torch
+
+    from ugmm_ppl.pyro import UnivariateGaussianMixture
+
+    values, others = torch.tensor([0.2, 0.7]), torch.tensor([0.1, 0.5, 0.9])
+    for given in ("logits", "probs"):
+        loc, scale, weights = torch.tensor([-1.0, 2.0]), torch.ones(2), torch.full((2,), 0.5)
+        made = [UnivariateGaussianMixture(loc, scale, **{given: weights}) for _ in range(2)]
+        torch._dynamo.reset()
+        compiled = torch.compile(lambda v, d=made[0]: getattr(d, name)(v), backend="eager", fullgraph=True)
+        traced = torch.jit.trace(getattr(made[1], name), (values,))
+        for function in (compiled, traced):
+            np.testing.assert_array_equal(function(values), getattr(made[0], name)(values))
+            np.testing.assert_array_equal(function(others), getattr(made[0], name)(others))
+
+
+@traced
 def test_quantiles_in_a_trace_of_torch():
     """As Pyro's `jit_compile=True` makes them: as many steps of the search as other parameters may need."""
     pytest.importorskip("pyro")

@@ -193,6 +193,8 @@ def _columns(x: Any, own: Sequence[Any]) -> Sequence[Any]:
 
 def _array(x: Any, what: str) -> np.ndarray:
     """An array of any dtype, maybe a masked one."""
+    if hasattr(x, "get_data") and hasattr(x, "get_mask"):  # torch.masked, true where a value is seen
+        return np.ma.masked_array(as_numpy(x.get_data()), ~as_numpy(x.get_mask()))
     if hasattr(x, "detach"):
         return as_numpy(x)
     if hasattr(x, "to_numpy") and not hasattr(x, "__array__"):

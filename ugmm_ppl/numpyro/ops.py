@@ -136,9 +136,9 @@ class JaxOps:
 
         @same.defjvp
         def rule(primals: Sequence[Array], tangents: Sequence[Array]) -> tuple[Array, Array]:
-            out = same(*primals)
-            tangent = tangents[0]
-            for coefficient, t in zip(coefficients(out, *primals[1:]), tangents[1:], strict=True):
+            value, *parameters = map(jnp.asarray, primals)  # which numbers of Python are not yet
+            out, tangent = same(value, *parameters), tangents[0]
+            for coefficient, t in zip(coefficients(out, *parameters), tangents[1:], strict=True):
                 if coefficient is not None:
                     tangent = tangent + jnp.sum(coefficient * t, -1)
             return out, tangent

@@ -24,6 +24,17 @@ from ugmm_ppl.pyro.ops import HALF, OPS
 from ugmm_ppl.queries import MixtureQueries
 
 
+class _lazy_property(lazy_property):  # noqa: N801
+    """Of torch, which keeps what it computes; but not what has no graph, in inference mode, or is traced."""
+
+    def __get__(self, instance: Any, obj_type: Any = None) -> Any:
+        """The value, or the property where it is asked of the class."""
+        if instance is None or torch.compiler.is_compiling():
+            return super().__get__(instance, obj_type)
+        passing = torch.is_inference_mode_enabled() or torch.jit.is_tracing()
+        return self.wrapped(instance) if passing else super().__get__(instance, obj_type)
+
+
 class UnivariateGaussianMixture(MixtureQueries, TorchDistribution):
     """Mixture of K univariate Gaussians, p(y) = sum_k weights_k N(y; loc_k, scale_k^2).
 
@@ -104,28 +115,28 @@ class UnivariateGaussianMixture(MixtureQueries, TorchDistribution):
         loc, scale, probs = (OPS.narrowed(a, like) for a in found)
         return cls(loc, scale, probs=probs, validate_args=False)
 
-    @lazy_property
+    @_lazy_property
     def logits(self) -> Tensor:
         """The logits as given, or log probs, `(..., K)`."""
         return neuron.safe_log(OPS, self.probs)
 
-    @lazy_property
+    @_lazy_property
     def probs(self) -> Tensor:
         """Weights `(..., K)`."""
         return self._rounded(self._weights)
 
-    @lazy_property
+    @_lazy_property
     def log_weights(self) -> Tensor:
         """Log weights that sum to one, `(..., K)`."""
         return self._rounded(self._log_weights)
 
-    @lazy_property
+    @_lazy_property
     def _log_weights(self) -> Tensor:
         if self._given == "logits":
             return neuron.log_normalize(OPS, OPS.widened(self.logits))
         return neuron.safe_log(OPS, self._weights)
 
-    @lazy_property
+    @_lazy_property
     def _weights(self) -> Tensor:
         """Weights that sum to one, `(..., K)`; by division, so that one of zero has a derivative."""
         if self._given == "logits":
@@ -235,7 +246,7 @@ class UnivariateGaussianMixture(MixtureQueries, TorchDistribution):
 
     def _checked(self, value: Tensor | float) -> Tensor:
         value = self._array(value)
-        if self._validate_args:
+        if self._validate_args and OPS.known(value):
             self._validate_sample(value)
         return value
 

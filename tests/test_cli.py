@@ -158,7 +158,7 @@ def test_a_bad_model_file_is_exit_code_2_and_one_line(text, message, tmp_path):
         ("left,other\n1,2\n", "missing: ['right']"),
         ("left,right\n1,2\n3,x\n", "row 2, column 'right' must be a number; got 'x'"),
         ("left,right\n1,\n", "row 1, column 'right' must be a number; got ''"),
-        ("left,right\n1,nan\n", "must be finite; got nan in row 0, column 1"),
+        ("left,right\n1,nan\n", "must be finite; got nan in row 1, column 1"),
         ("left,right\n", "must have at least one row below its header"),
         ("", "it is empty"),
         ("links,rechts\n1,2\n", "its header is ['links', 'rechts']"),

@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import backend_params, compiling_quickly
+from tolerances import AGAIN
 
 import ugmm_ppl as up
 
 SAVED = Path(__file__).parent / "saved"
-AGAIN = 1e-9
-"""Relative and absolute, float64: ten steps on another processor, whose exponentials differ in the last place."""
 
 RNG = np.random.default_rng(11)
 X = RNG.normal(3.0, 2.0, (40, 3))

@@ -56,3 +56,6 @@ SIGMAS = 5.0
 
 HALF_ULPS = 3.0
 """Units of 2^-10 or 2^-7, relative to max(1, |value|), half precision: the answer is rounded, and scale and weights."""
+
+AGAIN = 1e-9
+"""Relative and absolute, float64: ten steps on another processor, whose exponentials differ in the last place."""

@@ -18,8 +18,8 @@ Coefficients: TypeAlias = Callable[..., Sequence[Any]]
 Step: TypeAlias = Callable[..., tuple[Any, ...]]
 
 INDEX = np.int32
-"""Of arrays that tensors are indexed with. JAX (0.10 to 0.12) takes an array of int64 for int32 in one precision, for
-int64 in the other, and remembers which by the array, so that a model that is used in both would fail."""
+"""Dtype of index arrays: JAX (0.10 to 0.12) takes int64 for int32 in one precision and for int64 in the other, and
+remembers which by the array, so that a model that is used in both would fail."""
 
 
 class Ops(Protocol):

@@ -75,7 +75,7 @@ dist = _Distributions()
 
 @functools.cache
 def normal(loc: float, scale: float) -> Distribution:
-    """A prior that holds by default: one object, so that backends check its arguments once and not at every step."""
+    """A default prior: always the same object, so that backends check its arguments once and not at every step."""
     return dist.Normal(loc, scale)
 
 

@@ -24,8 +24,8 @@ from ugmm_ppl.pyro.ops import HALF, OPS
 from ugmm_ppl.queries import MixtureQueries
 
 
-class _lazy_property(lazy_property):  # noqa: N801
-    """Of torch, which keeps what it computes; but not what has no graph, in inference mode, or is traced."""
+class _Lazy(lazy_property):
+    """torch's lazy property, which keeps its value; but not that of inference mode, without a graph, nor of a trace."""
 
     def __get__(self, instance: Any, obj_type: Any = None) -> Any:
         """The value, or the property where it is asked of the class."""
@@ -115,28 +115,28 @@ class UnivariateGaussianMixture(MixtureQueries, TorchDistribution):
         loc, scale, probs = (OPS.narrowed(a, like) for a in found)
         return cls(loc, scale, probs=probs, validate_args=False)
 
-    @_lazy_property
+    @_Lazy
     def logits(self) -> Tensor:
         """The logits as given, or log probs, `(..., K)`."""
         return neuron.safe_log(OPS, self.probs)
 
-    @_lazy_property
+    @_Lazy
     def probs(self) -> Tensor:
         """Weights `(..., K)`."""
         return self._rounded(self._weights)
 
-    @_lazy_property
+    @_Lazy
     def log_weights(self) -> Tensor:
         """Log weights that sum to one, `(..., K)`."""
         return self._rounded(self._log_weights)
 
-    @_lazy_property
+    @_Lazy
     def _log_weights(self) -> Tensor:
         if self._given == "logits":
             return neuron.log_normalize(OPS, OPS.widened(self.logits))
         return neuron.safe_log(OPS, self._weights)
 
-    @_lazy_property
+    @_Lazy
     def _weights(self) -> Tensor:
         """Weights that sum to one, `(..., K)`; by division, so that one of zero has a derivative."""
         if self._given == "logits":

@@ -36,7 +36,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 
 import ugmm_ppl as up
-from ugmm_ppl.run import load_model_file
+from ugmm_ppl.cli.run import load_model_file
 
 ROOT = Path(__file__).parents[1]
 PIXELS = 64

@@ -21,7 +21,7 @@ from scipy.special import logsumexp
 
 import ugmm_ppl as up
 from ugmm_ppl.backend import load_backend
-from ugmm_ppl.run import load_model_file
+from ugmm_ppl.cli.run import load_model_file
 
 MODELS = Path(__file__).parents[1] / "models"
 FILES = ("iris_classifier", "digits_classifier", "diabetes_regressor")

@@ -22,7 +22,7 @@ import numpy as np
 from scipy import stats
 
 import ugmm_ppl as up
-from ugmm_ppl.run import load_model_file
+from ugmm_ppl.cli.run import load_model_file
 
 MODELS = Path(__file__).parents[1] / "models"
 PAPER, JOINT = (load_model_file(MODELS / f"{name}.py") for name in ("iris_paper_score", "iris_joint"))

@@ -22,8 +22,8 @@ import measure
 import numpy as np
 
 import ugmm_ppl as up
+from ugmm_ppl.cli.run import load_model_file
 from ugmm_ppl.metrics import evaluate
-from ugmm_ppl.run import load_model_file
 
 FILE = load_model_file(Path(__file__).parents[1] / "models" / "mnist_classifier.py")
 TEMPERATURES = (1.0, 0.3, 0.1, 0.03)

@@ -21,8 +21,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import ugmm_ppl as up
+from ugmm_ppl.cli.run import load_model_file
 from ugmm_ppl.metrics import evaluate
-from ugmm_ppl.run import load_model_file
 
 ROOT = Path(__file__).parents[1]
 

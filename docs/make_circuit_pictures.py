@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from sklearn.datasets import load_wine
 
 import ugmm_ppl as up
-from ugmm_ppl.run import load_model_file
+from ugmm_ppl.cli.run import load_model_file
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"

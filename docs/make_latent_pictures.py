@@ -10,7 +10,7 @@ import numpy as np
 from make_circuit_pictures import IMAGES, ROOT, tiles
 
 import ugmm_ppl as up
-from ugmm_ppl.run import load_model_file
+from ugmm_ppl.cli.run import load_model_file
 
 
 def digits(backend: str) -> None:

@@ -8,7 +8,7 @@ from scipy import integrate, stats
 from tolerances import EXACT64, PARITY, QUADRATURE, SAMPLING_P
 
 import ugmm_ppl as up
-from ugmm_ppl.data import Standardizer
+from ugmm_ppl.data.standardizer import Standardizer
 from ugmm_ppl.ops import NUMPY
 
 

@@ -14,8 +14,8 @@ from conftest import INSTALLED
 from typer.testing import CliRunner
 
 import ugmm_ppl as up
-from ugmm_ppl.cli import app
-from ugmm_ppl.run import load_model_file
+from ugmm_ppl.cli.app import app
+from ugmm_ppl.cli.run import load_model_file
 
 MODELS = Path(__file__).parents[1] / "models"
 BACKEND = "pyro" if INSTALLED["pyro"] else "numpyro"  # NumPyro, which compiles, has the other environment

@@ -44,7 +44,7 @@ def run_commands(code):
     """Run the `ugmm-ppl` lines of a shell block in this process."""
     from typer.testing import CliRunner
 
-    from ugmm_ppl.cli import app
+    from ugmm_ppl.cli.app import app
 
     for line in code.splitlines():
         program, *arguments = shlex.split(line, comments=True)

@@ -12,7 +12,8 @@ import pytest
 from helpers import refused
 
 import ugmm_ppl as up
-from ugmm_ppl import arviz, files
+from ugmm_ppl import arviz
+from ugmm_ppl.data import files
 
 X = np.random.default_rng(0).normal(size=(20, 2))
 

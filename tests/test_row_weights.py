@@ -9,7 +9,7 @@ from helpers import refused
 
 import ugmm_ppl as up
 from ugmm_ppl import metrics
-from ugmm_ppl.data import Standardizer, repeated
+from ugmm_ppl.data.standardizer import Standardizer, repeated
 from ugmm_ppl.ops import NUMPY
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
@@ -230,7 +230,7 @@ def test_evaluate_counts_rows_by_weight(backend_name, case):
 
 
 def test_the_command_line_takes_the_weights_of_the_data(backend_name, tmp_path):
-    from ugmm_ppl.run import run_fit
+    from ugmm_ppl.cli.run import run_fit
 
     (tmp_path / "m.py").write_text(
         "import numpy as np\nimport ugmm_ppl as up\n\n\ndef data():\n    x = np.arange(24.0).reshape(12, 2) % 5\n"

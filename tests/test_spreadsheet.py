@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers import refused
 
-from ugmm_ppl.data import read_csv
+from ugmm_ppl.data.spreadsheet import read_csv
 
 NAMES = ["age", "height"]
 WANT = [[1.5, 2.0], [-3.0, 4000.0]]

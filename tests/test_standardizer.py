@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import ugmm_ppl as up
-from ugmm_ppl.data import Standardizer, moments
+from ugmm_ppl.data.standardizer import Standardizer, moments
 
 ROWS = 300_000
 """Enough for sums in float32 to be off by more than a hundredth of the spread."""

@@ -18,7 +18,7 @@ from ugmm_ppl.circuit import Structure as Structure
 from ugmm_ppl.circuit import chow_liu_tree as chow_liu_tree
 from ugmm_ppl.circuit import quad_tree as quad_tree
 from ugmm_ppl.circuit import random_trees as random_trees
-from ugmm_ppl.data import Data as Data
+from ugmm_ppl.data.dataset import Data as Data
 from ugmm_ppl.fit import fit as fit
 from ugmm_ppl.latent import LatentNetwork as LatentNetwork
 from ugmm_ppl.model import Classifier as Classifier

@@ -15,7 +15,8 @@ from ugmm_ppl import checks, storage
 from ugmm_ppl.backend import load_backend
 from ugmm_ppl.blocks import FAMILIES
 from ugmm_ppl.checkpoint import Checkpoint, digest
-from ugmm_ppl.data import Standardizer, as_seen, names_of, no_variance, repeated
+from ugmm_ppl.checks.data import names_of
+from ugmm_ppl.data.standardizer import Standardizer, as_seen, no_variance, repeated
 from ugmm_ppl.elbo import negative_elbo
 from ugmm_ppl.guide import Guide, constrain, latent_sites
 from ugmm_ppl.laplace import laplace

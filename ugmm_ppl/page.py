@@ -10,9 +10,9 @@ import numpy as np
 import ugmm_ppl
 from ugmm_ppl import arviz, pictures
 from ugmm_ppl.backend import require
+from ugmm_ppl.data.files import Target, writing
 from ugmm_ppl.diagnostics import Diagnosis, diagnose
 from ugmm_ppl.diagnostics.lines import Subject
-from ugmm_ppl.files import Target, writing
 from ugmm_ppl.metrics import evaluate
 from ugmm_ppl.prediction import ClassPrediction
 from ugmm_ppl.threads import silence

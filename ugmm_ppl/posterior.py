@@ -12,8 +12,8 @@ import numpy as np
 
 from ugmm_ppl import checks, storage
 from ugmm_ppl.backend import Backend, load_backend
-from ugmm_ppl.data import Standardizer
-from ugmm_ppl.files import Target
+from ugmm_ppl.data.files import Target
+from ugmm_ppl.data.standardizer import Standardizer
 from ugmm_ppl.guide import Guide, inferred_sites, latent_sites, make_guide, natural_values
 from ugmm_ppl.model.base import Model
 from ugmm_ppl.predictive import Predictive

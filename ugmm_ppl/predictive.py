@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from ugmm_ppl import checks, weighing
-from ugmm_ppl.data import as_seen
+from ugmm_ppl.data.standardizer import as_seen
 from ugmm_ppl.functions import Functions
 from ugmm_ppl.neuron import logsumexp
 from ugmm_ppl.ops import NUMPY
 
 if TYPE_CHECKING:
-    from ugmm_ppl.data import Standardizer
+    from ugmm_ppl.data.standardizer import Standardizer
     from ugmm_ppl.model.base import Model
 
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ugmm_ppl import devices
+from ugmm_ppl.checks.data import names_of
 from ugmm_ppl.circuit.model import Circuit
-from ugmm_ppl.data import Standardizer, names_of
-from ugmm_ppl.files import Target, called, reading, writing
+from ugmm_ppl.data.files import Target, called, reading, writing
+from ugmm_ppl.data.standardizer import Standardizer
 from ugmm_ppl.latent.model import LatentNetwork
 from ugmm_ppl.model import Classifier, JointScore, Model, Regressor
 from ugmm_ppl.network import Network

@@ -265,3 +265,19 @@ def _same_length(y: np.ndarray, rows: int, classes: int | None = None) -> np.nda
     if len(y) != rows:
         raise ValueError(f"y must have one value per row of x, {rows}; got {len(y)}. Check how they were split.")
     return y
+
+
+def names_of(given: Any, count: int, prefix: str, what: str) -> list[str]:
+    """Names as a list of `count` strings, or `prefix0`, `prefix1`, ... if none are given.
+
+    Raises:
+        ValueError: Another number of names, or a name given twice.
+    """
+    if given is None:
+        return [f"{prefix}{i}" for i in range(count)]
+    names = [str(name) for name in given]
+    if len(names) != count or len(set(names)) != count:
+        raise ValueError(
+            f"{what} needs {count} different names; got {len(names)}: {names[:5]}{'...' if len(names) > 5 else ''}."
+        )
+    return names

@@ -17,7 +17,7 @@ from ugmm_ppl.checks import count
 from ugmm_ppl.circuit import checks, passes, tracing
 from ugmm_ppl.circuit.conditional import Conditional
 from ugmm_ppl.circuit.model import Circuit
-from ugmm_ppl.data import Standardizer
+from ugmm_ppl.data.standardizer import Standardizer
 from ugmm_ppl.neuron import log_normalize, logsumexp, near_zero
 from ugmm_ppl.ops import NUMPY
 

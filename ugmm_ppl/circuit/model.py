@@ -16,7 +16,7 @@ from ugmm_ppl.circuit.leaves import Binned, Categorical, Leaf, Leaves, kinds
 from ugmm_ppl.circuit.prior import ROLES, CircuitPrior, log_weights
 from ugmm_ppl.circuit.start import initial_values
 from ugmm_ppl.circuit.structure import Structure, random_trees
-from ugmm_ppl.data import Standardizer
+from ugmm_ppl.data.standardizer import Standardizer
 from ugmm_ppl.model.base import CHUNK_ELEMENTS
 from ugmm_ppl.model.classes import DensityModel
 from ugmm_ppl.network import SCALE_FLOOR

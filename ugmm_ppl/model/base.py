@@ -12,7 +12,7 @@ import numpy as np
 from ugmm_ppl import checks, kernels
 from ugmm_ppl import prior as priors
 from ugmm_ppl.backend import load_backend
-from ugmm_ppl.data import Standardizer
+from ugmm_ppl.data.standardizer import Standardizer
 from ugmm_ppl.model.bound import Bound
 from ugmm_ppl.network import Network, survivors
 from ugmm_ppl.ops import Array

@@ -14,7 +14,7 @@ from ugmm_ppl.sampling import gumbel_max
 
 if TYPE_CHECKING:
     from ugmm_ppl.backend import Backend
-    from ugmm_ppl.data import Standardizer
+    from ugmm_ppl.data.standardizer import Standardizer
 
 
 class ClassModel(Model):

@@ -17,7 +17,7 @@ from ugmm_ppl.sampling import gumbel_max
 
 if TYPE_CHECKING:
     from ugmm_ppl.backend import Backend
-    from ugmm_ppl.data import Standardizer
+    from ugmm_ppl.data.standardizer import Standardizer
 
 
 QUADRATURE_POINTS = np.array([-9.0, -7.0, -5.5, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.5, 7.0, 9.0])

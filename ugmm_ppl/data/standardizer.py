@@ -1,48 +1,21 @@
-"""Data on their way into a model: named train and test arrays, standardisation, CSV files."""
+"""Standardisation: mean and spread of columns, and values as a model sees them."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ugmm_ppl import checks
-from ugmm_ppl.checks import files
 from ugmm_ppl.checks.basic import row_blocks
-from ugmm_ppl.spreadsheet import Sheet
 
 SAFE = (1e-140, 1e140)
 """Spreads whose squares, and sums of these, are within the range of float64."""
 
+
 MOST_REPEATED = 2**17
 """Rows that whole weights may make."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """Training and test arrays with names; what `data()` of a model file returns.
-
-    Args:
-        x: Training inputs `(B, K)`.
-        y: Training targets `(B,)`: class codes or real numbers.
-        x_test: Test inputs, or None.
-        y_test: Test targets, or None.
-        feature_names: Names of the K columns.
-        class_names: Names of the classes.
-        weights: How often each training row counts `(B,)`, or None for once.
-        weights_test: How often each test row counts in the metrics, or None for once.
-    """
-
-    x: np.ndarray
-    y: np.ndarray
-    x_test: np.ndarray | None = None
-    y_test: np.ndarray | None = None
-    feature_names: list[str] | None = None
-    class_names: list[str] | None = None
-    weights: np.ndarray | None = None
-    weights_test: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,50 +135,3 @@ def as_seen(
 def no_variance(a: np.ndarray) -> np.ndarray:
     """Whether each column has one value throughout, `(B, K)` to `(K,)`; a mean's rounding does not count as spread."""
     return np.fmax.reduce(a, axis=0) == np.fmin.reduce(a, axis=0)
-
-
-def names_of(given: Any, count: int, prefix: str, what: str) -> list[str]:
-    """Names as a list of `count` strings, or `prefix0`, `prefix1`, ... if none are given.
-
-    Raises:
-        ValueError: Another number of names, or a name given twice.
-    """
-    if given is None:
-        return [f"{prefix}{i}" for i in range(count)]
-    names = [str(name) for name in given]
-    if len(names) != count or len(set(names)) != count:
-        raise ValueError(
-            f"{what} needs {count} different names; got {len(names)}: {names[:5]}{'...' if len(names) > 5 else ''}."
-        )
-    return names
-
-
-def read_csv(path: Any, feature_names: Sequence[str], *, missing: bool = False) -> np.ndarray:
-    """Read the columns of a CSV file that a fit needs.
-
-    Columns are found by the names in the header, in any order, and others are passed over. A file of numbers alone,
-    without a header, is taken in order; so is any header where the fit has no names of its own (x0, x1, ...). Cells are
-    separated by commas, tabs, or semicolons with decimal commas (`ugmm_ppl.spreadsheet`).
-
-    Args:
-        path: The file, or an open one: UTF-8, or UTF-16 with a byte order mark.
-        feature_names: The K columns that are needed.
-        missing: Whether a value may be missing: an empty cell, NA, N/A, NaN or null, which is NaN in the array.
-
-    Returns:
-        Array `(B, K)`.
-
-    Raises:
-        ValueError: Another encoding, missing columns, no rows, or a cell that is not a number; says which.
-    """
-    names = [name.strip() for name in feature_names]
-    sheet = Sheet.read(path, names)
-    unnamed = list(feature_names) == names_of(None, len(names), "x", "")
-    widths = (len(sheet.header), max(i for i, cell in enumerate(sheet.header, start=1) if cell))  # and without its end
-    if len(names) in widths and not set(names) & set(sheet.header) and (unnamed or not sheet.has_header):
-        columns = list(range(len(names)))
-    else:
-        files.columns(sheet.name, sheet.header, names)
-        columns = [sheet.header.index(name) for name in names]
-    table = np.array(sheet.columns(columns, names, missing=missing))
-    return table if missing else checks.inputs(table, len(columns), what=sheet.name, first_row=1)

@@ -127,7 +127,7 @@ def _reached(fit: up.Fit) -> dict[str, int]:
 
 def run_predict(run_dir: Path, data: Path, out: Path | None, device: str = "cpu") -> None:
     """Predict a CSV file with the fit of a run folder."""
-    from ugmm_ppl.data import read_csv
+    from ugmm_ppl.data.spreadsheet import read_csv
 
     fit = _load_run(run_dir, device)
     prediction = fit.predict(read_csv(data, fit.columns or fit.feature_names, missing=fit.model.takes_missing))

@@ -15,8 +15,11 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ugmm_ppl.checks import files as checks
-from ugmm_ppl.files import called, is_path, reading
+from ugmm_ppl.checks.data import inputs, names_of
+from ugmm_ppl.data.files import called, is_path, reading
 
 SEPARATORS = (",", ";", "\t")
 ENCODINGS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -146,3 +149,34 @@ def _all_numbers(row: Sequence[str], count: int) -> bool:
         cells.pop()
     numbers = [number_of(cell, comma="," in cell, missing=True) for cell in cells]
     return len(cells) == count and None not in numbers and any(cells)
+
+
+def read_csv(path: Any, feature_names: Sequence[str], *, missing: bool = False) -> np.ndarray:
+    """Read the columns of a CSV file that a fit needs.
+
+    Columns are found by the names in the header, in any order, and others are passed over. A file of numbers alone,
+    without a header, is taken in order; so is any header where the fit has no names of its own (x0, x1, ...). Cells are
+    separated by commas, tabs, or semicolons with decimal commas (`ugmm_ppl.data.dataset.spreadsheet`).
+
+    Args:
+        path: The file, or an open one: UTF-8, or UTF-16 with a byte order mark.
+        feature_names: The K columns that are needed.
+        missing: Whether a value may be missing: an empty cell, NA, N/A, NaN or null, which is NaN in the array.
+
+    Returns:
+        Array `(B, K)`.
+
+    Raises:
+        ValueError: Another encoding, missing columns, no rows, or a cell that is not a number; says which.
+    """
+    names = [name.strip() for name in feature_names]
+    sheet = Sheet.read(path, names)
+    unnamed = list(feature_names) == names_of(None, len(names), "x", "")
+    widths = (len(sheet.header), max(i for i, cell in enumerate(sheet.header, start=1) if cell))  # and without its end
+    if len(names) in widths and not set(names) & set(sheet.header) and (unnamed or not sheet.has_header):
+        columns = list(range(len(names)))
+    else:
+        checks.columns(sheet.name, sheet.header, names)
+        columns = [sheet.header.index(name) for name in names]
+    table = np.array(sheet.columns(columns, names, missing=missing))
+    return table if missing else inputs(table, len(columns), what=sheet.name, first_row=1)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import ugmm_ppl as up
-from ugmm_ppl.run import run_fit, run_predict, run_report
+from ugmm_ppl.cli.run import run_fit, run_predict, run_report
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 

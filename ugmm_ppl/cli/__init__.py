@@ -1,0 +1,1 @@
+"""The command line: `ugmm-ppl fit`, `ugmm-ppl predict`, `ugmm-ppl report`."""

@@ -1,0 +1,32 @@
+"""Named train and test arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Training and test arrays with names; what `data()` of a model file returns.
+
+    Args:
+        x: Training inputs `(B, K)`.
+        y: Training targets `(B,)`: class codes or real numbers.
+        x_test: Test inputs, or None.
+        y_test: Test targets, or None.
+        feature_names: Names of the K columns.
+        class_names: Names of the classes.
+        weights: How often each training row counts `(B,)`, or None for once.
+        weights_test: How often each test row counts in the metrics, or None for once.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    x_test: np.ndarray | None = None
+    y_test: np.ndarray | None = None
+    feature_names: list[str] | None = None
+    class_names: list[str] | None = None
+    weights: np.ndarray | None = None
+    weights_test: np.ndarray | None = None

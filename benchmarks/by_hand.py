@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ugmm_ppl.infer.schedule import Batches
 from ugmm_ppl.neuron import HALF_LOG_2PI
-from ugmm_ppl.schedule import Batches
 
 
 class Settings(NamedTuple):

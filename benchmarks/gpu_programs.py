@@ -14,7 +14,7 @@ import svi_step
 from gpu_timing import Deadline
 
 import ugmm_ppl as up
-from ugmm_ppl.backend import load_backend
+from ugmm_ppl.backends.load import load_backend
 
 
 def svi_steps(deadline: Deadline) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ import torch
 from scipy.special import logsumexp
 
 import ugmm_ppl as up
-from ugmm_ppl.backend import load_backend
+from ugmm_ppl.backends.load import load_backend
 from ugmm_ppl.cli.run import load_model_file
 
 MODELS = Path(__file__).parents[1] / "models"

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 import ugmm_ppl as up
-from ugmm_ppl import prior as priors
-from ugmm_ppl.network import LayerShape
+from ugmm_ppl.distributions.described import Distribution
+from ugmm_ppl.models.sites import draw
+from ugmm_ppl.nn.dense import LayerShape
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,7 +55,7 @@ class ReluNetwork(up.Network):
 class _Relu:
     """Samples the parameters of a `ReluNetwork`; put in front of a model."""
 
-    def _priors(self: Any) -> dict[str, tuple[priors.Distribution, tuple[int, ...]]]:
+    def _priors(self: Any) -> dict[str, tuple[Distribution, tuple[int, ...]]]:
         found = {}
         for layer in self.network.layers(self.num_outputs):
             found |= _dense(layer)
@@ -64,14 +65,14 @@ class _Relu:
 
     def parameters(self: Any, backend: Any, like: Any) -> dict[str, Any]:
         """Site -> value."""
-        return {name: priors.draw(backend, p, name, shape, like) for name, (p, shape) in self._priors().items()}
+        return {name: draw(backend, p, name, shape, like) for name, (p, shape) in self._priors().items()}
 
     def plain_sites(self: Any) -> set[str]:
         """All."""
         return set(self._priors())
 
 
-def _dense(layer: LayerShape) -> dict[str, tuple[priors.Distribution, tuple[int, ...]]]:
+def _dense(layer: LayerShape) -> dict[str, tuple[Distribution, tuple[int, ...]]]:
     k, j = layer.in_features, layer.out_features
     weight = up.dist.Normal(0.0, math.sqrt(2.0 / k))
     return {f"{layer.name}.weight": (weight, (j, k)), f"{layer.name}.bias": (up.dist.Normal(0.0, 1.0), (j,))}

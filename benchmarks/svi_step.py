@@ -24,12 +24,15 @@ import measure
 import numpy as np
 
 import ugmm_ppl as up
-from ugmm_ppl.backend import Backend, load_backend
-from ugmm_ppl.blocks import normal_log_prob
-from ugmm_ppl.elbo import negative_elbo
-from ugmm_ppl.guide import Guide, latent_sites, make_guide
-from ugmm_ppl.network import layer_norm, layer_values, neuron_parameters
-from ugmm_ppl.schedule import Batches
+from ugmm_ppl.backends.base import Backend
+from ugmm_ppl.backends.load import load_backend
+from ugmm_ppl.guides.blocks import normal_log_prob
+from ugmm_ppl.guides.guide import Guide, make_guide
+from ugmm_ppl.guides.sites import latent_sites
+from ugmm_ppl.infer.elbo import negative_elbo
+from ugmm_ppl.infer.schedule import Batches
+from ugmm_ppl.nn.dense import layer_values, neuron_parameters
+from ugmm_ppl.nn.norm import layer_norm
 
 SIZES, CLASSES, ROWS, BATCH = (784, 128, 64), 10, 10000, 128
 INIT_SCALE, RATE = 0.05, 1e-3

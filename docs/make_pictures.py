@@ -16,9 +16,11 @@ from scipy import stats
 from sklearn.datasets import load_iris
 
 import ugmm_ppl as up
-from ugmm_ppl import mixture, neuron, pathwise, summary
-from ugmm_ppl.mixture import Mixture
-from ugmm_ppl.ops import NUMPY
+from ugmm_ppl import neuron
+from ugmm_ppl.distributions import closed_form as summary
+from ugmm_ppl.distributions import mixture, pathwise
+from ugmm_ppl.distributions.mixture import Mixture
+from ugmm_ppl.ops.numpy import NUMPY
 
 IMAGES = Path(__file__).parent / "images"
 COLOURS = ("#3b6fb6", "#d9822b", "#4c9a5f", "#a04b8a")

@@ -104,7 +104,7 @@ def second_device_of_torch():
     for name in ("tensor", "as_tensor", "arange", "linspace", "eye", "randn"):
         setattr(torch, name, by_copy(name))
 
-    from ugmm_ppl.backend import load_backend
+    from ugmm_ppl.backends.load import load_backend
     from ugmm_ppl.kernels import library
 
     backend, choose = type(load_backend("pyro")), library.choose

@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 
 import ugmm_ppl as up
-from ugmm_ppl.backend import BACKENDS, load_backend
+from ugmm_ppl.backends.load import BACKENDS, load_backend
 
 INSTALLED = {
     "pyro": importlib.util.find_spec("pyro") is not None,

@@ -9,9 +9,9 @@ from helpers import compiled
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from ugmm_ppl.backend import load_backend
-from ugmm_ppl.mixture import Mixture
-from ugmm_ppl.ops import NUMPY
+from ugmm_ppl.backends.load import load_backend
+from ugmm_ppl.distributions.mixture import Mixture
+from ugmm_ppl.ops.numpy import NUMPY
 
 PROPERTIES = settings(deadline=None, derandomize=True, max_examples=40)
 COMPONENTS = 4

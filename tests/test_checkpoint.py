@@ -14,7 +14,7 @@ from sklearn.datasets import load_iris
 
 import ugmm_ppl as up
 from ugmm_ppl import storage
-from ugmm_ppl.checkpoint import digest
+from ugmm_ppl.infer.checkpoint import digest
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 

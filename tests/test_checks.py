@@ -7,7 +7,7 @@ from helpers import refused
 
 import ugmm_ppl as up
 from ugmm_ppl import checks
-from ugmm_ppl.backend import load_backend
+from ugmm_ppl.backends.load import load_backend
 
 NAN, INF = float("nan"), float("inf")
 GOOD = np.arange(12.0).reshape(4, 3)

@@ -9,7 +9,7 @@ from tolerances import EXACT64, PARITY, QUADRATURE, SAMPLING_P
 
 import ugmm_ppl as up
 from ugmm_ppl.data.standardizer import Standardizer
-from ugmm_ppl.ops import NUMPY
+from ugmm_ppl.ops.numpy import NUMPY
 
 
 @pytest.fixture(params=CASES)

@@ -8,10 +8,11 @@ from scipy import stats
 from tolerances import EXACT64, NETWORK32, SAMPLING_P
 
 import ugmm_ppl as up
-from ugmm_ppl.backend import load_backend
+from ugmm_ppl.backends.load import load_backend
 from ugmm_ppl.circuit import em
 from ugmm_ppl.circuit.structure import mutual_information
-from ugmm_ppl.guide import latent_sites, make_guide
+from ugmm_ppl.guides.guide import make_guide
+from ugmm_ppl.guides.sites import latent_sites
 
 
 def table(rows=120, seed=0):

@@ -11,7 +11,7 @@ from scipy import stats
 from tolerances import QUADRATURE, STOCHASTIC_KL
 
 import ugmm_ppl as up
-from ugmm_ppl.ops import NUMPY
+from ugmm_ppl.ops.numpy import NUMPY
 
 NOISE, WIDTH, ROWS = 0.5, 2, 40
 

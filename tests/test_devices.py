@@ -11,8 +11,8 @@ import pytest
 from helpers import refused
 
 import ugmm_ppl as up
-from ugmm_ppl import devices
-from ugmm_ppl.backend import load_backend
+from ugmm_ppl.backends import devices
+from ugmm_ppl.backends.load import load_backend
 
 
 @pytest.fixture(autouse=True)

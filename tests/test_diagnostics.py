@@ -10,7 +10,7 @@ from sklearn.datasets import load_diabetes, load_iris
 
 import ugmm_ppl as up
 from ugmm_ppl import arviz
-from ugmm_ppl.backend import load_backend
+from ugmm_ppl.backends.load import load_backend
 from ugmm_ppl.diagnostics import align, chains, data, diagnose, importance, structure
 from ugmm_ppl.diagnostics.lines import Subject
 

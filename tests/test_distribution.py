@@ -7,7 +7,7 @@ from helpers import apply, cumulative, density, draw_mixture, mixture, refused
 from scipy import stats
 from tolerances import EXACT64, ORACLE32, PARITY, SAMPLING_P
 
-from ugmm_ppl.backend import load_backend
+from ugmm_ppl.backends.load import load_backend
 
 INF, NAN = np.inf, np.nan
 

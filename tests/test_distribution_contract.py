@@ -8,7 +8,7 @@ from helpers import density, mixture
 from scipy import stats
 from tolerances import EXACT64
 
-from ugmm_ppl.backend import load_backend
+from ugmm_ppl.backends.load import load_backend
 
 LOC, SCALE, WEIGHTS = np.array([-1.0, 0.5]), np.array([0.6, 0.9]), np.array([0.4, 0.6])
 

@@ -9,7 +9,7 @@ from helpers import cumulative, density, draw_mixture, gradients, mixture
 from scipy import stats
 from tolerances import EXACT64, SAMPLING_P
 
-from ugmm_ppl.backend import load_backend
+from ugmm_ppl.backends.load import load_backend
 
 LOC, SCALE, WEIGHTS = np.array([-1.0, 0.5]), np.array([0.6, 0.9]), np.array([0.4, 0.6])
 NOISE, OBSERVED = 0.7, np.array([0.8, 1.3, 0.4])

@@ -21,7 +21,7 @@ def log_prob(backend, value, loc, scale, logits):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_values_and_gradients(backend_name, rng, monkeypatch, kernel, dtype):
     """The same by both ways, and by SciPy."""
-    from ugmm_ppl.backend import load_backend
+    from ugmm_ppl.backends.load import load_backend
 
     monkeypatch.setenv(library.VARIABLE, kernel)
     backend = load_backend(backend_name)
@@ -54,7 +54,7 @@ def test_values_and_gradients(backend_name, rng, monkeypatch, kernel, dtype):
 def test_an_expanded_mixture_is_still_one(rng):
     """In Pyro, whose plates expand it: broadcasting is seen by its strides."""
     torch = pytest.importorskip("torch")
-    from ugmm_ppl.backend import load_backend
+    from ugmm_ppl.backends.load import load_backend
 
     backend = load_backend("pyro")
     loc, scale, weights = draw_mixture(rng, COMPONENTS)

@@ -7,8 +7,8 @@ from helpers import cumulative, density, draw_mixture, gradients, mixture, refus
 from scipy import special, stats
 from tolerances import EXACT64, GRADIENT64, PARITY, SAMPLING_P
 
-from ugmm_ppl import queries
-from ugmm_ppl.backend import load_backend
+from ugmm_ppl.backends.load import load_backend
+from ugmm_ppl.distributions import methods as queries
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 

@@ -144,7 +144,7 @@ def test_the_neuron_is_one_formula():
     import numpy as np
 
     from ugmm_ppl import neuron
-    from ugmm_ppl.ops import NUMPY
+    from ugmm_ppl.ops.numpy import NUMPY
 
     x, loc, scale, weights = (
         np.array([0.5, -1.0]),

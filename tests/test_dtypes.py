@@ -10,9 +10,9 @@ from scipy import special, stats
 from tolerances import HALF_ULPS, ORACLE32
 
 from ugmm_ppl import neuron
-from ugmm_ppl.backend import load_backend
-from ugmm_ppl.network import layer_norm
-from ugmm_ppl.ops import NUMPY
+from ugmm_ppl.backends.load import load_backend
+from ugmm_ppl.nn.norm import layer_norm
+from ugmm_ppl.ops.numpy import NUMPY
 
 EPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
 LOC, SCALE, LOGITS = [-1.0, 1.0, 3.0], [0.5, 1.5, 0.75], [0.0, 0.5, -1.0]

@@ -8,12 +8,12 @@ from helpers import bound, gradients, refused
 from tolerances import EXACT64, NETWORK32, ORACLE32
 
 import ugmm_ppl as up
-from ugmm_ppl.backend import load_backend
+from ugmm_ppl.backends.load import load_backend
 from ugmm_ppl.circuit import CircuitDensity
 from ugmm_ppl.latent import checks as latent_checks
 from ugmm_ppl.latent.evidence import combine
-from ugmm_ppl.network import layer_norm
-from ugmm_ppl.ops import NUMPY
+from ugmm_ppl.nn.norm import layer_norm
+from ugmm_ppl.ops.numpy import NUMPY
 from ugmm_ppl.weighing import elbo_weights, stacking_weights
 
 X = np.random.default_rng(5).normal(size=(80, 3))

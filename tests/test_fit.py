@@ -11,7 +11,7 @@ from sklearn.model_selection import train_test_split
 from tolerances import EXACT64, PARITY, QUADRATURE
 
 import ugmm_ppl as up
-from ugmm_ppl.progress import Progress
+from ugmm_ppl.backends.progress import Progress
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 

@@ -7,7 +7,7 @@ from kernel_cases import SHAPES, assert_gradients, draw, oracle, oracle_gradient
 from tolerances import EXACT64, GRADIENT32, NETWORK32, ORACLE32
 
 import ugmm_ppl as up
-from ugmm_ppl.backend import load_backend
+from ugmm_ppl.backends.load import load_backend
 
 pytestmark = [
     pytest.mark.gpu,

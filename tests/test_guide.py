@@ -10,9 +10,10 @@ from scipy import stats
 from tolerances import EXACT64, GRADIENT64, PARITY
 
 import ugmm_ppl as up
-from ugmm_ppl.backend import load_backend
-from ugmm_ppl.elbo import negative_elbo
-from ugmm_ppl.guide import inferred_sites, latent_sites, make_guide
+from ugmm_ppl.backends.load import load_backend
+from ugmm_ppl.guides.guide import make_guide
+from ugmm_ppl.guides.sites import inferred_sites, latent_sites
+from ugmm_ppl.infer.elbo import negative_elbo
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 

@@ -49,7 +49,7 @@ print(fit.predict(x, num_draws=2).quantile(0.5).shape)
         ("import ugmm_ppl.pyro", "pyro", 'pip install "ugmm-ppl[pyro]"'),
         ("import ugmm_ppl.numpyro", "jax", 'pip install "ugmm-ppl[numpyro]"'),
         (
-            "from ugmm_ppl.backend import load_backend\nload_backend('numpyro')",
+            "from ugmm_ppl.backends.base import load_backend\nload_backend('numpyro')",
             "numpyro",
             'pip install "ugmm-ppl[numpyro]"',
         ),

@@ -11,7 +11,7 @@ from kernel_cases import NO_TRITON, SHAPES, assert_gradients, draw, needs_native
 from tolerances import EXACT64, GRADIENT32, HALF16, NETWORK32, ORACLE32
 
 import ugmm_ppl as up
-from ugmm_ppl.backend import load_backend
+from ugmm_ppl.backends.load import load_backend
 
 INF = np.inf
 VALUE = {"float32": ORACLE32, "float64": EXACT64}

@@ -7,7 +7,7 @@ import pytest
 from kernel_cases import close, draw, needs_native, oracle, oracle_gradients, oracle_hessian, oracle_jacobian
 from tolerances import DIFFERENCES
 
-from ugmm_ppl.backend import load_backend
+from ugmm_ppl.backends.load import load_backend
 
 pytestmark = [
     needs_native,

@@ -8,11 +8,12 @@ from scipy import integrate, stats
 from tolerances import EXACT64, GRADIENT64, PARITY, QUADRATURE
 
 import ugmm_ppl as up
-from ugmm_ppl import laplace
-from ugmm_ppl.backend import load_backend
-from ugmm_ppl.blocks import split
-from ugmm_ppl.guide import latent_sites, make_guide
-from ugmm_ppl.ops import NUMPY
+from ugmm_ppl.backends.load import load_backend
+from ugmm_ppl.guides.blocks import split
+from ugmm_ppl.guides.guide import make_guide
+from ugmm_ppl.guides.sites import latent_sites
+from ugmm_ppl.infer import laplace
+from ugmm_ppl.ops.numpy import NUMPY
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 

@@ -17,10 +17,10 @@ from scipy import stats
 from tolerances import EXACT64, PARITY, QUADRATURE, SAMPLING_P, SIGMAS
 
 import ugmm_ppl as up
-from ugmm_ppl.backend import load_backend
-from ugmm_ppl.guide import constrain, latent_sites
+from ugmm_ppl.backends.load import load_backend
+from ugmm_ppl.guides.sites import constrain, latent_sites
 from ugmm_ppl.latent import density, encoder, evidence
-from ugmm_ppl.ops import NUMPY
+from ugmm_ppl.ops.numpy import NUMPY
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 

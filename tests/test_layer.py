@@ -11,7 +11,7 @@ from scipy import special, stats
 from tolerances import EXACT64
 
 import ugmm_ppl as up
-from ugmm_ppl.backend import load_backend
+from ugmm_ppl.backends.load import load_backend
 
 NATURAL = up.Prior(scale=up.dist.LogNormal(-0.5, 0.5), weights=up.dist.Dirichlet(0.7))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import ugmm_ppl as up
-from ugmm_ppl.backend import load_backend
+from ugmm_ppl.backends.load import load_backend
 
 
 def pictures(rng, rows=60):

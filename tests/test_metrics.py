@@ -8,7 +8,7 @@ from sklearn import metrics as sk
 from tolerances import EXACT64, QUADRATURE
 
 from ugmm_ppl import metrics
-from ugmm_ppl.backend import load_backend
+from ugmm_ppl.backends.load import load_backend
 from ugmm_ppl.prediction import ClassPrediction, RegressionPrediction
 
 

@@ -25,9 +25,11 @@ from mixture_oracle import (
 from scipy import integrate, special, stats
 from tolerances import EXACT64, PARITY, QUADRATURE, SUBNORMAL, TAIL32, TAIL64
 
-from ugmm_ppl import mixture, neuron, pathwise, summary
-from ugmm_ppl.ops import NUMPY
-from ugmm_ppl.queries import TOLERANCE, MixtureQueries
+from ugmm_ppl import neuron
+from ugmm_ppl.distributions import closed_form as summary
+from ugmm_ppl.distributions import mixture, pathwise
+from ugmm_ppl.distributions.methods import TOLERANCE, MixtureQueries
+from ugmm_ppl.ops.numpy import NUMPY
 
 INF, NAN = np.inf, np.nan
 LIBRARIES = ["numpy", *backend_params()]

@@ -11,9 +11,9 @@ from scipy import stats
 from tolerances import EXACT64, PARITY, SAMPLING_P
 
 import ugmm_ppl as up
-from ugmm_ppl import network as networks
-from ugmm_ppl.backend import load_backend
-from ugmm_ppl.ops import NUMPY
+from ugmm_ppl.backends.load import load_backend
+from ugmm_ppl.nn import network as networks
+from ugmm_ppl.ops.numpy import NUMPY
 
 
 def slow_layer(values, prefix, h):

@@ -14,7 +14,7 @@ from scipy import integrate, special, stats
 from tolerances import EXACT64, GRADIENT64, ORACLE32, PARITY, QUADRATURE, TAIL32
 
 from ugmm_ppl import neuron
-from ugmm_ppl.ops import NUMPY
+from ugmm_ppl.ops.numpy import NUMPY
 
 PROPERTIES = settings(deadline=None, derandomize=True, max_examples=50)
 

@@ -12,7 +12,7 @@ from scipy import special, stats
 from tolerances import EXACT64, GRADIENT32, ORACLE32
 
 from ugmm_ppl import neuron
-from ugmm_ppl.backend import load_backend
+from ugmm_ppl.backends.load import load_backend
 
 SCALES = {"small": (1e-6, 1e-6), "one": (0.5, 2.0), "large": (1e6, 1e6), "all": (1e-6, 1e6)}
 WEIGHTS = ["dirichlet", "zeros", "one alive"]

@@ -346,7 +346,7 @@ def test_transforms_of_jax(rng):
     """vmap, jit and second derivatives: JAX differentiates the rule again."""
     jax = pytest.importorskip("jax")
     pytest.importorskip("numpyro")
-    from ugmm_ppl.backend import load_backend
+    from ugmm_ppl.backends.load import load_backend
 
     backend = load_backend("numpyro")
     with backend.settings(dtype="float64", device="cpu"):

@@ -66,7 +66,7 @@ def test_layers_of_pyro(prior, tmp_path):
     pyro, torch = pytest.importorskip("pyro"), pytest.importorskip("torch")
     from pyro.infer.autoguide import AutoNormal
 
-    from ugmm_ppl.backend import load_backend
+    from ugmm_ppl.backends.load import load_backend
     from ugmm_ppl.pyro import UGMMLayer
 
     x = torch.ones(2, 3)

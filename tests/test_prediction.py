@@ -7,7 +7,7 @@ import pytest
 from tolerances import NETWORK32
 
 from ugmm_ppl import functions, neuron
-from ugmm_ppl.ops import NUMPY
+from ugmm_ppl.ops.numpy import NUMPY
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 

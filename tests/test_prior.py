@@ -9,8 +9,8 @@ from scipy import stats
 from tolerances import EXACT64, NETWORK32, PARITY, SAMPLING_P
 
 import ugmm_ppl as up
-from ugmm_ppl import prior as priors
 from ugmm_ppl.checks import MissingExtraError
+from ugmm_ppl.distributions import described
 
 NETWORK = up.Network((3, 4, 2))
 SIZES = {"layers.0": (4, 3), "layers.1": (2, 4)}
@@ -174,11 +174,11 @@ SCIPY = {
 
 
 def test_the_table_has_every_distribution():
-    assert set(SCIPY) == set(priors.DISTRIBUTIONS)
-    assert dir(up.dist) == list(priors.DISTRIBUTIONS)
+    assert set(SCIPY) == set(described.DISTRIBUTIONS)
+    assert dir(up.dist) == list(described.DISTRIBUTIONS)
 
 
-@pytest.mark.parametrize("name", priors.DISTRIBUTIONS)
+@pytest.mark.parametrize("name", described.DISTRIBUTIONS)
 def test_every_distribution_is_that_of_scipy(backend64, name):
     """Equal names and argument orders in both PPLs mean the same: the density at samples, all of them one event."""
     arguments, oracle = SCIPY[name]
@@ -187,7 +187,7 @@ def test_every_distribution_is_that_of_scipy(backend64, name):
     assert tuple(built.event_shape) == (4, 3)
     with backend64.inference.seeded(0):
         value = apply(backend64, lambda: backend64.sample("value", built))
-    assert name not in priors.POSITIVE or (value > 0.0).all()
+    assert name not in described.POSITIVE or (value > 0.0).all()
     got = apply(backend64, built.log_prob, backend64.array(value))
     if name == "Dirichlet":
         want = sum(oracle.logpdf(row / row.sum()) for row in value)
@@ -379,7 +379,7 @@ def test_arguments_that_the_ppl_refuses_name_the_description(backend, descriptio
 
 
 def test_a_missing_extra_says_how_to_install_it(monkeypatch):
-    from ugmm_ppl.backend import require
+    from ugmm_ppl.checks.machine import require
 
     with refused(
         MissingExtraError, "numpyro needs the package no_such_ppl", "not installed", 'pip install "ugmm-ppl[numpyro]"'

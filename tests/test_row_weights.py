@@ -10,7 +10,7 @@ from helpers import refused
 import ugmm_ppl as up
 from ugmm_ppl import metrics
 from ugmm_ppl.data.standardizer import Standardizer, repeated
-from ugmm_ppl.ops import NUMPY
+from ugmm_ppl.ops.numpy import NUMPY
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 

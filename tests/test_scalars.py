@@ -11,7 +11,8 @@ import pytest
 from conftest import backend_params
 
 import ugmm_ppl as up
-from ugmm_ppl import arviz, devices, storage
+from ugmm_ppl import arviz, storage
+from ugmm_ppl.backends import devices
 from ugmm_ppl.checks import count, flag, number, plain
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")

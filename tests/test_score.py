@@ -5,7 +5,7 @@ import pytest
 from tolerances import EXACT64, NETWORK32
 
 import ugmm_ppl as up
-from ugmm_ppl.ops import NUMPY
+from ugmm_ppl.ops.numpy import NUMPY
 
 NETWORK = up.Network(sizes=(3, 4), readout="ugmm", normalization=None)
 

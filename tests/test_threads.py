@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import ugmm_ppl as up
-from ugmm_ppl.backend import load_backend
-from ugmm_ppl.threads import Turns, cached_property, silence
+from ugmm_ppl.backends.load import load_backend
+from ugmm_ppl.backends.threads import Turns, cached_property, silence
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 

@@ -12,7 +12,7 @@ from kernel_cases import needs_native
 from tolerances import PARITY
 
 import ugmm_ppl as up
-from ugmm_ppl.backend import load_backend
+from ugmm_ppl.backends.load import load_backend
 
 ROWS, MANY = 2, 20_000  # times three components: the second goes through a kernel, where there is one
 

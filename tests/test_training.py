@@ -11,9 +11,10 @@ from sklearn.datasets import load_iris
 from tolerances import EXACT64, PARITY
 
 import ugmm_ppl as up
-from ugmm_ppl.progress import Progress
-from ugmm_ppl.schedule import Batches, blocks, kl_weights, learning_rates
-from ugmm_ppl.training import Plan, Run, Steps, train
+from ugmm_ppl.backends.progress import Progress, blocks
+from ugmm_ppl.backends.trainer import Steps
+from ugmm_ppl.infer.loop import Plan, Run, train
+from ugmm_ppl.infer.schedule import Batches, kl_weights, learning_rates
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 

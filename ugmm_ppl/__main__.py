@@ -2,8 +2,8 @@
 
 import sys
 
-from ugmm_ppl.backend import require
 from ugmm_ppl.checks import MissingExtraError
+from ugmm_ppl.checks.machine import require
 
 
 def main() -> None:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ugmm_ppl.backend import require
+from ugmm_ppl.backends.threads import DRAWING, silence
 from ugmm_ppl.checks import files as checks
+from ugmm_ppl.checks.machine import require
 from ugmm_ppl.groups import Collector, Request, axes
-from ugmm_ppl.threads import DRAWING, silence
 
 if TYPE_CHECKING:
     from ugmm_ppl.posterior import Fit

@@ -17,13 +17,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ugmm_ppl import checks
-from ugmm_ppl.backend import Backend, load_backend, require
-from ugmm_ppl.blocks import FAMILIES
-from ugmm_ppl.elbo import negative_elbo
-from ugmm_ppl.guide import latent_sites, make_guide
-from ugmm_ppl.progress import Progress
-from ugmm_ppl.schedule import kl_weights, learning_rates
-from ugmm_ppl.training import Plan, train
+from ugmm_ppl.backends.base import Backend
+from ugmm_ppl.backends.load import load_backend
+from ugmm_ppl.backends.progress import Progress
+from ugmm_ppl.checks.machine import require
+from ugmm_ppl.guides.blocks import FAMILIES
+from ugmm_ppl.guides.guide import make_guide
+from ugmm_ppl.guides.sites import latent_sites
+from ugmm_ppl.infer.elbo import negative_elbo
+from ugmm_ppl.infer.loop import Plan, train
+from ugmm_ppl.infer.schedule import kl_weights, learning_rates
 
 if TYPE_CHECKING:
     from ugmm_ppl.model.base import NetworkModel

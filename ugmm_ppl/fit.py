@@ -12,19 +12,20 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 
 from ugmm_ppl import checks, storage
-from ugmm_ppl.backend import load_backend
-from ugmm_ppl.blocks import FAMILIES
-from ugmm_ppl.checkpoint import Checkpoint, digest
+from ugmm_ppl.backends.load import load_backend
+from ugmm_ppl.backends.progress import Progress
 from ugmm_ppl.checks.data import names_of
 from ugmm_ppl.data.standardizer import Standardizer, as_seen, no_variance, repeated
-from ugmm_ppl.elbo import negative_elbo
-from ugmm_ppl.guide import Guide, constrain, latent_sites
-from ugmm_ppl.laplace import laplace
+from ugmm_ppl.guides.blocks import FAMILIES
+from ugmm_ppl.guides.guide import Guide
+from ugmm_ppl.guides.sites import constrain, latent_sites
+from ugmm_ppl.infer.checkpoint import Checkpoint, digest
+from ugmm_ppl.infer.elbo import negative_elbo
+from ugmm_ppl.infer.laplace import laplace
+from ugmm_ppl.infer.loop import OPTIMIZERS, Moment, Plan, Run, train
+from ugmm_ppl.infer.schedule import Batches, kl_weights, learning_rates
 from ugmm_ppl.model.base import Model, NetworkModel
 from ugmm_ppl.posterior import Fit
-from ugmm_ppl.progress import Progress
-from ugmm_ppl.schedule import Batches, kl_weights, learning_rates
-from ugmm_ppl.training import OPTIMIZERS, Moment, Plan, Run, train
 
 METHODS = ("svi", "map", "laplace", "em", "nuts")
 POINT_GUIDES = {"map": "delta", "em": "delta", "nuts": "normal"}
@@ -80,7 +81,7 @@ def fit(
     """Fit a model to data.
 
     "svi" minimises the negative ELBO over a Gaussian family, "map" finds the maximum of the joint density, "laplace"
-    puts a Gaussian around it by the curvature there (`ugmm_ppl.laplace`), "nuts" samples the posterior. "em" is
+    puts a Gaussian around it by the curvature there (`ugmm_ppl.infer.laplace`), "nuts" samples the posterior. "em" is
     expectation and maximisation for a `Circuit` (`ugmm_ppl.circuit.em`); its learning rate is the fraction of a step
     that is taken. The likelihood of a mini-batch is multiplied by N / B, once, so that losses are in nats of the whole
     data set.
@@ -126,7 +127,7 @@ def fit(
         checkpoint: An `.npz` file for all that a training needs to go on. If it is there, the fit goes on from it, and
             ends with the same bits as one that was never stopped.
         every: Steps between two checkpoints.
-        callbacks: Functions that are called with a `ugmm_ppl.training.Moment` after every block of steps. One that
+        callbacks: Functions that are called with a `ugmm_ppl.infer.loop.Moment` after every block of steps. One that
             returns True ends the training.
         init_scale: Start scale of the guide, in unconstrained units.
         rank: Rank of the "lowrank" guide.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ugmm_ppl import checks
-from ugmm_ppl.threads import cached_property
+from ugmm_ppl.backends.threads import cached_property
 
 if TYPE_CHECKING:
     from ugmm_ppl.posterior import Fit

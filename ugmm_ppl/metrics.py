@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ugmm_ppl import checks
-from ugmm_ppl.backend import require
+from ugmm_ppl.checks.machine import require
 from ugmm_ppl.prediction import ClassPrediction, RegressionPrediction
 
 BINNINGS = ("width", "mass")

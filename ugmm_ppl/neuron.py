@@ -18,7 +18,7 @@ impossible value), gradients are never NaN: a component of weight zero or at inf
 
 import math
 
-from ugmm_ppl.ops import Array, Ops
+from ugmm_ppl.typing import Array, Ops
 
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 

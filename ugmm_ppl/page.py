@@ -9,13 +9,13 @@ import numpy as np
 
 import ugmm_ppl
 from ugmm_ppl import arviz, pictures
-from ugmm_ppl.backend import require
+from ugmm_ppl.backends.threads import silence
+from ugmm_ppl.checks.machine import require
 from ugmm_ppl.data.files import Target, writing
 from ugmm_ppl.diagnostics import Diagnosis, diagnose
 from ugmm_ppl.diagnostics.lines import Subject
 from ugmm_ppl.metrics import evaluate
 from ugmm_ppl.prediction import ClassPrediction
-from ugmm_ppl.threads import silence
 
 if TYPE_CHECKING:
     from ugmm_ppl.posterior import Fit

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ugmm_ppl import arviz, neuron
+from ugmm_ppl.backends.threads import DRAWING, silence
 from ugmm_ppl.metrics import expected_calibration_error, reliability
-from ugmm_ppl.ops import NUMPY
-from ugmm_ppl.threads import DRAWING, silence
+from ugmm_ppl.ops.numpy import NUMPY
 
 if TYPE_CHECKING:
     from ugmm_ppl.posterior import Fit

@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 
 from ugmm_ppl import checks, storage
-from ugmm_ppl.backend import Backend, load_backend
+from ugmm_ppl.backends.base import Backend
+from ugmm_ppl.backends.load import load_backend
+from ugmm_ppl.backends.threads import cached_property
 from ugmm_ppl.data.files import Target
 from ugmm_ppl.data.standardizer import Standardizer
-from ugmm_ppl.guide import Guide, inferred_sites, latent_sites, make_guide, natural_values
+from ugmm_ppl.guides.guide import Guide, make_guide
+from ugmm_ppl.guides.sites import inferred_sites, latent_sites, natural_values
+from ugmm_ppl.infer.loop import Run
 from ugmm_ppl.model.base import Model
 from ugmm_ppl.predictive import Predictive
-from ugmm_ppl.threads import cached_property
-from ugmm_ppl.training import Run
 
 NUM_DRAWS = 500
 """Draws per chain from a guide where none are asked for."""

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ugmm_ppl import checks, neuron, pathwise
-from ugmm_ppl.mixture import Mixture
+from ugmm_ppl import checks, neuron
+from ugmm_ppl.distributions import pathwise
+from ugmm_ppl.distributions.mixture import Mixture
 from ugmm_ppl.neuron import safe_log
-from ugmm_ppl.ops import NUMPY
+from ugmm_ppl.ops.numpy import NUMPY
 
 if TYPE_CHECKING:
-    from ugmm_ppl.backend import Backend
+    from ugmm_ppl.backends.base import Backend
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ from ugmm_ppl import checks, weighing
 from ugmm_ppl.data.standardizer import as_seen
 from ugmm_ppl.functions import Functions
 from ugmm_ppl.neuron import logsumexp
-from ugmm_ppl.ops import NUMPY
+from ugmm_ppl.ops.numpy import NUMPY
 
 if TYPE_CHECKING:
     from ugmm_ppl.data.standardizer import Standardizer

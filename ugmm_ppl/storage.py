@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ugmm_ppl import devices
+from ugmm_ppl.backends import devices
 from ugmm_ppl.checks.data import names_of
 from ugmm_ppl.circuit.model import Circuit
 from ugmm_ppl.data.files import Target, called, reading, writing
 from ugmm_ppl.data.standardizer import Standardizer
+from ugmm_ppl.distributions.described import Distribution
 from ugmm_ppl.latent.model import LatentNetwork
 from ugmm_ppl.model import Classifier, JointScore, Model, Regressor
-from ugmm_ppl.network import Network
-from ugmm_ppl.prior import ROLES, Distribution, Prior
+from ugmm_ppl.nn.network import Network
+from ugmm_ppl.priors import ROLES, Prior
 
 if TYPE_CHECKING:
     from ugmm_ppl.posterior import Fit

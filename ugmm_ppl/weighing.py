@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ugmm_ppl.neuron import if_any_possible
-from ugmm_ppl.ops import NUMPY
+from ugmm_ppl.ops.numpy import NUMPY
 
 WEIGHINGS = ("equal", "elbo", "stacking")
 

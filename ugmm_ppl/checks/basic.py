@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ugmm_ppl.ops import Array, native
+from ugmm_ppl.typing import Array
 
 BLOCK_ENTRIES = 2**20
 """Entries of an array that are looked at together."""
@@ -136,3 +136,8 @@ def first_bad(good: np.ndarray, values: np.ndarray, what: str, need: str, do: st
         raise ValueError(
             f"{what} must be {need}; got {np.asarray(values)[index]}{at}, in shape {np.shape(values)}. {do}"
         )
+
+
+def native(a: np.ndarray) -> np.ndarray:
+    """The same numbers in a dtype that every library has: bytes in this machine's order, long doubles as float64."""
+    return a.astype(np.float64) if a.dtype.char == "g" else a.astype(a.dtype.newbyteorder("="), copy=False)

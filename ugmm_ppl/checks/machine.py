@@ -1,5 +1,14 @@
 """What this machine lacks: a library, a device, a kernel."""
 
+import importlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ugmm_ppl import checks
+
+if TYPE_CHECKING:
+    pass
+
 
 class MissingExtraError(ImportError):
     """A library that an optional part needs is not installed."""
@@ -38,3 +47,26 @@ def slow_gpu_kernel(problem: str) -> str:
         f"the Triton kernels are not used on this GPU: {problem}. A slower one takes their place. Triton comes with "
         "torch for CUDA, and needs a C compiler; UGMM_PPL_KERNEL=chunked turns this warning off."
     )
+
+
+def require(module: str, extra: str, needs: Sequence[str] = ()) -> Any:
+    """Import a module of an optional part.
+
+    Args:
+        module: Module to import.
+        extra: The extra that brings it.
+        needs: Top-level packages whose absence means that the extra is missing; by default the module's own.
+
+    Raises:
+        MissingExtraError: One of them is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").split(".")[0]
+        if missing not in (needs or (module.split(".", maxsplit=1)[0],)):
+            raise
+        raise checks.MissingExtraError(
+            f"{extra} needs the package {missing}, which is not installed. "
+            f'Install it with: pip install "ugmm-ppl[{extra}]"'
+        ) from error

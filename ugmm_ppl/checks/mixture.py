@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ugmm_ppl.checks.basic import as_numpy, broadcast, first_bad
-from ugmm_ppl.ops import Array
+from ugmm_ppl.typing import Array
 
 SUM_ERRORS = {"float64": 1e-6, "float32": 1e-4, "float16": 4e-3, "bfloat16": 3e-2}
 """How far from one probabilities may sum, by dtype; of half precision four times the rounding of each."""

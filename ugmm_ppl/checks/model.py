@@ -7,15 +7,15 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ugmm_ppl.checks.basic import broadcast, count, number
-from ugmm_ppl.ops import Array
+from ugmm_ppl.typing import Array
 
 Shape: TypeAlias = Sequence[int]
 
 
 def model_parts(network: Any, prior: Any) -> None:
     """Check that a model is made of a Network and a Prior."""
-    from ugmm_ppl.network import Network
-    from ugmm_ppl.prior import Prior
+    from ugmm_ppl.nn.network import Network
+    from ugmm_ppl.priors import Prior
 
     if not isinstance(network, Network):
         raise TypeError(f"network must be an up.Network, e.g. up.Network((4, 32)); got {network!r}.")
@@ -41,7 +41,7 @@ def building(spec: Any) -> Iterator[None]:
 
 def layer(in_features: Any, out_features: Any, prior: Any, dropout: Any) -> dict[str, Any]:
     """Return the sizes and the dropout of a `UGMMLayer` by name, as plain numbers."""
-    from ugmm_ppl.prior import Prior
+    from ugmm_ppl.priors import Prior
 
     if prior is not None and not isinstance(prior, Prior):
         raise TypeError(f"prior must be an up.Prior or None; got {prior!r}.")

@@ -91,7 +91,7 @@ def training(method: str, validation: Any, patience: Any, checkpoint: Any, callb
         raise TypeError(f"callbacks must be a list of functions; got {callbacks!r}. Give [{callbacks!r}].")
     for callback in callbacks:
         if not callable(callback):
-            raise TypeError(f"callbacks must be functions of a ugmm_ppl.training.Moment; got {callback!r}.")
+            raise TypeError(f"callbacks must be functions of a ugmm_ppl.infer.loop.Moment; got {callback!r}.")
 
 
 def optimizer(got: Any, backend: str, valid: Iterable[str]) -> None:

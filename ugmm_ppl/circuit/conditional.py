@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ugmm_ppl import neuron, pathwise
+from ugmm_ppl import neuron
 from ugmm_ppl.checks import number
 from ugmm_ppl.circuit import checks
 from ugmm_ppl.circuit.leaves import names_of_bins
-from ugmm_ppl.mixture import Mixture
+from ugmm_ppl.distributions import pathwise
+from ugmm_ppl.distributions.mixture import Mixture
 from ugmm_ppl.neuron import log_normalize
-from ugmm_ppl.ops import NUMPY
+from ugmm_ppl.ops.numpy import NUMPY
 
 if TYPE_CHECKING:
     from ugmm_ppl.circuit.density import CircuitDensity

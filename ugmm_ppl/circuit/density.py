@@ -19,7 +19,7 @@ from ugmm_ppl.circuit.conditional import Conditional
 from ugmm_ppl.circuit.model import Circuit
 from ugmm_ppl.data.standardizer import Standardizer
 from ugmm_ppl.neuron import log_normalize, logsumexp, near_zero
-from ugmm_ppl.ops import NUMPY
+from ugmm_ppl.ops.numpy import NUMPY
 
 ENTRIES = 2**22
 """Entries of the largest temporary of a query, 32 MiB."""

@@ -20,15 +20,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ugmm_ppl.backends.trainer import Steps
 from ugmm_ppl.circuit import passes
-from ugmm_ppl.ops import NUMPY, Array
-from ugmm_ppl.prior import SIMPLEX, Distribution
-from ugmm_ppl.training import Steps
+from ugmm_ppl.distributions.described import SIMPLEX, Distribution
+from ugmm_ppl.ops.numpy import NUMPY
+from ugmm_ppl.typing import Array
 
 if TYPE_CHECKING:
-    from ugmm_ppl.backend import Backend
+    from ugmm_ppl.backends.base import Backend
     from ugmm_ppl.circuit.model import Circuit
-    from ugmm_ppl.guide import Guide
+    from ugmm_ppl.guides.guide import Guide
 
 WEIGHT_COUNT = 0.1
 """a of weights whose prior is no Dirichlet."""
@@ -51,7 +52,7 @@ STEMS = {
 
 
 class EMTrainer:
-    """`ugmm_ppl.training.Trainer` that takes steps of EM; restarts one after the other.
+    """`ugmm_ppl.backends.trainer.Trainer` that takes steps of EM; restarts one after the other.
 
     Args:
         backend: Takes the gradients.
@@ -168,7 +169,7 @@ class EMTrainer:
         return new
 
     def _natural(self, params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        from ugmm_ppl.guide import constrain
+        from ugmm_ppl.guides.sites import constrain
 
         sites = self._guide.sites
         values, _ = constrain(sites, {name: self._backend.array(params[f"{name}:loc"]) for name in sites})

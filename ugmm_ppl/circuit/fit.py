@@ -12,7 +12,7 @@ from ugmm_ppl.circuit.imputation import Imputation
 from ugmm_ppl.circuit.model import Circuit
 from ugmm_ppl.circuit.prior import stacked
 from ugmm_ppl.neuron import safe_log
-from ugmm_ppl.ops import NUMPY
+from ugmm_ppl.ops.numpy import NUMPY
 from ugmm_ppl.posterior import Fit
 
 QUERY_DRAWS = 20

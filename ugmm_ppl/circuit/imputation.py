@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ugmm_ppl.backend import require
+from ugmm_ppl.checks.machine import require
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

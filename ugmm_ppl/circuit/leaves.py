@@ -23,7 +23,8 @@ import numpy as np
 
 from ugmm_ppl import neuron
 from ugmm_ppl.checks import count, settle
-from ugmm_ppl.ops import INDEX, NUMPY, Array, Ops
+from ugmm_ppl.ops.numpy import NUMPY
+from ugmm_ppl.typing import INDEX, Array, Ops
 
 
 @dataclasses.dataclass(frozen=True)

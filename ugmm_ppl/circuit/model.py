@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ugmm_ppl import prior as priors
 from ugmm_ppl.checks import count, settle
 from ugmm_ppl.circuit import checks, passes
 from ugmm_ppl.circuit.leaves import Binned, Categorical, Leaf, Leaves, kinds
@@ -19,15 +18,18 @@ from ugmm_ppl.circuit.structure import Structure, random_trees
 from ugmm_ppl.data.standardizer import Standardizer
 from ugmm_ppl.model.base import CHUNK_ELEMENTS
 from ugmm_ppl.model.classes import DensityModel
-from ugmm_ppl.network import SCALE_FLOOR
+from ugmm_ppl.models.sites import draw
 from ugmm_ppl.neuron import log_normalize, logsumexp
-from ugmm_ppl.ops import NUMPY, Array, Ops
+from ugmm_ppl.nn.spaces import SCALE_FLOOR
+from ugmm_ppl.ops.numpy import NUMPY
+from ugmm_ppl.priors import PriorValue
+from ugmm_ppl.typing import Array, Ops
 
 if TYPE_CHECKING:
-    from ugmm_ppl.backend import Backend
+    from ugmm_ppl.backends.base import Backend
+    from ugmm_ppl.backends.trainer import Trainer
     from ugmm_ppl.circuit.fit import CircuitFit
-    from ugmm_ppl.guide import Guide
-    from ugmm_ppl.training import Trainer
+    from ugmm_ppl.guides.guide import Guide
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -210,7 +212,7 @@ class Circuit(DensityModel):
             if 0 not in shape and not (name.endswith("logits") and shape[-1] == 1)
         }
 
-    def _priors(self) -> dict[str, tuple[priors.PriorValue, tuple[int, ...]]]:
+    def _priors(self) -> dict[str, tuple[PriorValue, tuple[int, ...]]]:
         """(prior, shape) of every site of this circuit."""
         twins = {"leaves.scale": "leaves.log_scale"}
         shapes = self.shapes()
@@ -221,7 +223,7 @@ class Circuit(DensityModel):
                 found[site] = (prior, shape)
         return found
 
-    def site_priors(self) -> dict[str, priors.PriorValue]:
+    def site_priors(self) -> dict[str, PriorValue]:
         """Those of the sites of this circuit."""
         return {site: prior for site, (prior, _) in self._priors().items()}
 
@@ -231,7 +233,7 @@ class Circuit(DensityModel):
 
     def parameters(self, backend: Backend, like: Array) -> dict[str, Array]:
         """Sample all parameters from their prior."""
-        return {site: priors.draw(backend, prior, site, shape, like) for site, (prior, shape) in self._priors().items()}
+        return {site: draw(backend, prior, site, shape, like) for site, (prior, shape) in self._priors().items()}
 
     def template(self) -> dict[str, np.ndarray]:
         """Zeros."""

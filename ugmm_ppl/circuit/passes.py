@@ -24,7 +24,7 @@ import numpy as np
 from ugmm_ppl.circuit.leaves import Leaves
 from ugmm_ppl.circuit.structure import Level, Structure
 from ugmm_ppl.neuron import near_zero
-from ugmm_ppl.ops import Array, Ops
+from ugmm_ppl.typing import Array, Ops
 
 
 @dataclasses.dataclass(frozen=True)

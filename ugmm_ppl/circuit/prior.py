@@ -8,8 +8,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from ugmm_ppl import neuron
-from ugmm_ppl.ops import Array, Ops
-from ugmm_ppl.prior import POSITIVE, SIMPLEX, Distribution, PriorValue, normal
+from ugmm_ppl.distributions.described import POSITIVE, SIMPLEX, Distribution, normal
+from ugmm_ppl.priors import PriorValue
+from ugmm_ppl.typing import Array, Ops
 
 ON_SIMPLEX = ("components", "bins", "sums", "roots", "classes")
 ROLES = ("loc", "log_scale", "scale", *ON_SIMPLEX)

@@ -17,7 +17,7 @@ import numpy as np
 
 from ugmm_ppl.checks import count, settle
 from ugmm_ppl.circuit import checks
-from ugmm_ppl.ops import INDEX
+from ugmm_ppl.typing import INDEX
 
 NONE = -1
 """No parent, or no feature."""

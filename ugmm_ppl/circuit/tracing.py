@@ -14,7 +14,7 @@ import numpy as np
 
 from ugmm_ppl.circuit.leaves import Leaves
 from ugmm_ppl.circuit.structure import Structure
-from ugmm_ppl.sampling import gumbel_max
+from ugmm_ppl.distributions.sampling import gumbel_max
 
 
 class Way(NamedTuple):

@@ -18,7 +18,7 @@ import numpy as np
 
 import ugmm_ppl as up
 from ugmm_ppl import checks, kernels
-from ugmm_ppl.backend import require
+from ugmm_ppl.checks.machine import require
 
 MAX_EXPORT = 2e7
 """Entries of the posterior that are exported: parameters x draws."""

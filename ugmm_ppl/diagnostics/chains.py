@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ugmm_ppl import arviz
-from ugmm_ppl.backend import require
+from ugmm_ppl.checks.machine import require
 from ugmm_ppl.diagnostics.lines import Line, Subject, judged, skipped
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ugmm_ppl.backend import require
+from ugmm_ppl.checks.machine import require
 from ugmm_ppl.data.standardizer import Standardizer
 from ugmm_ppl.diagnostics.lines import Line, Subject, judged, skipped
 

@@ -8,10 +8,10 @@ import math
 import numpy as np
 
 from ugmm_ppl import arviz
+from ugmm_ppl.backends.threads import silence
 from ugmm_ppl.diagnostics.lines import FEWEST_DRAWS, Line, Subject, judged, skipped
 from ugmm_ppl.neuron import logsumexp
-from ugmm_ppl.ops import NUMPY
-from ugmm_ppl.threads import silence
+from ugmm_ppl.ops.numpy import NUMPY
 
 GOOD_K = 0.7
 """Pareto k-hat up to which importance weights can be relied on. Source: Vehtari et al. 2024, JMLR 25(72)."""

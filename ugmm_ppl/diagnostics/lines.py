@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ugmm_ppl import kernels
+from ugmm_ppl.backends.threads import cached_property
 from ugmm_ppl.model.base import NetworkModel
 from ugmm_ppl.model.score import JointScore
-from ugmm_ppl.threads import cached_property
 
 if TYPE_CHECKING:
     from ugmm_ppl.posterior import Fit

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ugmm_ppl.backend import load_backend
+from ugmm_ppl.backends.load import load_backend
+from ugmm_ppl.backends.progress import Progress
 from ugmm_ppl.diagnostics.lines import Line, Subject, judged, skipped
-from ugmm_ppl.elbo import negative_elbo
-from ugmm_ppl.progress import Progress
-from ugmm_ppl.schedule import Batches, kl_weights, learning_rates
-from ugmm_ppl.training import Plan, train
+from ugmm_ppl.infer.elbo import negative_elbo
+from ugmm_ppl.infer.loop import Plan, train
+from ugmm_ppl.infer.schedule import Batches, kl_weights, learning_rates
 
 if TYPE_CHECKING:
     from ugmm_ppl.posterior import Fit

@@ -10,9 +10,10 @@ import numpy as np
 
 from ugmm_ppl.diagnostics.lines import Line, Subject, judged, skipped
 from ugmm_ppl.model.classes import ClassModel
-from ugmm_ppl.network import layer_norm, layer_values, neuron_parameters
 from ugmm_ppl.neuron import logsumexp
-from ugmm_ppl.ops import NUMPY
+from ugmm_ppl.nn.dense import layer_values, neuron_parameters
+from ugmm_ppl.nn.norm import layer_norm
+from ugmm_ppl.ops.numpy import NUMPY
 
 WIDEST = {"loc": 10.0, "log_scale": 4.0, "scale": 100.0, "logits": 10.0, "weight": 10.0, "bias": 10.0}
 """Largest standard deviation of a prior that makes sense, in the units of standardised inputs; weight: of the sum over

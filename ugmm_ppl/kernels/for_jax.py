@@ -20,8 +20,8 @@ from jax.interpreters import ad, batching, mlir
 
 from ugmm_ppl import checks, neuron
 from ugmm_ppl.kernels import library
-from ugmm_ppl.numpyro.arrays import symbolic
-from ugmm_ppl.numpyro.ops import OPS
+from ugmm_ppl.ops.jax import OPS
+from ugmm_ppl.ops.jax_arrays import symbolic
 
 CHUNK_ELEMENTS = {"cpu": 2**11, "elsewhere": 2**24}
 """Entries of a chunk's temporary. On the CPU mostly one row at a time: then XLA fuses it away."""

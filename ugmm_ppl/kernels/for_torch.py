@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ugmm_ppl import checks, neuron
 from ugmm_ppl.kernels import library
-from ugmm_ppl.pyro.ops import OPS
+from ugmm_ppl.ops.torch import OPS
 
 CHUNK_ELEMENTS = 2**20
 """Entries of a chunk's temporary: 4 MiB in float32, which stay in the cache."""

@@ -11,7 +11,8 @@ from ugmm_ppl.checks import choice, count
 from ugmm_ppl.checks.basic import finite
 from ugmm_ppl.checks.data import shape
 from ugmm_ppl.checks.table import Asked, numeric
-from ugmm_ppl.prior import Distribution, Prior
+from ugmm_ppl.distributions.described import Distribution
+from ugmm_ppl.priors import Prior
 
 ENCODERS = ("mlp", "per-example")
 

@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ugmm_ppl.blocks import normal_log_prob
-from ugmm_ppl.guide import Guide
-from ugmm_ppl.ops import Array
+from ugmm_ppl.guides.blocks import normal_log_prob
+from ugmm_ppl.guides.guide import Guide
+from ugmm_ppl.typing import Array
 
 if TYPE_CHECKING:
-    from ugmm_ppl.backend import Backend
+    from ugmm_ppl.backends.base import Backend
 
 PREFIX = "encoder."
 

@@ -24,10 +24,11 @@ import numpy as np
 
 from ugmm_ppl.latent import density, encoder
 from ugmm_ppl.neuron import log_normalize, logsumexp
-from ugmm_ppl.ops import NUMPY, Array
+from ugmm_ppl.ops.numpy import NUMPY
+from ugmm_ppl.typing import Array
 
 if TYPE_CHECKING:
-    from ugmm_ppl.backend import Backend
+    from ugmm_ppl.backends.base import Backend
     from ugmm_ppl.latent.encoder import LocalGuide
     from ugmm_ppl.latent.model import LatentNetwork
 

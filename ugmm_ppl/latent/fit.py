@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ugmm_ppl import checks as common
+from ugmm_ppl.backends.threads import cached_property
 from ugmm_ppl.circuit.prior import stacked
 from ugmm_ppl.latent import checks, density
 from ugmm_ppl.latent.encoder import PREFIX, LatentGuide, PerExample, split
@@ -18,9 +19,8 @@ from ugmm_ppl.latent.model import POINTWISE_SAMPLES, LatentNetwork
 from ugmm_ppl.latent.queries import Averages, Draws, Sampling, local_fit, with_rows
 from ugmm_ppl.model.base import CHUNK_ELEMENTS
 from ugmm_ppl.neuron import log_normalize, logsumexp
-from ugmm_ppl.ops import NUMPY
+from ugmm_ppl.ops.numpy import NUMPY
 from ugmm_ppl.posterior import Fit
-from ugmm_ppl.threads import cached_property
 
 QUERY_DRAWS = 20
 """Posterior draws per chain that a query averages over, where none are asked for."""

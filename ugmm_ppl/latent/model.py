@@ -10,20 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ugmm_ppl import prior as priors
 from ugmm_ppl.checks import count, no_em, plain, settle
 from ugmm_ppl.circuit.checks import classes_or_unknown
 from ugmm_ppl.circuit.prior import log_weights
+from ugmm_ppl.distributions.described import SIMPLEX, Distribution, normal
 from ugmm_ppl.latent import checks, density, encoder
 from ugmm_ppl.model.base import CHUNK_ELEMENTS
 from ugmm_ppl.model.classes import DensityModel
-from ugmm_ppl.network import LayerShape
+from ugmm_ppl.models.sites import draw
 from ugmm_ppl.neuron import logsumexp
-from ugmm_ppl.ops import NUMPY, Array
-from ugmm_ppl.prior import Distribution, Prior, PriorValue, normal
+from ugmm_ppl.nn.dense import LayerShape
+from ugmm_ppl.ops.numpy import NUMPY
+from ugmm_ppl.priors import Prior, PriorValue
+from ugmm_ppl.typing import Array
 
 if TYPE_CHECKING:
-    from ugmm_ppl.backend import Backend
+    from ugmm_ppl.backends.base import Backend
     from ugmm_ppl.latent.encoder import LocalGuide
     from ugmm_ppl.latent.fit import LatentFit
 
@@ -159,7 +161,7 @@ class LatentNetwork(DensityModel):
         """(prior, shape) of every site, in the order in which they are sampled."""
         found: dict[str, tuple[PriorValue, tuple[int, ...]]] = {}
         if self.classes is not None:
-            on_simplex = isinstance(self.class_prior, Distribution) and self.class_prior.name in priors.SIMPLEX
+            on_simplex = isinstance(self.class_prior, Distribution) and self.class_prior.name in SIMPLEX
             found[f"classes.{'weights' if on_simplex else 'logits'}"] = (self.class_prior, (self.classes,))
         if self.components is not None or self.classes is not None:
             shape = (self.num_outputs, self.sizes[0], self.components or 1)
@@ -188,7 +190,7 @@ class LatentNetwork(DensityModel):
 
     def parameters(self, backend: Backend, like: Array) -> dict[str, Array]:
         """Sample all parameters from their prior."""
-        return {site: priors.draw(backend, prior, site, shape, like) for site, (prior, shape) in self._priors().items()}
+        return {site: draw(backend, prior, site, shape, like) for site, (prior, shape) in self._priors().items()}
 
     def template(self) -> dict[str, np.ndarray]:
         """Zeros."""

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ugmm_ppl import checks
+from ugmm_ppl.backends.progress import Progress
+from ugmm_ppl.infer.loop import Plan, train
+from ugmm_ppl.infer.schedule import kl_weights, learning_rates
 from ugmm_ppl.neuron import safe_log
-from ugmm_ppl.ops import NUMPY, Array
-from ugmm_ppl.progress import Progress
-from ugmm_ppl.schedule import kl_weights, learning_rates
-from ugmm_ppl.training import Plan, train
+from ugmm_ppl.ops.numpy import NUMPY
+from ugmm_ppl.typing import Array
 
 if TYPE_CHECKING:
     from ugmm_ppl.latent.encoder import LocalGuide

@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ugmm_ppl import checks, kernels
-from ugmm_ppl import prior as priors
-from ugmm_ppl.backend import load_backend
+from ugmm_ppl.backends.load import load_backend
 from ugmm_ppl.data.standardizer import Standardizer
+from ugmm_ppl.distributions.described import Distribution
 from ugmm_ppl.model.bound import Bound
-from ugmm_ppl.network import Network, survivors
-from ugmm_ppl.ops import Array
+from ugmm_ppl.models.sites import draw
+from ugmm_ppl.nn.dropout import survivors
+from ugmm_ppl.nn.network import Network
+from ugmm_ppl.priors import Prior, PriorValue
+from ugmm_ppl.typing import Array
 
 if TYPE_CHECKING:
-    from ugmm_ppl.backend import Backend
-    from ugmm_ppl.guide import Guide
+    from ugmm_ppl.backends.base import Backend
+    from ugmm_ppl.backends.trainer import Trainer
+    from ugmm_ppl.guides.guide import Guide
     from ugmm_ppl.posterior import Fit
-    from ugmm_ppl.training import Trainer
 
 
 CHUNK_ELEMENTS = 2**22
@@ -186,12 +189,12 @@ class Model(abc.ABC):
         """Sample all parameters from their prior: site -> value, with the dtype and device of `like`."""
 
     @abc.abstractmethod
-    def site_priors(self) -> dict[str, priors.PriorValue]:
+    def site_priors(self) -> dict[str, PriorValue]:
         """Prior of every parameter by its site, in the order in which they are sampled."""
 
     def plain_sites(self) -> set[str]:
         """Sites of the parameters whose prior is a described distribution, not a callable."""
-        return {name for name, prior in self.site_priors().items() if isinstance(prior, priors.Distribution)}
+        return {name for name, prior in self.site_priors().items() if isinstance(prior, Distribution)}
 
     @abc.abstractmethod
     def evaluate(self, backend: Backend, values: dict[str, Array], x: Array) -> Array:
@@ -247,7 +250,7 @@ class NetworkModel(Model):
     """
 
     network: Network
-    prior: priors.Prior
+    prior: Prior
 
     @property
     def num_inputs(self) -> int:
@@ -329,15 +332,15 @@ class NetworkModel(Model):
             shape = (layer.out_features, layer.in_features)
             for role, prior in self.prior.layer(index, tied=self.network.tied).items():
                 site = f"{layer.name}.{role}"
-                values[site] = priors.draw(backend, prior, site, shape, like)
+                values[site] = draw(backend, prior, site, shape, like)
         if self.network.readout == "linear":
             width = self.network.sizes[-1]
             shapes = {"weight": (self.network_outputs, width), "bias": (self.network_outputs,)}
             for role, prior in self.prior.linear(width).items():
-                values[f"readout.{role}"] = priors.draw(backend, prior, f"readout.{role}", shapes[role], like)
+                values[f"readout.{role}"] = draw(backend, prior, f"readout.{role}", shapes[role], like)
         return values
 
-    def site_priors(self) -> dict[str, priors.PriorValue]:
+    def site_priors(self) -> dict[str, PriorValue]:
         """Those of the neurons, and of a linear readout."""
         found = {
             f"layers.{i}.{role}": prior

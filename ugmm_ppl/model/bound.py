@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ugmm_ppl.backend import load_backend
-from ugmm_ppl.ops import Array
+from ugmm_ppl.backends.load import load_backend
+from ugmm_ppl.typing import Array
 
 if TYPE_CHECKING:
     from ugmm_ppl.model.base import Model

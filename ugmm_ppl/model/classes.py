@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ugmm_ppl.distributions.sampling import gumbel_max
 from ugmm_ppl.model.base import Model
 from ugmm_ppl.neuron import if_any_possible, log_normalize, near_zero
-from ugmm_ppl.ops import NUMPY, Array
+from ugmm_ppl.ops.numpy import NUMPY
 from ugmm_ppl.prediction import ClassPrediction
-from ugmm_ppl.sampling import gumbel_max
+from ugmm_ppl.typing import Array
 
 if TYPE_CHECKING:
-    from ugmm_ppl.backend import Backend
+    from ugmm_ppl.backends.base import Backend
     from ugmm_ppl.data.standardizer import Standardizer
 
 

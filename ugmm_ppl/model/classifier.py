@@ -10,8 +10,8 @@ import numpy as np
 from ugmm_ppl import checks
 from ugmm_ppl.model.base import NetworkModel
 from ugmm_ppl.model.classes import ClassModel
-from ugmm_ppl.network import Network
-from ugmm_ppl.prior import Prior
+from ugmm_ppl.nn.network import Network
+from ugmm_ppl.priors import Prior
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ugmm_ppl import checks, neuron
+from ugmm_ppl.distributions.sampling import gumbel_max
 from ugmm_ppl.model.base import NetworkModel
-from ugmm_ppl.network import SCALE_FLOOR, Network
-from ugmm_ppl.ops import NUMPY, Array, Ops
+from ugmm_ppl.nn.network import Network
+from ugmm_ppl.nn.spaces import SCALE_FLOOR
+from ugmm_ppl.ops.numpy import NUMPY
 from ugmm_ppl.prediction import RegressionPrediction
-from ugmm_ppl.prior import Prior
-from ugmm_ppl.sampling import gumbel_max
+from ugmm_ppl.priors import Prior
+from ugmm_ppl.typing import Array, Ops
 
 if TYPE_CHECKING:
-    from ugmm_ppl.backend import Backend
+    from ugmm_ppl.backends.base import Backend
     from ugmm_ppl.data.standardizer import Standardizer
 
 

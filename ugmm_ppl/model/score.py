@@ -10,12 +10,12 @@ import numpy as np
 from ugmm_ppl import checks
 from ugmm_ppl.model.base import NetworkModel
 from ugmm_ppl.model.classes import ClassModel
-from ugmm_ppl.network import Network
-from ugmm_ppl.ops import Array
-from ugmm_ppl.prior import Prior
+from ugmm_ppl.nn.network import Network
+from ugmm_ppl.priors import Prior
+from ugmm_ppl.typing import Array
 
 if TYPE_CHECKING:
-    from ugmm_ppl.backend import Backend
+    from ugmm_ppl.backends.base import Backend
 
 OBJECTIVES = ("score", "conditional")
 

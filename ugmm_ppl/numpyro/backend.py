@@ -18,14 +18,16 @@ from numpyro import handlers
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import Transform, biject_to
 
-from ugmm_ppl import checks, devices
-from ugmm_ppl.backend import Bijector, Site, require
+from ugmm_ppl import checks
+from ugmm_ppl.backends import devices
+from ugmm_ppl.backends.base import Bijector, Site
+from ugmm_ppl.checks.machine import require
+from ugmm_ppl.distributions.described import SIMPLEX, Distribution
+from ugmm_ppl.kernels.jax_ops import OPS
 from ugmm_ppl.numpyro import derivatives, inference
-from ugmm_ppl.numpyro.arrays import to_array
 from ugmm_ppl.numpyro.distribution import UnivariateGaussianMixture
-from ugmm_ppl.numpyro.ops import OPS
 from ugmm_ppl.numpyro.training import Trainer
-from ugmm_ppl.prior import SIMPLEX, Distribution
+from ugmm_ppl.ops.jax_arrays import to_array
 
 
 class JaxBijector:
@@ -45,7 +47,7 @@ class JaxBijector:
 
 
 class NumpyroBackend:
-    """The primitives of NumPyro under the names of `ugmm_ppl.backend.Backend`."""
+    """The primitives of NumPyro under the names of `ugmm_ppl.backends.base.Backend`."""
 
     name = "numpyro"
     ops = OPS

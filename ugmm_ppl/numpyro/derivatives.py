@@ -12,7 +12,7 @@ from ugmm_ppl.numpyro.programs import compiled
 
 
 def row_jacobians(function: Callable[[Array, Array], Array]) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
-    """Values and Jacobians of a function for every row; described in `ugmm_ppl.backend.Derivatives`."""
+    """Values and Jacobians of a function for every row; described in `ugmm_ppl.backends.base.Derivatives`."""
 
     def twice(point: Array, row: Array) -> tuple[Array, Array]:
         value = function(point, row)
@@ -30,7 +30,7 @@ def row_jacobians(function: Callable[[Array, Array], Array]) -> Callable[..., tu
 def value_and_gradients(
     function: Callable[..., Array],
 ) -> Callable[..., tuple[float, dict[str, np.ndarray]]]:
-    """Value and gradients of a scalar function; described in `ugmm_ppl.backend.Derivatives`."""
+    """Value and gradients of a scalar function; described in `ugmm_ppl.backends.base.Derivatives`."""
     run = compiled(jax.value_and_grad(function))
 
     def evaluate(params: dict[str, Array], *data: Array) -> tuple[float, dict[str, np.ndarray]]:
@@ -41,7 +41,7 @@ def value_and_gradients(
 
 
 def hessian_products(function: Callable[[Array], Array]) -> Callable[..., np.ndarray]:
-    """Products of the Hessian of a function with vectors; described in `ugmm_ppl.backend.Derivatives`."""
+    """Products of the Hessian of a function with vectors; described in `ugmm_ppl.backends.base.Derivatives`."""
 
     def product(point: Array, vector: Array) -> Array:
         return jax.jvp(jax.grad(function), (point,), (vector,))[1]

@@ -1,6 +1,6 @@
 """The univariate Gaussian mixture as a NumPyro distribution.
 
-The mathematics is in `ugmm_ppl.mixture`, `ugmm_ppl.pathwise` and `ugmm_ppl.summary`.
+The mathematics is in `ugmm_ppl.distributions`.
 """
 
 from __future__ import annotations
@@ -15,18 +15,20 @@ from numpyro.distributions import Distribution, Normal, constraints
 from numpyro.distributions.kl import kl_divergence
 from numpyro.distributions.util import validate_sample
 
-from ugmm_ppl import checks, mixture, neuron, pathwise, summary
-from ugmm_ppl.mixture import Mixture
-from ugmm_ppl.numpyro.arrays import to_array
-from ugmm_ppl.numpyro.ops import HALF, OPS
-from ugmm_ppl.queries import MixtureQueries
+from ugmm_ppl import checks, neuron
+from ugmm_ppl.distributions import closed_form, mixture, pathwise
+from ugmm_ppl.distributions.methods import MixtureQueries
+from ugmm_ppl.distributions.mixture import Mixture
+from ugmm_ppl.kernels.jax_ops import OPS
+from ugmm_ppl.ops.jax import HALF
+from ugmm_ppl.ops.jax_arrays import to_array
 
 
 class UnivariateGaussianMixture(MixtureQueries, Distribution):
     """Mixture of K univariate Gaussians, p(y) = sum_k weights_k N(y; loc_k, scale_k^2).
 
     Samples carry pathwise derivatives (implicit reparameterisation, arXiv:1805.08498) with respect to loc, scale and
-    logits or probs; so does `icdf`. More methods: `ugmm_ppl.queries`.
+    logits or probs; so does `icdf`. More methods: `ugmm_ppl.distributions.methods`.
 
     Args:
         loc: Component means, real, `(..., K)`.
@@ -97,7 +99,7 @@ class UnivariateGaussianMixture(MixtureQueries, Distribution):
             checks.moments(*arrays)
         spread = checks.number("spread", spread, 0.0, 1.0)
         wide = (OPS.widened(arrays[0]), OPS.widened(arrays[1]), OPS.widened(arrays[2]))
-        found = summary.two_components(OPS, *wide, spread)
+        found = closed_form.two_components(OPS, *wide, spread)
         loc, scale, probs = (OPS.narrowed(a, *arrays) for a in found)
         return cls(loc, scale, probs=probs, validate_args=False)
 
@@ -217,7 +219,7 @@ class UnivariateGaussianMixture(MixtureQueries, Distribution):
         reading = jnp.broadcast_arrays(self._array(value), self._array(noise_scale))
         if self._validate_args and OPS.known(*reading):
             checks.reading(*reading)
-        found = summary.condition(OPS, OPS.widened(reading[0]), OPS.widened(reading[1]), self.mixture)
+        found = closed_form.condition(OPS, OPS.widened(reading[0]), OPS.widened(reading[1]), self.mixture)
         loc, scale, log_weights, evidence = (self._rounded(a, value, noise_scale) for a in found)
         return UnivariateGaussianMixture(loc, scale, logits=log_weights, validate_args=False), evidence
 

@@ -14,15 +14,14 @@ from jax import Array
 from numpyro import handlers
 from numpyro.infer import NUTS
 
-from ugmm_ppl.numpyro.arrays import normals, to_array
+from ugmm_ppl.backends.draws import NutsDraws, nuts_stats
+from ugmm_ppl.backends.progress import Progress, blocks
 from ugmm_ppl.numpyro.programs import compiled
 from ugmm_ppl.numpyro.turns import exclusive
-from ugmm_ppl.progress import Progress
-from ugmm_ppl.sampling import NutsDraws, nuts_stats
-from ugmm_ppl.schedule import blocks
+from ugmm_ppl.ops.jax_arrays import normals, to_array
 
 if TYPE_CHECKING:
-    from ugmm_ppl.guide import Guide
+    from ugmm_ppl.guides.guide import Guide
     from ugmm_ppl.model.base import Model
 
 
@@ -46,7 +45,7 @@ def guide_draws(
 
 @functools.lru_cache(maxsize=16)
 def _compiled_draw(guide: Guide, x64: bool) -> Callable[..., Any]:  # noqa: ARG001
-    from ugmm_ppl.guide import constrain
+    from ugmm_ppl.guides.sites import constrain
 
     def draw(params: Mapping[str, Array], key: Array, index: int) -> Any:
         unconstrained = guide.draw(params, normals(jax.random.fold_in(key, index), guide.noise_shapes()))
@@ -141,7 +140,7 @@ def nuts(
     progress: Progress,
     own_targets: bool = False,
 ) -> NutsDraws:
-    """Draw by NUTS, all chains at once, in compiled blocks; arguments as in `ugmm_ppl.backend.Inference`."""
+    """Draw by NUTS, all chains at once, in compiled blocks; arguments as in `ugmm_ppl.backends.base.Inference`."""
     arrays = tuple(to_array(a) for a in data)
     kernel = NUTS(lambda *data: model(*data, data_size=data_size), max_tree_depth=max_tree_depth)
     keys = jax.random.split(jax.random.key(seed), len(starts))

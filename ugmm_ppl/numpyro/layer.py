@@ -12,11 +12,13 @@ import numpyro
 from jax import Array
 
 from ugmm_ppl import checks
-from ugmm_ppl.network import LayerShape, initial_spread, layer_activation, neuron_parameters, survivors
-from ugmm_ppl.numpyro.arrays import to_array
+from ugmm_ppl.kernels.jax_ops import OPS
+from ugmm_ppl.models.sites import draw
+from ugmm_ppl.nn.dense import LayerShape, initial_spread, layer_activation, neuron_parameters
+from ugmm_ppl.nn.dropout import survivors
 from ugmm_ppl.numpyro.distribution import UnivariateGaussianMixture
-from ugmm_ppl.numpyro.ops import OPS
-from ugmm_ppl.prior import Prior, draw
+from ugmm_ppl.ops.jax_arrays import to_array
+from ugmm_ppl.priors import Prior
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,15 +13,15 @@ import optax
 from jax import Array
 from numpyro import handlers
 
-from ugmm_ppl.numpyro.arrays import normals, to_array
+from ugmm_ppl.backends.trainer import Steps
 from ugmm_ppl.numpyro.programs import compiled
-from ugmm_ppl.training import Steps
+from ugmm_ppl.ops.jax_arrays import normals, to_array
 
 BUILT = {"adam": lambda: optax.adam(1.0), "sgd": lambda: optax.sgd(1.0, momentum=0.9)}
 
 
 class Trainer:
-    """`ugmm_ppl.training.Trainer` for JAX: blocks of steps are compiled, restarts vectorised.
+    """`ugmm_ppl.backends.trainer.Trainer` for JAX: blocks of steps are compiled, restarts vectorised.
 
     Args:
         objective: `objective(params, noise, batch, kl_weight)` -> (loss, (log likelihood, KL)), scalars.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-from ugmm_ppl.threads import Turns
+from ugmm_ppl.backends.threads import Turns
 
 TURNS = Turns()
 

@@ -1,6 +1,6 @@
 """The parts for Pyro models: a distribution, a layer, and a turn among threads."""
 
-from ugmm_ppl.backend import require as _require
+from ugmm_ppl.checks.machine import require as _require
 
 for _package in ("torch", "pyro"):
     _require(_package, "pyro")

@@ -15,14 +15,15 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ugmm_ppl import checks, devices
-from ugmm_ppl.backend import Bijector, Site
-from ugmm_ppl.ops import native
-from ugmm_ppl.prior import SIMPLEX, Distribution
+from ugmm_ppl import checks
+from ugmm_ppl.backends import devices
+from ugmm_ppl.backends.base import Bijector, Site
+from ugmm_ppl.checks.basic import native
+from ugmm_ppl.distributions.described import SIMPLEX, Distribution
+from ugmm_ppl.kernels.torch_ops import OPS
+from ugmm_ppl.ops.torch_arrays import chosen_dtype, default_dtype, to_numpy
 from ugmm_ppl.pyro import derivatives, inference
-from ugmm_ppl.pyro.arrays import chosen_dtype, default_dtype, to_numpy
 from ugmm_ppl.pyro.distribution import UnivariateGaussianMixture
-from ugmm_ppl.pyro.ops import OPS
 from ugmm_ppl.pyro.training import Trainer
 from ugmm_ppl.pyro.turns import as_default
 
@@ -44,7 +45,7 @@ class TorchBijector:
 
 
 class PyroBackend:
-    """The primitives of Pyro under the names of `ugmm_ppl.backend.Backend`."""
+    """The primitives of Pyro under the names of `ugmm_ppl.backends.base.Backend`."""
 
     name = "pyro"
     ops = OPS

@@ -12,7 +12,7 @@ from ugmm_ppl.pyro.turns import exclusive, unchecked
 
 
 def row_jacobians(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
-    """Values and Jacobians of a function for every row; described in `ugmm_ppl.backend.Derivatives`."""
+    """Values and Jacobians of a function for every row; described in `ugmm_ppl.backends.base.Derivatives`."""
 
     def twice(point: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
         value = function(point, row)
@@ -31,7 +31,7 @@ def row_jacobians(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[...,
 def value_and_gradients(
     function: Callable[..., Tensor],
 ) -> Callable[..., tuple[float, dict[str, np.ndarray]]]:
-    """Value and gradients of a scalar function; described in `ugmm_ppl.backend.Derivatives`."""
+    """Value and gradients of a scalar function; described in `ugmm_ppl.backends.base.Derivatives`."""
 
     def evaluate(params: dict[str, Tensor], *data: Tensor) -> tuple[float, dict[str, np.ndarray]]:
         own = {name: value.detach().requires_grad_() for name, value in params.items()}
@@ -43,7 +43,7 @@ def value_and_gradients(
 
 
 def hessian_products(function: Callable[[Tensor], Tensor]) -> Callable[..., np.ndarray]:
-    """Products of the Hessian of a function with vectors; described in `ugmm_ppl.backend.Derivatives`."""
+    """Products of the Hessian of a function with vectors; described in `ugmm_ppl.backends.base.Derivatives`."""
 
     def evaluate(point: Tensor, vectors: Tensor) -> np.ndarray:
         with exclusive(), unchecked():

@@ -1,6 +1,6 @@
 """The univariate Gaussian mixture as a Pyro distribution.
 
-The mathematics is in `ugmm_ppl.mixture`, `ugmm_ppl.pathwise` and `ugmm_ppl.summary`.
+The mathematics is in `ugmm_ppl.distributions`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from torch import Tensor
 from torch.distributions import constraints, register_kl
 from torch.distributions.utils import lazy_property
 
-from ugmm_ppl import checks, mixture, neuron, pathwise, summary
-from ugmm_ppl.mixture import Mixture
-from ugmm_ppl.ops import native
-from ugmm_ppl.pyro.arrays import default_dtype
-from ugmm_ppl.pyro.ops import HALF, OPS
-from ugmm_ppl.queries import MixtureQueries
+from ugmm_ppl import checks, neuron
+from ugmm_ppl.checks.basic import native
+from ugmm_ppl.distributions import closed_form, mixture, pathwise
+from ugmm_ppl.distributions.methods import MixtureQueries
+from ugmm_ppl.distributions.mixture import Mixture
+from ugmm_ppl.kernels.torch_ops import OPS
+from ugmm_ppl.ops.torch import HALF
+from ugmm_ppl.ops.torch_arrays import default_dtype
 
 
 class _Lazy(lazy_property):
@@ -39,7 +41,8 @@ class UnivariateGaussianMixture(MixtureQueries, TorchDistribution):
     """Mixture of K univariate Gaussians, p(y) = sum_k weights_k N(y; loc_k, scale_k^2).
 
     Samples of `rsample` carry pathwise derivatives (implicit reparameterisation, arXiv:1805.08498) with respect to loc,
-    scale and logits or probs; so does `icdf`. Of both, first derivatives only. More methods: `ugmm_ppl.queries`.
+    scale and logits or probs; so does `icdf`. Of both, first derivatives only. More methods:
+    `ugmm_ppl.distributions.methods`.
 
     Args:
         loc: Component means, real, `(..., K)`.
@@ -111,7 +114,7 @@ class UnivariateGaussianMixture(MixtureQueries, TorchDistribution):
             checks.moments(*tensors)
         spread = checks.number("spread", spread, 0.0, 1.0)
         wide = (OPS.widened(tensors[0]), OPS.widened(tensors[1]), OPS.widened(tensors[2]))
-        found = summary.two_components(OPS, *wide, spread)
+        found = closed_form.two_components(OPS, *wide, spread)
         loc, scale, probs = (OPS.narrowed(a, like) for a in found)
         return cls(loc, scale, probs=probs, validate_args=False)
 
@@ -232,7 +235,7 @@ class UnivariateGaussianMixture(MixtureQueries, TorchDistribution):
         reading = torch.broadcast_tensors(self._array(value), self._array(noise_scale))
         if self._validate_args and OPS.known(*reading):
             checks.reading(*reading)
-        found = summary.condition(OPS, OPS.widened(reading[0]), OPS.widened(reading[1]), self.mixture)
+        found = closed_form.condition(OPS, OPS.widened(reading[0]), OPS.widened(reading[1]), self.mixture)
         loc, scale, log_weights, evidence = (self._rounded(a, value, noise_scale) for a in found)
         return UnivariateGaussianMixture(loc, scale, logits=log_weights, validate_args=False), evidence
 

@@ -12,8 +12,9 @@ import torch
 from pyro.infer import NUTS
 from torch import Tensor
 
-from ugmm_ppl.progress import Progress
-from ugmm_ppl.pyro.arrays import (
+from ugmm_ppl.backends.draws import NutsDraws, nuts_stats
+from ugmm_ppl.backends.progress import Progress
+from ugmm_ppl.ops.torch_arrays import (
     default_dtype,
     kept_random_state,
     normals,
@@ -24,10 +25,9 @@ from ugmm_ppl.pyro.arrays import (
     to_tensor,
 )
 from ugmm_ppl.pyro.turns import RandomState, exclusive, in_turns, unchecked
-from ugmm_ppl.sampling import NutsDraws, nuts_stats
 
 if TYPE_CHECKING:
-    from ugmm_ppl.guide import Guide
+    from ugmm_ppl.guides.guide import Guide
     from ugmm_ppl.model.base import Model
 
 
@@ -43,7 +43,7 @@ def guide_draws(
     guide: Guide, params: Mapping[str, np.ndarray], indices: range, seed: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Draws `indices` of a guide, `(S, ...)` by site, and their log q `(S,)`; a draw depends on its number alone."""
-    from ugmm_ppl.guide import constrain
+    from ugmm_ppl.guides.sites import constrain
 
     own = {name: to_tensor(value) for name, value in params.items()}
     drawn, log_q = [], []
@@ -144,7 +144,7 @@ def nuts(
     progress: Progress,
     own_targets: bool = False,
 ) -> NutsDraws:
-    """Draw by NUTS, a draw of every chain in turn; arguments as in `ugmm_ppl.backend.Inference`."""
+    """Draw by NUTS, a draw of every chain in turn; arguments as in `ugmm_ppl.backends.base.Inference`."""
     x, y, *weights = (to_tensor(a) for a in data)
     targets = y if own_targets else [y] * len(starts)
     chains: list[_Recording] = []

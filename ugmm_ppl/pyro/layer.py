@@ -12,11 +12,14 @@ from pyro.nn import PyroModule, PyroSample
 from torch import Tensor
 
 from ugmm_ppl import checks
-from ugmm_ppl.network import LayerShape, initial_spread, layer_activation, neuron_parameters, survivors
-from ugmm_ppl.prior import Distribution, Prior, PriorValue, draw
-from ugmm_ppl.pyro.arrays import default_dtype
+from ugmm_ppl.distributions.described import Distribution
+from ugmm_ppl.kernels.torch_ops import OPS
+from ugmm_ppl.models.sites import draw
+from ugmm_ppl.nn.dense import LayerShape, initial_spread, layer_activation, neuron_parameters
+from ugmm_ppl.nn.dropout import survivors
+from ugmm_ppl.ops.torch_arrays import default_dtype
+from ugmm_ppl.priors import Prior, PriorValue
 from ugmm_ppl.pyro.distribution import UnivariateGaussianMixture
-from ugmm_ppl.pyro.ops import OPS
 
 
 class UGMMLayer(PyroModule):

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ugmm_ppl import checks
-from ugmm_ppl.pyro.arrays import default_dtype, kept_random_state, normals, seed_torch, to_numpy, to_tensor
+from ugmm_ppl.backends.trainer import Steps
+from ugmm_ppl.ops.torch_arrays import default_dtype, kept_random_state, normals, seed_torch, to_numpy, to_tensor
 from ugmm_ppl.pyro.turns import as_default, exclusive, in_turns, unchecked
-from ugmm_ppl.training import Steps
 
 BUILT = {
     "adam": lambda params: torch.optim.Adam(params, lr=1.0, fused=True),
@@ -23,7 +23,7 @@ BUILT = {
 
 
 class Trainer:
-    """`ugmm_ppl.training.Trainer` for torch: restarts one after the other.
+    """`ugmm_ppl.backends.trainer.Trainer` for torch: restarts one after the other.
 
     Args:
         objective: `objective(params, noise, batch, kl_weight)` -> (loss, (log likelihood, KL)), scalars.

@@ -10,8 +10,8 @@ from typing import Any
 import pyro
 import torch
 
-from ugmm_ppl.pyro.arrays import default_dtype, kept_random_state, seed_torch
-from ugmm_ppl.threads import Turns
+from ugmm_ppl.backends.threads import Turns
+from ugmm_ppl.ops.torch_arrays import default_dtype, kept_random_state, seed_torch
 
 TURNS = Turns()
 

@@ -1,0 +1,245 @@
+"""The backend: what a model, a guide and `fit` ask of a PPL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+from ugmm_ppl.backends.draws import NutsDraws
+from ugmm_ppl.backends.trainer import Trainer
+from ugmm_ppl.distributions.described import Distribution
+from ugmm_ppl.typing import Array, Ops
+
+if TYPE_CHECKING:
+    from ugmm_ppl.backends.progress import Progress
+    from ugmm_ppl.guides.guide import Guide
+    from ugmm_ppl.model.base import Model
+
+
+class Site(NamedTuple):
+    """One sample site of a traced model: distribution, value, factor of its log density, and whether it is data.
+
+    The factor is a number, or `(B,)` if rows have weights.
+    """
+
+    distribution: Any
+    value: Array
+    scale: Any
+    observed: bool
+
+
+class Bijector(Protocol):
+    """A map from the reals onto a support: `constrain` (and its log determinant), `unconstrain`."""
+
+    def constrain(self, u: Array) -> tuple[Array, Array]:
+        """Constrained value and the sum of log |d value / d u|."""
+
+    def unconstrain(self, value: Array) -> Array:
+        """Inverse of `constrain`."""
+
+
+class Backend(Protocol):
+    """The primitives of a PPL under common names; `ugmm_ppl.{pyro,numpyro}.backend` implement it."""
+
+    name: str
+    ops: Ops
+    dist: Any
+    """The PPL's distributions by name, with `UnivariateGaussianMixture` among them."""
+
+    @property
+    def inference(self) -> Inference:
+        """The backend's `inference.py`."""
+
+    @property
+    def trainer(self) -> Callable[..., Trainer]:
+        """The class of the backend's `training.py`, which takes the steps of a training."""
+
+    @property
+    def derivatives(self) -> Derivatives:
+        """The backend's `derivatives.py`."""
+
+    def sample(self, name: str, distribution: Any, obs: Array | None = None) -> Array:
+        """Sample statement."""
+
+    def plate(self, name: str, size: int) -> AbstractContextManager[Any]:
+        """Independent data along axis -1."""
+
+    def scale(self, factor: float | Array) -> AbstractContextManager[Any]:
+        """Multiply the log densities inside by a factor, or by one for every row of the plate, `(B,)`."""
+
+    def deterministic(self, name: str, value: Array) -> Array:
+        """Record a value in the trace."""
+
+    def factor(self, name: str, value: Array) -> None:
+        """Add to the log density."""
+
+    def uniform(self, shape: tuple[int, ...], like: Array) -> Array:
+        """Uniform numbers in [0, 1) that are no sample site; for dropout."""
+
+    def normal(self, shape: tuple[int, ...], like: Array) -> Array:
+        """Standard normal numbers that are no sample site; for the values of a row."""
+
+    def module(self, module: Any) -> tuple[dict[str, np.ndarray], Callable[[Mapping[str, Array], Array], Array]]:
+        """Parameters of a module of the backend's library, and the function (parameters, x) -> output that it is.
+
+        Raises:
+            TypeError: It is no such module.
+            ValueError: It has a state besides its parameters.
+        """
+
+    def array(self, value: Any) -> Array:
+        """Array of the backend; floats take the default dtype and device of the surrounding `settings`."""
+
+    def numpy(self, value: Array) -> np.ndarray:
+        """A NumPy array of the same numbers, from whatever device."""
+
+    def device_name(self, device: str | int) -> str:
+        """The name of a device: "cpu", or "cuda:1" for "cuda:1", "gpu:1" or 1.
+
+        Raises:
+            ValueError: It is not there; the message lists what is.
+        """
+
+    def concatenate(self, parts: Sequence[Array]) -> Array:
+        """Join 1-D arrays."""
+
+    def below_diagonal(self, matrix: Array) -> Array:
+        """A square matrix with zeros on and above its diagonal."""
+
+    def build(self, spec: Distribution, shape: tuple[int, ...], like: Array | None = None) -> Any:
+        """The PPL's distribution for values of the given shape, all of it one event."""
+
+    def normal_parameters(self, distribution: Any) -> tuple[Array, Array] | None:
+        """(loc, scale) if the distribution is a Normal, expanded or not, else None."""
+
+    def bijector(self, distribution: Any) -> Bijector | None:
+        """Map from the reals onto the support, or None where that is all reals."""
+
+    def in_support(self, distribution: Any, value: Array) -> bool:
+        """Whether all of a value lies in the support."""
+
+    def condition(self, model: Callable[..., Any], values: Mapping[str, Array]) -> Callable[..., Any]:
+        """The model with the given values at its sites, which are data from then on."""
+
+    def trace(
+        self, model: Callable[..., Any], values: Mapping[str, Array], *args: Any, **kwargs: Any
+    ) -> dict[str, Site]:
+        """Run a model with the given values at its sites, and return its sample sites."""
+
+    def settings(self, *, dtype: str, device: str | int) -> AbstractContextManager[Any]:
+        """Dtype and device of everything that this thread makes inside."""
+
+    def as_default(self) -> AbstractContextManager[Any]:
+        """Those of the `settings` around, also for code that is not ours."""
+
+
+class Inference(Protocol):
+    """What `fit`, `Fit` and `Prior` run on a backend: the functions of its `inference.py`, where they are described.
+
+    Arrays in and out are NumPy; a `model` is a `Model`.
+    """
+
+    def seeded(self, seed: int, /) -> AbstractContextManager[Any]:
+        """Context in which models draw their random numbers from `seed`."""
+
+    def nuts(
+        self,
+        model: Callable[..., Any],
+        data: tuple[np.ndarray, ...],
+        starts: list[dict[str, np.ndarray]],
+        *,
+        data_size: float,
+        num_warmup: int,
+        num_draws: int,
+        max_tree_depth: int,
+        seed: int,
+        progress: Progress,
+        own_targets: bool = False,
+    ) -> NutsDraws:
+        """Draw from the posterior by the no-U-turn sampler, one chain per start.
+
+        Args:
+            model: Bound model, `model(x, y, weights, data_size=)`.
+            data: Inputs `(N, K)`, targets `(N, ...)` and, if rows have them, weights `(N,)`.
+            starts: Unconstrained start values of each chain.
+            data_size: Rows the likelihood counts for: N, or N / temperature.
+            num_warmup: Adaptation steps.
+            num_draws: Draws kept per chain.
+            max_tree_depth: At most 2^max_tree_depth - 1 leapfrog steps per draw.
+            seed: Seed.
+            progress: Told the divergent draws of every block of steps.
+            own_targets: The targets have a leading axis of chains, each of which has its own.
+
+        Returns:
+            Values `(C, S, ...)` by site and per-draw statistics `(C, S)`; fewer draws if the user interrupts.
+
+        Raises:
+            KeyboardInterrupt: The user interrupts before there is a draw of every chain.
+        """
+
+    def guide_draws(
+        self, guide: Guide, params: Mapping[str, np.ndarray], indices: range, seed: int, /
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Draws from a guide, `(S, ...)` by site, and their log q `(S,)`."""
+
+    def outputs(self, model: Model, draws: Mapping[str, np.ndarray], x: np.ndarray, chunk_size: int, /) -> np.ndarray:
+        """Network outputs `(S, B, O)` for draws."""
+
+    def run(self, function: Callable[..., Any], /, *arguments: Any) -> tuple[np.ndarray, ...]:
+        """Values of a function of arrays and dicts of such that returns arrays; compiled where that is possible.
+
+        It is compiled once, if it is the same function in every call.
+        """
+
+    def log_prior(self, model: Model, draws: Mapping[str, np.ndarray], /) -> np.ndarray:
+        """Log prior density of draws, `(S,)`."""
+
+    def log_priors(self, model: Model, draws: Mapping[str, np.ndarray], /) -> dict[str, np.ndarray]:
+        """The same by site, `(S,)` each, hyper-parameters among them."""
+
+    def prior_draws(self, model: Model, num_draws: int, seed: int, /) -> dict[str, np.ndarray]:
+        """Draws from the prior, `(S, ...)` by site."""
+
+
+class Derivatives(Protocol):
+    """What `ugmm_ppl.infer.laplace` and EM differentiate with on a backend: the functions of its `derivatives.py`.
+
+    Arguments of the made functions are arrays of the backend, and their results are NumPy in float64.
+    """
+
+    def row_jacobians(
+        self, function: Callable[[Array, Array], Array], /
+    ) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+        """Values and Jacobians of a function for every row.
+
+        Args:
+            function: (point `(n,)`, row `(K,)`) -> `(O,)`.
+
+        Returns:
+            Function (point, rows `(R, K)`) -> (values `(R, O)`, Jacobians with respect to the point `(R, O, n)`).
+        """
+
+    def value_and_gradients(
+        self, function: Callable[..., Array], /
+    ) -> Callable[..., tuple[float, dict[str, np.ndarray]]]:
+        """Value and gradients of a scalar function.
+
+        Args:
+            function: (parameters by name, *data) -> `()`.
+
+        Returns:
+            Function (parameters, *data) -> (value, gradient by name).
+        """
+
+    def hessian_products(self, function: Callable[[Array], Array], /) -> Callable[..., np.ndarray]:
+        """Products of the Hessian of a function with vectors.
+
+        Args:
+            function: point `(n,)` -> `()`.
+
+        Returns:
+            Function (point, vectors `(M, n)`) -> products `(M, n)`.
+        """

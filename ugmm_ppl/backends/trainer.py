@@ -1,0 +1,64 @@
+"""What takes the steps of a training on a backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    pass
+
+
+class Steps(NamedTuple):
+    """What some steps of R restarts gave, `(R, n)` each, in nats of the whole data set.
+
+    Attributes:
+        losses: -log_likelihoods + kl_weight kls.
+        log_likelihoods: Log likelihood of the batch, multiplied by N / B.
+        kls: KL(q || p), or minus the log prior of a point.
+        good: Whether loss and gradient were finite. After the first that is not, parameters stand still.
+    """
+
+    losses: np.ndarray
+    log_likelihoods: np.ndarray
+    kls: np.ndarray
+    good: np.ndarray
+
+
+class Trainer(Protocol):
+    """Stochastic optimisation of R restarts side by side; `ugmm_ppl.{pyro,numpyro}.training` implement it.
+
+    Its state is opaque: parameters and optimiser of every restart.
+    """
+
+    def start(self, initial: Sequence[dict[str, np.ndarray]]) -> Any:
+        """The state at start parameters, one dict per restart."""
+
+    def advance(
+        self, state: Any, first: int, rows: np.ndarray, rates: np.ndarray, kl_weights: np.ndarray
+    ) -> tuple[Any, Steps]:
+        """Take n steps; the given state stays as it is.
+
+        Args:
+            state: Where to begin.
+            first: Number of the first step.
+            rows: Row numbers of every batch, `(n, R, B)`.
+            rates: Learning rates `(n, R)`.
+            kl_weights: Factors of the KL term `(n,)`.
+        """
+
+    def params(self, state: Any) -> list[dict[str, np.ndarray]]:
+        """Parameters of every restart."""
+
+    def gradient(
+        self, state: Any, restart: int, step: int, rows: np.ndarray, kl_weight: float
+    ) -> dict[str, np.ndarray]:
+        """The gradient of one step of one restart."""
+
+    def arrays(self, state: Any) -> dict[str, np.ndarray]:
+        """The whole state as plain arrays."""
+
+    def restore(self, arrays: dict[str, np.ndarray], initial: Sequence[dict[str, np.ndarray]]) -> Any:
+        """The state from its `arrays`."""

@@ -1,0 +1,1 @@
+"""Variational families over the parameters of a model."""

@@ -1,0 +1,1 @@
+"""Methods of inference: from a model, data and start values to what a fit keeps."""

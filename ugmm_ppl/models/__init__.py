@@ -1,0 +1,1 @@
+"""Whole models: prior, network and likelihood in one description, for either backend."""

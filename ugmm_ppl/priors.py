@@ -1,0 +1,139 @@
+"""Priors on the parameters of the neurons, by role and by layer."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from ugmm_ppl import checks
+from ugmm_ppl.distributions.described import POSITIVE, SIMPLEX, Distribution, normal
+from ugmm_ppl.typing import Array
+
+if TYPE_CHECKING:
+    from ugmm_ppl.backends.base import Backend
+    from ugmm_ppl.model.base import NetworkModel
+
+
+PriorValue: TypeAlias = Distribution | Callable[["Backend", str, tuple[int, ...]], Array]
+"""A distribution, or a function (backend, site name, shape) -> array of that shape, free to sample hyper-parameters."""
+
+NEURON_ROLES = ("loc", "log_scale", "scale", "logits", "weights")
+ROLES = (*NEURON_ROLES, "readout", "readout_bias")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prior:
+    """Prior over all parameters of a network, one entry per role.
+
+    A scale is described either by `log_scale` (default) or by `scale`, the weights either by `logits` (default) or by
+    `weights`; the site is named after the one that is given, so its name says its space.
+
+    Args:
+        loc: Component locations, in units of the standardised layer input. Default Normal(0, 1).
+        log_scale: Log of the component scales. Default Normal(-0.5, 0.5).
+        logits: Mixture logits. Default Normal(0, 1).
+        readout: Weights of the linear readout. Default Normal(0, 1 / sqrt(J)) with J the last hidden width.
+        readout_bias: Bias of the linear readout. Default Normal(0, 1).
+        scale: Component scales, in place of log_scale, e.g. `dist.InverseGamma(3.0, 1.0)`.
+        weights: Mixture weights on the simplex, in place of logits, e.g. `dist.Dirichlet(0.5)`; a scalar concentration
+            is symmetric.
+        layers: Overrides by layer number, e.g. `{0: dict(loc=dist.Normal(0.0, 3.0))}`.
+
+    Raises:
+        ValueError: An unknown role, or both spaces of one parameter.
+        TypeError: A value that is neither a distribution nor a callable.
+    """
+
+    loc: PriorValue | None = None
+    log_scale: PriorValue | None = None
+    logits: PriorValue | None = None
+    readout: PriorValue | None = None
+    readout_bias: PriorValue | None = None
+    scale: PriorValue | None = None
+    weights: PriorValue | None = None
+    layers: Mapping[int, Mapping[str, PriorValue]] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the entries."""
+        _check_roles("Prior", {role: getattr(self, role) for role in ROLES if getattr(self, role) is not None})
+        number = "layer number in Prior.layers"
+        checks.settle(self, layers={checks.count(number, i, least=0): dict(roles) for i, roles in self.layers.items()})
+        for index, roles in self.layers.items():
+            checks.names(f"role in Prior.layers[{index}]", roles, NEURON_ROLES)
+            _check_roles(f"Prior.layers[{index}]", roles)
+
+    def layer(self, index: int | None, *, tied: bool) -> dict[str, PriorValue]:
+        """Priors of one layer of neurons: role -> prior, in the order in which the sites are sampled.
+
+        Args:
+            index: Number of the layer, for the overrides, or None for a layer that stands alone.
+            tied: No `loc` (tied means).
+        """
+        given = {role: getattr(self, role) for role in NEURON_ROLES if getattr(self, role) is not None}
+        override = dict(self.layers.get(index, {})) if index is not None else {}
+        for one, other in (("scale", "log_scale"), ("weights", "logits")):
+            if one in override or other in override:  # the space that the override names replaces the other one
+                given.pop(one, None), given.pop(other, None)
+        given |= override
+        roles: dict[str, PriorValue] = {} if tied else {"loc": given.get("loc", normal(0.0, 1.0))}
+        scale = "scale" if "scale" in given else "log_scale"
+        roles[scale] = given.get(scale, normal(-0.5, 0.5))
+        weights = "weights" if "weights" in given else "logits"
+        roles[weights] = given.get(weights, normal(0.0, 1.0))
+        return roles
+
+    def linear(self, in_features: int) -> dict[str, PriorValue]:
+        """Priors of the linear readout with that many inputs: role -> prior."""
+        return {
+            "weight": self.readout or normal(0.0, 1.0 / math.sqrt(in_features)),
+            "bias": self.readout_bias or normal(0.0, 1.0),
+        }
+
+    def predictive(
+        self, model: NetworkModel, x: Any, *, num_draws: int = 100, backend: str = "numpyro", seed: int = 0
+    ) -> dict[str, np.ndarray]:
+        """Draw parameters from this prior and data from the model under them.
+
+        Args:
+            model: A `Classifier` or `Regressor`; its own prior is replaced by this one.
+            x: Inputs `(B, K)`, standardised if the model is meant to see standardised inputs.
+            num_draws: Number of draws S.
+            backend: "pyro" or "numpyro".
+            seed: Seed of the draws.
+
+        Returns:
+            Site name -> array `(S, ...)`; besides the parameters `outputs` `(S, B, O)`, the readout, and `y` `(S, B)`.
+        """
+        from ugmm_ppl.backends.load import load_backend
+
+        model = dataclasses.replace(model, prior=self)  # type: ignore[type-var]
+        x = model.check_inputs(x)
+        num_draws, seed = checks.count("num_draws", num_draws), checks.count("seed", seed, least=0)
+        primitives = load_backend(backend)
+        with primitives.settings(dtype="float32", device="cpu"):
+            values = primitives.inference.prior_draws(model, num_draws, seed)
+            outputs = primitives.inference.outputs(model, values, x, model.rows_at_once)
+        return values | {"outputs": outputs, "y": model.sample_target(outputs, np.random.default_rng(seed))}
+
+
+def _check_roles(where: str, roles: Mapping[str, Any]) -> None:
+    for one, other in (("log_scale", "scale"), ("logits", "weights")):
+        if one in roles and other in roles:
+            raise ValueError(f"{where} needs one of {one} and {other}; got both. Keep the space you think in.")
+    for role, value in roles.items():
+        if not isinstance(value, Distribution) and not callable(value):
+            raise TypeError(
+                f"{where}.{role} must be a distribution such as up.dist.Normal(0.0, 1.0), or a callable "
+                f"(backend, name, shape); got {value!r}."
+            )
+        if isinstance(value, Distribution) and (value.name in SIMPLEX) != (role == "weights"):
+            need = "be on the simplex, e.g. dist.Dirichlet(0.5)" if role == "weights" else "not be on the simplex"
+            raise ValueError(f"{where}.{role} must {need}; got {value!r}.")
+        if isinstance(value, Distribution) and role == "scale" and value.name not in POSITIVE:
+            raise ValueError(
+                f"{where}.scale must be a distribution over positive numbers ({', '.join(POSITIVE)}); got {value!r}."
+            )

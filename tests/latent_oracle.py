@@ -6,6 +6,7 @@ import numpy as np
 from scipy import stats
 
 import ugmm_ppl as up
+from ugmm_ppl.fitting.registry import fit_type
 
 TREE = (1, 1, 3)
 """One input per neuron: a chain z -> h -> three columns, which is linear with normal noise."""
@@ -80,7 +81,7 @@ def exact_encoder(values, x, sizes=TREE):
 
 def fit_of(model, values, params, backend_name, train_x=None):
     """A MAP fit with given parameters of the model and of its encoder."""
-    fit = model.fit_type(
+    fit = fit_type(model)(
         model=model, backend=backend_name, method="map", guide="delta", dtype="float64", device="cpu", seed=0,
         temperature=1.0, init_scale=0.05, rank=1, x_units=None, y_units=None,
         feature_names=[f"x{i}" for i in range(model.num_inputs)], class_names=None, train_x=train_x,

@@ -9,7 +9,7 @@ from scipy import stats
 
 import ugmm_ppl as up
 from ugmm_ppl import arviz
-from ugmm_ppl import groups as groups_module
+from ugmm_ppl.arviz import groups as groups_module
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 

@@ -13,7 +13,7 @@ from helpers import refused
 from sklearn.datasets import load_iris
 
 import ugmm_ppl as up
-from ugmm_ppl import storage
+from ugmm_ppl.fitting import storage
 from ugmm_ppl.infer.checkpoint import digest
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")

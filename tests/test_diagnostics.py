@@ -12,7 +12,7 @@ import ugmm_ppl as up
 from ugmm_ppl import arviz
 from ugmm_ppl.backends.load import load_backend
 from ugmm_ppl.diagnostics import align, chains, data, diagnose, importance, structure
-from ugmm_ppl.diagnostics.lines import Subject
+from ugmm_ppl.diagnostics.subject import Subject
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 

@@ -8,27 +8,24 @@ import ugmm_ppl
 ROOT = Path(ugmm_ppl.__file__).parent
 
 LINES = (
-    {"ops": ("ops", "threads", "progress")},
-    {"neuron": ("neuron",), "checks": ("checks",)},
-    {
-        "distributions": ("mixture", "pathwise", "summary", "queries", "sampling"),
-        "files": ("files", "spreadsheet", "data"),
-    },
-    {"kernels": ("kernels",)},
-    {"nn": ("network",), "priors": ("prior",)},
-    {"backends": ("schedule", "devices", "backend")},
-    {"pyro": ("pyro",), "numpyro": ("numpyro",)},
-    {"guides": ("blocks", "guide")},
-    {"models": ("prediction", "metrics", "model")},
-    {"infer": ("elbo", "checkpoint", "training", "laplace")},
-    {"posterior": ("weighing", "predictive", "functions", "posterior", "storage"), "calibration": ("calibration",)},
-    {"arviz": ("groups", "arviz", "streaming")},
+    {"typing": ("typing",)},
+    {"checks": ("checks",), "neuron": ("neuron",)},
+    {"ops": ("ops",)},
+    {"kernels": ("kernels",), "distributions": ("distributions",), "data": ("data",)},
+    {"backends": ("backends",), "nn": ("nn",)},
+    {"priors": ("priors",), "metrics": ("metrics",)},
+    {"likelihoods": ("likelihoods",)},
+    {"pyro": ("pyro",), "numpyro": ("numpyro",), "models": ("models",)},
+    {"guides": ("guides",)},
+    {"infer": ("infer",)},
+    {"posterior": ("posterior",), "calibration": ("calibration",)},
+    {"arviz": ("arviz",)},
     {"diagnostics": ("diagnostics",)},
-    {"report": ("pictures", "page", "report")},
-    {"fitting": ("fit",)},
+    {"report": ("report",)},
+    {"fitting": ("fitting",)},
     {"circuit": ("circuit",), "latent": ("latent",)},
     {"the public names": ("",)},
-    {"cli": ("run", "cli", "__main__")},
+    {"cli": ("cli", "__main__")},
 )
 """From the bottom up: lines of rooms, which do not know each other, and the modules and packages of each."""
 

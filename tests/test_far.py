@@ -14,7 +14,7 @@ from ugmm_ppl.latent import checks as latent_checks
 from ugmm_ppl.latent.evidence import combine
 from ugmm_ppl.nn.norm import layer_norm
 from ugmm_ppl.ops.numpy import NUMPY
-from ugmm_ppl.weighing import elbo_weights, stacking_weights
+from ugmm_ppl.posterior.weighing import elbo_weights, stacking_weights
 
 X = np.random.default_rng(5).normal(size=(80, 3))
 Y = (X[:, 0] > 0.0).astype(int)

@@ -9,7 +9,7 @@ from tolerances import EXACT64, QUADRATURE
 
 from ugmm_ppl import metrics
 from ugmm_ppl.backends.load import load_backend
-from ugmm_ppl.prediction import ClassPrediction, RegressionPrediction
+from ugmm_ppl.likelihoods.prediction import ClassPrediction, RegressionPrediction
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from conftest import INSTALLED
 from helpers import refused
 
 import ugmm_ppl as up
-from ugmm_ppl.page import write_report
+from ugmm_ppl.report.page import write_report
 
 pytestmark = [
     pytest.mark.usefixtures("quick_compiler"),

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from tolerances import NETWORK32
 
-from ugmm_ppl import functions, neuron
+from ugmm_ppl import neuron
 from ugmm_ppl.ops.numpy import NUMPY
+from ugmm_ppl.posterior import functions
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 

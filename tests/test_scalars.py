@@ -11,9 +11,10 @@ import pytest
 from conftest import backend_params
 
 import ugmm_ppl as up
-from ugmm_ppl import arviz, storage
+from ugmm_ppl import arviz
 from ugmm_ppl.backends import devices
 from ugmm_ppl.checks import count, flag, number, plain
+from ugmm_ppl.fitting import storage
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 

@@ -6,7 +6,7 @@ from scipy import optimize, special
 from tolerances import ELBO32, EXACT64, ORACLE32
 
 import ugmm_ppl as up
-from ugmm_ppl import weighing
+from ugmm_ppl.posterior import weighing
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 

@@ -20,15 +20,15 @@ from ugmm_ppl.circuit import quad_tree as quad_tree
 from ugmm_ppl.circuit import random_trees as random_trees
 from ugmm_ppl.data.dataset import Data as Data
 from ugmm_ppl.distributions.described import dist as dist
-from ugmm_ppl.fit import fit as fit
+from ugmm_ppl.fitting.entry import fit as fit
+from ugmm_ppl.fitting.result import Fit as Fit
+from ugmm_ppl.fitting.storage import load as load
 from ugmm_ppl.latent import LatentNetwork as LatentNetwork
-from ugmm_ppl.model import Classifier as Classifier
-from ugmm_ppl.model import JointScore as JointScore
-from ugmm_ppl.model import Regressor as Regressor
+from ugmm_ppl.models.classifier import Classifier as Classifier
+from ugmm_ppl.models.regressor import Regressor as Regressor
+from ugmm_ppl.models.score import JointScore as JointScore
 from ugmm_ppl.nn.network import Network as Network
-from ugmm_ppl.posterior import Fit as Fit
 from ugmm_ppl.priors import Prior as Prior
-from ugmm_ppl.storage import load as load
 
 __version__ = _version("ugmm-ppl")
 __all__ = [

@@ -29,7 +29,7 @@ from ugmm_ppl.infer.loop import Plan, train
 from ugmm_ppl.infer.schedule import kl_weights, learning_rates
 
 if TYPE_CHECKING:
-    from ugmm_ppl.model.base import NetworkModel
+    from ugmm_ppl.models.network import NetworkModel
 
 METHODS = ("nuts", "svi")
 

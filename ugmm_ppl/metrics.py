@@ -13,7 +13,7 @@ import numpy as np
 
 from ugmm_ppl import checks
 from ugmm_ppl.checks.machine import require
-from ugmm_ppl.prediction import ClassPrediction, RegressionPrediction
+from ugmm_ppl.likelihoods.prediction import ClassPrediction, RegressionPrediction
 
 BINNINGS = ("width", "mass")
 

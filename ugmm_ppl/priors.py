@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from ugmm_ppl import checks
-from ugmm_ppl.distributions.described import POSITIVE, SIMPLEX, Distribution, normal
+from ugmm_ppl.distributions.described import POSITIVE, SIMPLEX, Distribution, describe, from_description, normal
 from ugmm_ppl.typing import Array
 
 if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
-    from ugmm_ppl.model.base import NetworkModel
+    from ugmm_ppl.models.network import NetworkModel
 
 
 PriorValue: TypeAlias = Distribution | Callable[["Backend", str, tuple[int, ...]], Array]
@@ -92,6 +92,20 @@ class Prior:
             "weight": self.readout or normal(0.0, 1.0 / math.sqrt(in_features)),
             "bias": self.readout_bias or normal(0.0, 1.0),
         }
+
+    def described(self) -> dict[str, Any]:
+        """The entries as JSON values."""
+        layers = {str(i): {r: describe(p) for r, p in roles.items()} for i, roles in self.layers.items()}
+        return {role: describe(getattr(self, role)) for role in ROLES} | {"layers": layers}
+
+    @classmethod
+    def from_description(cls, parts: Mapping[str, Any], file: str) -> Prior:
+        """What `described` described, in a file that messages call `file`."""
+        entries = {role: from_description(value, file) for role, value in parts.items() if role != "layers"}
+        layers = {
+            int(i): {r: from_description(p, file) for r, p in roles.items()} for i, roles in parts["layers"].items()
+        }
+        return cls(**entries, layers=layers)
 
     def predictive(
         self, model: NetworkModel, x: Any, *, num_draws: int = 100, backend: str = "numpyro", seed: int = 0

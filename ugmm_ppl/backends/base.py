@@ -16,7 +16,7 @@ from ugmm_ppl.typing import Array, Ops
 if TYPE_CHECKING:
     from ugmm_ppl.backends.progress import Progress
     from ugmm_ppl.guides.guide import Guide
-    from ugmm_ppl.model.base import Model
+    from ugmm_ppl.models.base import Model
 
 
 class Site(NamedTuple):

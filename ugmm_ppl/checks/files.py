@@ -104,3 +104,29 @@ def no_number(name: str, number: int, column: str, cell: str, mark: str) -> Valu
     mend = " Write it without separators of thousands." if sum(map(cell.count, ".,'\u00a0\u202f ")) else ""
     what = f"{name}: row {number}, column {column!r}"
     return ValueError(f"{what} must be a number; got {cell!r}. The decimal mark here is {mark!r}.{mend}")
+
+
+def stored_callable(name: str, callable_: str) -> ValueError:
+    """The error for a file of a model that is not all plain data."""
+    return ValueError(
+        f"{name} holds a fit whose model has the callable {callable_!r}, which is not stored. "
+        "Give the model: up.load(path, model=...)."
+    )
+
+
+def no_fit(name: str, error: Exception) -> ValueError:
+    """The error for a file that no fit was saved to."""
+    return ValueError(f"{name} must be a file written by Fit.save; it cannot be read as one ({error}).")
+
+
+def newer_format(name: str, found: int, known: int) -> ValueError:
+    """The error for a file of a later version."""
+    return ValueError(f"{name} has format {found}; this version reads up to {known}. Upgrade ugmm-ppl.")
+
+
+def unknown_model(name: str, kind: str, known: Sequence[str]) -> ValueError:
+    """The error for a file of a model that is not registered here."""
+    return ValueError(
+        f"{name} holds a fit of the model {kind!r}; known here are {', '.join(known)}. Import the module that defines "
+        "it, or give the model: up.load(path, model=...)."
+    )

@@ -11,14 +11,16 @@ from ugmm_ppl.circuit.density import CircuitDensity, MostProbable
 from ugmm_ppl.circuit.imputation import Imputation
 from ugmm_ppl.circuit.model import Circuit
 from ugmm_ppl.circuit.prior import stacked
+from ugmm_ppl.fitting.registry import fit_of
+from ugmm_ppl.fitting.result import Fit
 from ugmm_ppl.neuron import safe_log
 from ugmm_ppl.ops.numpy import NUMPY
-from ugmm_ppl.posterior import Fit
 
 QUERY_DRAWS = 20
 """Posterior draws per chain that a query averages over, where none are asked for."""
 
 
+@fit_of(Circuit)
 class CircuitFit(Fit):
     """A fitted `Circuit`. Every query is that of `density`, the mixture over posterior draws.
 

@@ -40,7 +40,7 @@ class Imputation:
 
     def to_arviz(self) -> Any:
         """The copies as the group `predictions`, dims chain, draw, row, feature; what was missing as constant data."""
-        from ugmm_ppl.arviz import tree_of
+        from ugmm_ppl.arviz.tree import tree_of
 
         az = require("arviz", "arviz")
         groups = {"predictions": {"x": self.values[None]}, "predictions_constant_data": {"missing": self.missing}}

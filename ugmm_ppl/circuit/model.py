@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +12,12 @@ import numpy as np
 from ugmm_ppl.checks import count, settle
 from ugmm_ppl.circuit import checks, passes
 from ugmm_ppl.circuit.leaves import Binned, Categorical, Leaf, Leaves, kinds
-from ugmm_ppl.circuit.prior import ROLES, CircuitPrior, log_weights
+from ugmm_ppl.circuit.prior import CircuitPrior, log_weights
 from ugmm_ppl.circuit.start import initial_values
 from ugmm_ppl.circuit.structure import Structure, random_trees
 from ugmm_ppl.data.standardizer import Standardizer
-from ugmm_ppl.model.base import CHUNK_ELEMENTS
-from ugmm_ppl.model.classes import DensityModel
+from ugmm_ppl.models.base import CHUNK_ELEMENTS, kind
+from ugmm_ppl.models.classes import DensityModel
 from ugmm_ppl.models.sites import draw
 from ugmm_ppl.neuron import log_normalize, logsumexp
 from ugmm_ppl.nn.spaces import SCALE_FLOOR
@@ -28,10 +28,10 @@ from ugmm_ppl.typing import Array, Ops
 if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
     from ugmm_ppl.backends.trainer import Trainer
-    from ugmm_ppl.circuit.fit import CircuitFit
     from ugmm_ppl.guides.guide import Guide
 
 
+@kind
 @dataclasses.dataclass(frozen=True, eq=False)
 class Circuit(DensityModel):
     """A mixture of latent trees over K features whose leaves are uGMM neurons: a normalised density p(x, class).
@@ -92,13 +92,6 @@ class Circuit(DensityModel):
     def takes_missing(self) -> bool:
         """True: they are integrated out."""
         return True
-
-    @property
-    def fit_type(self) -> type[CircuitFit]:
-        """A fit with the queries of a circuit."""
-        from ugmm_ppl.circuit.fit import CircuitFit
-
-        return CircuitFit
 
     @property
     def rows_at_once(self) -> int:
@@ -277,7 +270,7 @@ class Circuit(DensityModel):
         del train
         return self.log_joint(backend.ops, self.parameters(backend, x), x)
 
-    def described(self, describe_prior: Callable[[Any], Any]) -> dict[str, Any]:
+    def described(self) -> dict[str, Any]:
         """The circuit as JSON values."""
         return {
             **{name: getattr(self, name) for name in ("features", "classes", "neurons", "components")},
@@ -285,18 +278,18 @@ class Circuit(DensityModel):
             "leaves": {
                 str(c): {"kind": type(leaf).__name__, **dataclasses.asdict(leaf)} for c, leaf in self.leaves.items()
             },
-            "prior": {role: describe_prior(getattr(self.prior, role)) for role in ROLES},
+            "prior": self.prior.described(),
         }
 
     @classmethod
-    def from_description(cls, parts: Mapping[str, Any], build_prior: Callable[[Any], Any]) -> Circuit:
+    def from_description(cls, parts: Mapping[str, Any], file: str) -> Circuit:
         """The circuit from its JSON values."""
         leaves: dict[int, Leaf] = {}
         for column, own in parts["leaves"].items():
             kind = Categorical(own["categories"]) if own["kind"] == "Categorical" else Binned(tuple(own["edges"]))
             leaves[int(column)] = kind
         structure = Structure(**{name: tuple(value) for name, value in parts["structure"].items()})
-        prior = CircuitPrior(**{role: build_prior(value) for role, value in parts["prior"].items()})
+        prior = CircuitPrior.from_description(parts["prior"], file)
         counts = {name: parts[name] for name in ("features", "classes", "neurons", "components")}
         return cls(structure=structure, leaves=leaves, prior=prior, **counts)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from ugmm_ppl import neuron
-from ugmm_ppl.distributions.described import POSITIVE, SIMPLEX, Distribution, normal
+from ugmm_ppl.distributions.described import POSITIVE, SIMPLEX, Distribution, describe, from_description, normal
 from ugmm_ppl.priors import PriorValue
 from ugmm_ppl.typing import Array, Ops
 
@@ -64,6 +65,15 @@ class CircuitPrior:
                 raise ValueError(f"CircuitPrior.{role} must not be on the simplex; got {value!r}.")
             if role == "scale" and value.name not in POSITIVE:
                 raise ValueError(f"CircuitPrior.scale must be over positive numbers; got {value!r}.")
+
+    def described(self) -> dict[str, Any]:
+        """The entries as JSON values."""
+        return {role: describe(getattr(self, role)) for role in ROLES}
+
+    @classmethod
+    def from_description(cls, parts: Mapping[str, Any], file: str) -> CircuitPrior:
+        """What `described` described, in a file that messages call `file`."""
+        return cls(**{role: from_description(value, file) for role, value in parts.items()})
 
     def sites(self) -> dict[str, PriorValue]:
         """Site -> prior, of all sites that a circuit can have."""

@@ -90,7 +90,7 @@ def run_fit(
 def write_results(fit: up.Fit, data: up.Data, out: Path, seconds: float) -> dict[str, Any]:
     """Write posterior.nc, metrics.json and the plots; returns the metrics."""
     from ugmm_ppl.metrics import evaluate
-    from ugmm_ppl.report import write_plots
+    from ugmm_ppl.report.plots import write_plots
 
     held_out = data.x_test is not None and data.y_test is not None
     x, y = (data.x_test, data.y_test) if held_out else (data.x, data.y)
@@ -149,7 +149,7 @@ def run_predict(run_dir: Path, data: Path, out: Path | None, device: str = "cpu"
 def run_report(run_dir: Path, out: Path) -> Any:
     """Write the report of a run folder, from its fit and the data in its posterior.nc; returns the diagnosis."""
     from ugmm_ppl import arviz
-    from ugmm_ppl.page import write_report
+    from ugmm_ppl.report.page import write_report
 
     fit = _load_run(run_dir)
     tree = arviz.read(run_dir / "posterior.nc", needs=["observed_data", "constant_data"])

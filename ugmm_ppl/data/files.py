@@ -7,11 +7,16 @@ import io
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+
+import numpy as np
 
 from ugmm_ppl.checks import files as checks
+
+if TYPE_CHECKING:
+    pass
 
 Target: TypeAlias = str | os.PathLike[str] | BinaryIO
 """A path, or an open binary file: anything with `write`, or `read`, of bytes."""
@@ -69,3 +74,9 @@ def reading(file: Any) -> Iterator[BinaryIO]:
             yield opened
     else:
         yield io.BytesIO(checks.content(file))
+
+
+def write_arrays(path: Target, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write an `.npz` file; an existing one is replaced only when the new one is complete and on the disk."""
+    with writing(path) as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]

@@ -156,7 +156,7 @@ def read_csv(path: Any, feature_names: Sequence[str], *, missing: bool = False) 
 
     Columns are found by the names in the header, in any order, and others are passed over. A file of numbers alone,
     without a header, is taken in order; so is any header where the fit has no names of its own (x0, x1, ...). Cells are
-    separated by commas, tabs, or semicolons with decimal commas (`ugmm_ppl.data.dataset.spreadsheet`).
+    separated by commas, tabs, or semicolons with decimal commas (`ugmm_ppl.data.spreadsheet`).
 
     Args:
         path: The file, or an open one: UTF-8, or UTF-16 with a byte order mark.

@@ -9,10 +9,11 @@ import numpy as np
 
 from ugmm_ppl import arviz
 from ugmm_ppl.checks.machine import require
-from ugmm_ppl.diagnostics.lines import Line, Subject, judged, skipped
+from ugmm_ppl.diagnostics.lines import Line, judged, skipped
+from ugmm_ppl.diagnostics.subject import Subject
 
 if TYPE_CHECKING:
-    from ugmm_ppl.model.base import NetworkModel
+    from ugmm_ppl.models.network import NetworkModel
 
 RHAT = (1.01, 1.1)
 """R-hat of a good fit, and one from which on chains disagree. Source: Vehtari et al. 2021, arXiv:1903.08008."""

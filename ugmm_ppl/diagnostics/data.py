@@ -6,7 +6,8 @@ import numpy as np
 
 from ugmm_ppl.checks.machine import require
 from ugmm_ppl.data.standardizer import Standardizer
-from ugmm_ppl.diagnostics.lines import Line, Subject, judged, skipped
+from ugmm_ppl.diagnostics.lines import Line, judged, skipped
+from ugmm_ppl.diagnostics.subject import Subject
 
 SAME = 0.9999
 """Correlation above which two columns count as one."""

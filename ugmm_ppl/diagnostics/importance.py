@@ -9,7 +9,8 @@ import numpy as np
 
 from ugmm_ppl import arviz
 from ugmm_ppl.backends.threads import silence
-from ugmm_ppl.diagnostics.lines import FEWEST_DRAWS, Line, Subject, judged, skipped
+from ugmm_ppl.diagnostics.lines import Line, judged, skipped
+from ugmm_ppl.diagnostics.subject import FEWEST_DRAWS, Subject
 from ugmm_ppl.neuron import logsumexp
 from ugmm_ppl.ops.numpy import NUMPY
 

@@ -9,13 +9,14 @@ import numpy as np
 
 from ugmm_ppl.backends.load import load_backend
 from ugmm_ppl.backends.progress import Progress
-from ugmm_ppl.diagnostics.lines import Line, Subject, judged, skipped
+from ugmm_ppl.diagnostics.lines import Line, judged, skipped
+from ugmm_ppl.diagnostics.subject import Subject
 from ugmm_ppl.infer.elbo import negative_elbo
 from ugmm_ppl.infer.loop import Plan, train
 from ugmm_ppl.infer.schedule import Batches, kl_weights, learning_rates
 
 if TYPE_CHECKING:
-    from ugmm_ppl.posterior import Fit
+    from ugmm_ppl.fitting.result import Fit
 
 WINDOWS = 50
 """Parts of the loss trace whose medians are looked at."""

@@ -8,8 +8,9 @@ from typing import cast
 
 import numpy as np
 
-from ugmm_ppl.diagnostics.lines import Line, Subject, judged, skipped
-from ugmm_ppl.model.classes import ClassModel
+from ugmm_ppl.diagnostics.lines import Line, judged, skipped
+from ugmm_ppl.diagnostics.subject import Subject
+from ugmm_ppl.models.classes import ClassModel
 from ugmm_ppl.neuron import logsumexp
 from ugmm_ppl.nn.dense import layer_values, neuron_parameters
 from ugmm_ppl.nn.norm import layer_norm

@@ -11,12 +11,13 @@ from ugmm_ppl import checks
 from ugmm_ppl.diagnostics.chains import check_chains
 from ugmm_ppl.diagnostics.data import check_data
 from ugmm_ppl.diagnostics.importance import check_importance
-from ugmm_ppl.diagnostics.lines import VERDICTS, Line, Subject
+from ugmm_ppl.diagnostics.lines import VERDICTS, Line
 from ugmm_ppl.diagnostics.optimisation import check_training
 from ugmm_ppl.diagnostics.structure import check_network, check_prior
+from ugmm_ppl.diagnostics.subject import Subject
 
 if TYPE_CHECKING:
-    from ugmm_ppl.posterior import Fit
+    from ugmm_ppl.fitting.result import Fit
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ugmm_ppl import checks
+from ugmm_ppl.checks.files import stored_callable
 
 if TYPE_CHECKING:
     pass
@@ -94,3 +95,25 @@ POSITIVE = (
     "Uniform",
     "Weibull",
 )
+
+
+def describe(value: Any) -> Any:
+    """A distribution as JSON values; None stays None, and of a callable there is only the name."""
+    if isinstance(value, Distribution):
+        args = [np.asarray(a, dtype=np.float64).tolist() for a in value.args]
+        kwargs = {name: np.asarray(a, dtype=np.float64).tolist() for name, a in value.kwargs.items()}
+        return {"name": value.name, "args": args, "kwargs": kwargs}
+    return None if value is None else {"callable": getattr(value, "__name__", repr(value))}
+
+
+def from_description(value: Any, file: str) -> Any:
+    """What `describe` described, in a file that messages call `file`.
+
+    Raises:
+        ValueError: A callable, which is not stored.
+    """
+    if value is None:
+        return None
+    if "callable" in value:
+        raise stored_callable(file, value["callable"])
+    return Distribution(value["name"], tuple(value["args"]), value["kwargs"])

@@ -16,7 +16,7 @@ from ugmm_ppl.typing import Array
 
 if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend, Bijector
-    from ugmm_ppl.model.base import Model
+    from ugmm_ppl.models.base import Model
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ugmm_ppl import checks, storage
+from ugmm_ppl import checks
+from ugmm_ppl.data.files import write_arrays
 
 
 class Checkpoint:
@@ -63,7 +64,7 @@ class Checkpoint:
             CheckpointError: The disk is full, the folder is not there; the old file stays.
         """
         try:
-            storage.write_arrays(self._path, {"settings": np.array(json.dumps(self._settings)), **arrays})
+            write_arrays(self._path, {"settings": np.array(json.dumps(self._settings)), **arrays})
         except OSError as error:
             raise checks.CheckpointError(self._path, error) from error
 

@@ -29,7 +29,7 @@ from ugmm_ppl.typing import Array
 
 if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
-    from ugmm_ppl.model.base import NetworkModel
+    from ugmm_ppl.models.network import NetworkModel
 
 CHUNK_ELEMENTS = 2**21
 """Entries of the largest temporary, the Jacobians of a few rows: 16 MiB in float64."""

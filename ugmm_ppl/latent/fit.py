@@ -12,15 +12,16 @@ import numpy as np
 from ugmm_ppl import checks as common
 from ugmm_ppl.backends.threads import cached_property
 from ugmm_ppl.circuit.prior import stacked
+from ugmm_ppl.fitting.registry import fit_of
+from ugmm_ppl.fitting.result import Fit
 from ugmm_ppl.latent import checks, density
 from ugmm_ppl.latent.encoder import PREFIX, LatentGuide, PerExample, split
 from ugmm_ppl.latent.evidence import Evidence, Weighed, Weigher, combine
 from ugmm_ppl.latent.model import POINTWISE_SAMPLES, LatentNetwork
 from ugmm_ppl.latent.queries import Averages, Draws, Sampling, local_fit, with_rows
-from ugmm_ppl.model.base import CHUNK_ELEMENTS
+from ugmm_ppl.models.base import CHUNK_ELEMENTS
 from ugmm_ppl.neuron import log_normalize, logsumexp
 from ugmm_ppl.ops.numpy import NUMPY
-from ugmm_ppl.posterior import Fit
 
 QUERY_DRAWS = 20
 """Posterior draws per chain that a query averages over, where none are asked for."""
@@ -33,6 +34,7 @@ class Encoded(NamedTuple):
     std: np.ndarray
 
 
+@fit_of(LatentNetwork)
 @dataclasses.dataclass(eq=False, kw_only=True, repr=False)
 class LatentFit(Fit):
     """A fitted `LatentNetwork`.

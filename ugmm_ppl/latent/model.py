@@ -13,10 +13,10 @@ import numpy as np
 from ugmm_ppl.checks import count, no_em, plain, settle
 from ugmm_ppl.circuit.checks import classes_or_unknown
 from ugmm_ppl.circuit.prior import log_weights
-from ugmm_ppl.distributions.described import SIMPLEX, Distribution, normal
+from ugmm_ppl.distributions.described import SIMPLEX, Distribution, describe, from_description, normal
 from ugmm_ppl.latent import checks, density, encoder
-from ugmm_ppl.model.base import CHUNK_ELEMENTS
-from ugmm_ppl.model.classes import DensityModel
+from ugmm_ppl.models.base import CHUNK_ELEMENTS, kind
+from ugmm_ppl.models.classes import DensityModel
 from ugmm_ppl.models.sites import draw
 from ugmm_ppl.neuron import logsumexp
 from ugmm_ppl.nn.dense import LayerShape
@@ -27,7 +27,6 @@ from ugmm_ppl.typing import Array
 if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
     from ugmm_ppl.latent.encoder import LocalGuide
-    from ugmm_ppl.latent.fit import LatentFit
 
 POINTWISE_SAMPLES = 50
 """Importance samples of a row where its density is one of many: log likelihoods, predictions, held-out scores."""
@@ -36,6 +35,7 @@ NUTS_ENTRIES = 20_000
 """Most values of z and hidden layers, over all rows, that "nuts" samples beside the parameters."""
 
 
+@kind
 @dataclasses.dataclass(frozen=True, eq=False)
 class LatentNetwork(DensityModel):
     """z ~ p(z); layer by layer every neuron is drawn from its mixture; the last layer is the data.
@@ -110,13 +110,6 @@ class LatentNetwork(DensityModel):
     def readout_sites(self) -> str:
         """Those of the layer of the data."""
         return f"{self.layers[-1].name}.*"
-
-    @property
-    def fit_type(self) -> type[LatentFit]:
-        """A fit with the queries of a latent network."""
-        from ugmm_ppl.latent.fit import LatentFit
-
-        return LatentFit
 
     @property
     def row_work(self) -> int:
@@ -273,30 +266,26 @@ class LatentNetwork(DensityModel):
         """Sites of the layers above the data: `z`, `h.1`, ..."""
         return ["z", *(f"h.{i}" for i in range(1, len(self.layers)))]
 
-    def described(
-        self, describe_prior: Callable[[Any], Any], describe_priors: Callable[[Prior], Any]
-    ) -> dict[str, Any]:
+    def described(self) -> dict[str, Any]:
         """The network as JSON values."""
         plain = {name: getattr(self, name) for name in ("sizes", "components", "classes", "encoder_widths")}
-        encoder = self.encoder if isinstance(self.encoder, str) else describe_prior(self.encoder)
+        encoder = self.encoder if isinstance(self.encoder, str) else describe(self.encoder)
         return plain | {
             "encoder": encoder,
-            "gain": self.gain if isinstance(self.gain, bool) else describe_prior(self.gain),
-            "prior": describe_priors(self.prior),
-            "latent_prior": describe_priors(self.latent_prior),
-            "class_prior": describe_prior(self.class_prior),
+            "gain": self.gain if isinstance(self.gain, bool) else describe(self.gain),
+            "prior": self.prior.described(),
+            "latent_prior": self.latent_prior.described(),
+            "class_prior": describe(self.class_prior),
         }
 
     @classmethod
-    def from_description(
-        cls, parts: Mapping[str, Any], build_prior: Callable[[Any], Any], build_priors: Callable[[Any], Prior]
-    ) -> LatentNetwork:
+    def from_description(cls, parts: Mapping[str, Any], file: str) -> LatentNetwork:
         """The network from its JSON values."""
         parts = dict(parts)
         for name in ("prior", "latent_prior"):
-            parts[name] = build_priors(parts[name])
+            parts[name] = Prior.from_description(parts[name], file)
         for name in ("class_prior", "gain", "encoder"):
-            parts[name] = build_prior(parts[name]) if isinstance(parts[name], dict) else parts[name]
+            parts[name] = from_description(parts[name], file) if isinstance(parts[name], dict) else parts[name]
         return cls(**parts)
 
     def __call__(

@@ -22,7 +22,7 @@ from ugmm_ppl.ops.jax_arrays import normals, to_array
 
 if TYPE_CHECKING:
     from ugmm_ppl.guides.guide import Guide
-    from ugmm_ppl.model.base import Model
+    from ugmm_ppl.models.base import Model
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ from ugmm_ppl.pyro.turns import RandomState, exclusive, in_turns, unchecked
 
 if TYPE_CHECKING:
     from ugmm_ppl.guides.guide import Guide
-    from ugmm_ppl.model.base import Model
+    from ugmm_ppl.models.base import Model
 
 
 @contextlib.contextmanager

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ugmm_ppl.arviz import plot_forest
+from ugmm_ppl.arviz.plots import plot_forest
+from ugmm_ppl.fitting.result import Fit
+from ugmm_ppl.likelihoods.prediction import ClassPrediction
 from ugmm_ppl.metrics import expected_calibration_error, reliability
-from ugmm_ppl.posterior import Fit
-from ugmm_ppl.prediction import ClassPrediction
 
 DATA, MODEL = "0.35", "C0"
 

@@ -12,7 +12,7 @@ from ugmm_ppl import checks
 from ugmm_ppl.backends.threads import cached_property
 
 if TYPE_CHECKING:
-    from ugmm_ppl.posterior import Fit
+    from ugmm_ppl.fitting.result import Fit
 
 ENTRIES = 2**23
 """Parameters that are held together (draws x parameters), and outputs of a chunk of rows (C x S x rows x O)."""

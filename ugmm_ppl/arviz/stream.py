@@ -1,15 +1,26 @@
-"""A fit's ArviZ tree to a netCDF file or a Zarr folder, draws block by block; `ugmm_ppl.arviz.export` calls it."""
+"""A fit's ArviZ tree to a netCDF file or a Zarr folder, draws block by block."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ugmm_ppl.arviz import datasets
-from ugmm_ppl.groups import Collector, axes
+from ugmm_ppl.arviz.dims import axes
+from ugmm_ppl.arviz.groups import Collector
+from ugmm_ppl.arviz.request import Request
+from ugmm_ppl.arviz.tree import datasets
+from ugmm_ppl.arviz.version import installed
+from ugmm_ppl.checks import files as checks
+from ugmm_ppl.checks.machine import require
+
+if TYPE_CHECKING:
+    from ugmm_ppl.fitting.result import Fit
 
 
 def write(collector: Collector, path: Path) -> None:
@@ -72,3 +83,37 @@ def _stream(collector: Collector, drawn: Mapping[str, tuple[int, ...]], target: 
                 chunks = (1, block.stop - block.start, *shape)
                 arrays[name] = target.create(name, sizes, dims, chunks, collector.fit.dtype)
             arrays[name][chain, block] = draws[name]
+
+
+def export(fit: Fit, path: str | os.PathLike[str], x: Any = None, y: Any = None, **options: Any) -> None:
+    """Write the tree of `to_arviz` to a file, draws of the posterior a block at a time: for large posteriors.
+
+    Args:
+        fit: The fit.
+        path: A netCDF file `NAME.nc`, which is replaced when it is complete; or a new Zarr folder `NAME.zarr`.
+        x: As in `to_arviz`.
+        y: As in `to_arviz`.
+        options: As in `to_arviz`; `keep` is "draws" if not given.
+
+    Raises:
+        TypeError: No path.
+        ValueError: Another ending of the path, or a Zarr folder that is there.
+        MissingExtraError: h5netcdf or zarr is not installed.
+    """
+    installed()
+    checks.path("path", path)
+    path = Path(path)
+    if path.suffix not in (".nc", ".zarr"):
+        raise ValueError(f"path must end in .nc (netCDF) or .zarr; got {path}.")
+    if path.suffix == ".zarr" and path.exists():
+        raise ValueError(f"path must be a new Zarr folder; {path} is there. Delete it, or give another path.")
+    require("h5py" if path.suffix == ".nc" else "zarr", "arviz")
+    collector = Collector(fit, x, y, Request(**{"keep": "draws"} | options))
+    partial = path.with_name(f"{path.stem}.{threading.get_native_id()}.partial{path.suffix}")
+    try:
+        write(collector, partial)
+        partial.replace(path)
+    finally:
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        partial.unlink(missing_ok=True)

@@ -1,39 +1,22 @@
-"""The groups of a fit's tree as plain arrays, made in bounded memory; `ugmm_ppl.arviz` makes a tree of them."""
+"""The groups of a fit's tree as plain arrays, made in bounded memory; `ugmm_ppl.arviz.tree` makes a tree of them."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ugmm_ppl import checks
-from ugmm_ppl.functions import ENTRIES
+from ugmm_ppl.arviz.dims import coordinates, output_dim, site_dims, site_shapes
+from ugmm_ppl.arviz.request import GROUPS, OF_DATA, Request
+from ugmm_ppl.posterior.functions import ENTRIES
 
 if TYPE_CHECKING:
-    from ugmm_ppl.posterior import Fit
+    from ugmm_ppl.fitting.result import Fit
 
-GROUPS = (
-    "posterior",
-    "posterior_summary",
-    "functional",
-    "posterior_predictive",
-    "log_likelihood",
-    "log_prior",
-    "sample_stats",
-    "training",
-    "prior",
-    "prior_predictive",
-    "observed_data",
-    "constant_data",
-)
-
-OF_DATA = ("posterior_predictive", "log_likelihood", "sample_stats", *GROUPS[8:])
-"""Groups that need the data of the fit."""
-
-KEEPING = ("auto", "draws", "summary")
 
 HELD = 2**25
 """Entries of draws that a tree holds where it is left to decide: chains x draws x parameters."""
@@ -46,38 +29,6 @@ STATISTICS = {"mean": None, "sd": None, "q05": 0.05, "q50": 0.5, "q95": 0.95}
 
 NUM_PROBES = 50
 """Rows of the training data at which functions are looked at where none are given."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """What of a fit goes into its tree; described at `ugmm_ppl.arviz.to_arviz`."""
-
-    num_draws: int | None = None
-    num_prior_draws: int = 100
-    var_names: Sequence[str] | None = None
-    groups: Sequence[str] | None = None
-    derived: bool = False
-    keep: str = "auto"
-    thin: int = 1
-    probe: Any = None
-    seed: int | None = None
-
-    def __post_init__(self) -> None:
-        """Check the names and numbers."""
-        checks.choice("keep", self.keep, KEEPING)
-        checks.settle(
-            self,
-            thin=checks.count("thin", self.thin),
-            num_prior_draws=checks.count("num_prior_draws", self.num_prior_draws, least=0),
-            derived=checks.flag("derived", self.derived),
-            seed=None if self.seed is None else checks.count("seed", self.seed, least=0),
-        )
-        if self.groups is not None:
-            checks.names("groups", self.groups, GROUPS)
-
-    def wants(self, *names: str) -> bool:
-        """Whether one of these groups is asked for."""
-        return self.groups is None or any(name in self.groups for name in names)
 
 
 class Collector:
@@ -295,46 +246,6 @@ class Collector:
             if self.request.wants("constant_data"):
                 constant = {n: a for n, a in given.items() if n not in observed}
                 self.groups["constant_data"] = constant | self.groups.get("constant_data", {})
-
-
-def axes(group: str, variable: str, dims: Mapping[str, list[str]], rank: int) -> list[str]:
-    """Names of all axes of a variable of a group."""
-    if group == "training":
-        return ["chain", "evaluated_at" if variable == "score" else "step"]
-    lead = [] if group.endswith("_data") else ["chain", "draw"]
-    if group == "posterior_summary":
-        lead = ["chain", "statistic"]
-    own = dims.get(variable, [f"{variable}_dim_{i}" for i in range(rank - len(lead))])
-    return [*lead, *own[: rank - len(lead)]]
-
-
-def site_shapes(fit: Fit, *, derived: bool) -> dict[str, tuple[int, ...]]:
-    """Shape of every site, and of the derived scale and weights."""
-    shapes = {name: site.shape for name, site in fit.family.sites.items()}
-    if derived:
-        twins = {".log_scale": ".scale", ".logits": ".weights"}
-        plain = fit.model.plain_sites()
-        for name, shape in list(shapes.items()):
-            for end, twin in twins.items():
-                if name.endswith(end) and name in plain:
-                    shapes[name.removesuffix(end) + twin] = shape
-    return shapes
-
-
-def site_dims(fit: Fit, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
-    """Names of the axes of every site of the model; sites of callables get ArviZ's default names."""
-    named = fit.model.axes(output_dim(fit))
-    return {n: names for n, (names, sizes) in named.items() if n in shapes and shapes[n] == sizes}
-
-
-def coordinates(fit: Fit) -> dict[str, Any]:
-    """Coordinates of the dims of the sites."""
-    return fit.model.coordinates(fit.feature_names) | {output_dim(fit): fit.model.output_names(fit.class_names)}
-
-
-def output_dim(fit: Fit) -> str:
-    """The dim of the outputs of the network."""
-    return "output" if fit.model.real_target else "class"
 
 
 def _thinned(fit: Fit, request: Request) -> tuple[Fit, int]:

@@ -1,47 +1,28 @@
-"""From a fit to one ArviZ tree; the only file that knows ArviZ's versions (0.2x: InferenceData, 1.x: DataTree)."""
+"""Trees of the installed ArviZ: of a fit, from a file, and their groups."""
 
 from __future__ import annotations
 
 import os
-import shutil
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ugmm_ppl.backends.threads import DRAWING, silence
+from ugmm_ppl.arviz.dims import axes
+from ugmm_ppl.arviz.groups import Collector
+from ugmm_ppl.arviz.request import Request
+from ugmm_ppl.arviz.version import installed, is_old
 from ugmm_ppl.checks import files as checks
 from ugmm_ppl.checks.machine import require
-from ugmm_ppl.groups import Collector, Request, axes
 
 if TYPE_CHECKING:
-    from ugmm_ppl.posterior import Fit
+    from ugmm_ppl.fitting.result import Fit
 
 GUIDE_NOTE = (
     "Draws are independent draws from a Gaussian guide: R-hat and ESS say nothing about its quality, and az.loo "
     "takes them for posterior draws. The correction for that needs log_p and log_q in sample_stats; it is not applied."
 )
-
-OLDEST = (0, 21)
-"""The oldest ArviZ whose trees and functions are used here."""
-
-
-def arviz() -> Any:
-    """The module arviz.
-
-    Raises:
-        MissingExtraError: It is not installed.
-        ImportError: It is too old.
-    """
-    az = require("arviz", "arviz")
-    if tuple(int(part) for part in az.__version__.split(".")[:2]) < OLDEST:
-        raise ImportError(
-            f"ArviZ {OLDEST[0]}.{OLDEST[1]} or newer is needed; got {az.__version__}. "
-            'Upgrade it with: pip install --upgrade "ugmm-ppl[arviz]"'
-        )
-    return az
 
 
 def to_arviz(
@@ -92,46 +73,10 @@ def to_arviz(
         MissingExtraError: ArviZ is not installed.
         ValueError: An unknown name in var_names or groups, only one of x and y, or neither where a group needs them.
     """
-    az = arviz()
+    az = installed()
     request = Request(num_draws, num_prior_draws, var_names, groups, derived, keep, thin, probe, seed)
     collector = Collector(fit, x, y, request)
     return _as_tree(az, datasets(collector, collector.collect()))
-
-
-def export(fit: Fit, path: str | os.PathLike[str], x: Any = None, y: Any = None, **options: Any) -> None:
-    """Write the tree of `to_arviz` to a file, draws of the posterior a block at a time: for large posteriors.
-
-    Args:
-        fit: The fit.
-        path: A netCDF file `NAME.nc`, which is replaced when it is complete; or a new Zarr folder `NAME.zarr`.
-        x: As in `to_arviz`.
-        y: As in `to_arviz`.
-        options: As in `to_arviz`; `keep` is "draws" if not given.
-
-    Raises:
-        TypeError: No path.
-        ValueError: Another ending of the path, or a Zarr folder that is there.
-        MissingExtraError: h5netcdf or zarr is not installed.
-    """
-    arviz()
-    checks.path("path", path)
-    path = Path(path)
-    if path.suffix not in (".nc", ".zarr"):
-        raise ValueError(f"path must end in .nc (netCDF) or .zarr; got {path}.")
-    if path.suffix == ".zarr" and path.exists():
-        raise ValueError(f"path must be a new Zarr folder; {path} is there. Delete it, or give another path.")
-    require("h5py" if path.suffix == ".nc" else "zarr", "arviz")
-    from ugmm_ppl import streaming
-
-    collector = Collector(fit, x, y, Request(**{"keep": "draws"} | options))
-    partial = path.with_name(f"{path.stem}.{threading.get_native_id()}.partial{path.suffix}")
-    try:
-        streaming.write(collector, partial)
-        partial.replace(path)
-    finally:
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        partial.unlink(missing_ok=True)
 
 
 def read(path: str | os.PathLike[str], needs: Sequence[str] = ()) -> Any:
@@ -149,7 +94,7 @@ def read(path: str | os.PathLike[str], needs: Sequence[str] = ()) -> Any:
         TypeError: No path.
         ValueError: It cannot be read, or lacks a group.
     """
-    az = arviz()
+    az = installed()
     import xarray
 
     checks.path("path", path)
@@ -173,92 +118,6 @@ def read(path: str | os.PathLike[str], needs: Sequence[str] = ()) -> Any:
     return _as_tree(az, {name: node.to_dataset() for name, node in tree.children.items()} | {"": tree.to_dataset()})
 
 
-def psis(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pareto smoothed importance sampling over the last axis: normalised log weights `(..., S)` and k-hat `(...)`.
-
-    Source: Vehtari et al. 2024, JMLR 25(72).
-    """
-    log_weights = np.asarray(log_weights, dtype=np.float64)
-    if _is_old(arviz()):
-        smoothed, k = arviz().psislw(log_weights)
-        return np.asarray(smoothed), np.asarray(k)
-    from arviz_stats.base import array_stats
-
-    return array_stats.psislw(-log_weights)  # it takes minus the log weights, a log likelihood
-
-
-def loo_approximate_posterior(pointwise: np.ndarray, log_ratio: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """ArviZ's LOO for draws from a guide: elpd `(B,)` and k-hat `(B,)` of every row; None where it has none.
-
-    Args:
-        pointwise: Log likelihood `(C, S, B)`.
-        log_ratio: log p(theta, y) - log q(theta), `(C, S)`.
-    """
-    az = arviz()
-    if not hasattr(az, "loo_approximate_posterior"):
-        return None
-    import xarray
-
-    dataset = xarray.Dataset({"y": (["chain", "draw", "row"], np.asarray(pointwise, dtype=np.float64))})
-    tree = xarray.DataTree.from_dict({"log_likelihood": dataset, "posterior": dataset[["chain", "draw"]]})
-    log_ratio = np.asarray(log_ratio, dtype=np.float64).ravel()
-    with silence():  # about large k-hats, which are returned
-        found = az.loo_approximate_posterior(tree, log_p=log_ratio, log_q=0.0 * log_ratio, pointwise=True)
-    return np.asarray(found.elpd_i), np.asarray(found.pareto_k)
-
-
-def rhat(values: np.ndarray) -> np.ndarray:
-    """Rank-normalised split R-hat `(...)` of values `(C, S, ...)`. Source: Vehtari et al. 2021, arXiv:1903.08008."""
-    return _by_entry("rhat", values)
-
-
-def ess(values: np.ndarray) -> np.ndarray:
-    """Bulk effective sample size `(...)` of values `(C, S, ...)`. Source: as `rhat`."""
-    return _by_entry("ess", values)
-
-
-def bfmi(energy: np.ndarray) -> np.ndarray:
-    """Estimated Bayesian fraction of missing information `(C,)` from energies `(C, S)`. Source: arXiv:1604.00695."""
-    az = arviz()
-    if _is_old(az):
-        return np.asarray(az.bfmi(energy))
-    from arviz_stats.base import array_stats
-
-    return np.asarray(array_stats.bfmi(energy, chain_axis=None, draw_axis=-1))
-
-
-def plot_forest(tree: Any, var_names: list[str], coords: Mapping[str, Any], path: Path) -> None:
-    """Write ArviZ's forest plot of some variables to a PNG file."""
-    az = arviz()
-    import matplotlib.pyplot as plt
-
-    options = {"var_names": var_names, "coords": dict(coords), "combined": True}
-    with DRAWING:
-        if _is_old(az):
-            figure = az.plot_forest(tree, figsize=(8, 10), **options).ravel()[0].figure
-        else:
-            figure = az.plot_forest(tree, backend="matplotlib", **options).get_viz("figure")
-        figure.savefig(path, dpi=110, bbox_inches="tight")
-        plt.close(figure)
-
-
-def forest_figure(tree: Any, var_names: list[str], coords: Mapping[str, Any], kind: str) -> Any:
-    """ArviZ's forest plot ("forest") or ridge plot ("ridge") of some variables, as a matplotlib figure."""
-    az = arviz()
-    lines = sum(
-        int(np.prod(group(tree, "posterior")[name].sel(_within(tree, name, coords)).shape[2:])) for name in var_names
-    )
-    options = {"var_names": var_names, "coords": dict(coords), "combined": True}
-    if _is_old(az):
-        size = (4.8, 0.7 + 0.22 * lines)
-        drawn = az.plot_forest(tree, kind=f"{kind}plot", figsize=size, textsize=7, **options)
-        return drawn.ravel()[0].figure
-    plot = az.plot_forest if kind == "forest" else az.plot_ridge
-    figure = plot(tree, backend="matplotlib", **options).get_viz("figure")
-    figure.set_size_inches(4.8, 0.7 + 0.22 * lines)
-    return figure
-
-
 def group(tree: Any, name: str) -> Any:
     """A group of a tree of either ArviZ as a dataset.
 
@@ -272,10 +131,6 @@ def group(tree: Any, name: str) -> Any:
             f"the tree needs the group {name}, and has none. Make it by fit.to_arviz(), with the data of the fit."
         ) from None
     return found.to_dataset() if hasattr(found, "to_dataset") else found
-
-
-def _within(tree: Any, name: str, coords: Mapping[str, Any]) -> dict[str, Any]:
-    return {dim: value for dim, value in coords.items() if dim in group(tree, "posterior")[name].dims}
 
 
 def datasets(collector: Collector, groups: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:
@@ -306,28 +161,11 @@ def _as_tree(az: Any, found: Mapping[str, Any]) -> Any:
     import xarray
 
     groups = {name: dataset for name, dataset in found.items() if name}
-    if _is_old(az):
+    if is_old(az):
         return az.InferenceData(attrs=dict(found[""].attrs), **groups)
     tree = xarray.DataTree.from_dict(groups)
     tree.attrs.update(found[""].attrs)
     return tree
-
-
-def _by_entry(name: str, values: np.ndarray) -> np.ndarray:
-    """A statistic of ArviZ over chains and draws, for every entry."""
-    az = arviz()
-    values = np.asarray(values, dtype=np.float64)
-    flat = values.reshape(*values.shape[:2], -1)
-    if _is_old(az):
-        function = getattr(az, name)
-        with np.errstate(divide="ignore", invalid="ignore"):  # a value that is the same in all draws has none
-            found = np.array([function(flat[..., i]) for i in range(flat.shape[-1])])
-    else:
-        from arviz_stats.base import array_stats
-
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found = getattr(array_stats, name)(flat, chain_axis=0, draw_axis=1)
-    return np.asarray(found, dtype=np.float64).reshape(values.shape[2:])
 
 
 def _said(choice: Any) -> str:
@@ -335,10 +173,6 @@ def _said(choice: Any) -> str:
     if isinstance(choice, Mapping):
         return ", ".join(f"{pattern}: {family}" for pattern, family in choice.items())
     return choice if isinstance(choice, str) else ", ".join(choice)
-
-
-def _is_old(az: Any) -> bool:
-    return int(az.__version__.split(".")[0]) == 0
 
 
 def tree_of(
@@ -365,7 +199,7 @@ def tree_of(
             chains, draws = next(iter(variables.values())).shape[:2]
             index = {"chain": np.arange(chains), "draw": np.arange(draws)} | index
         datasets[group] = xarray.Dataset(arrays, coords=index, attrs=attrs)
-    if _is_old(az):
+    if is_old(az):
         return az.InferenceData(attrs=attrs, **datasets)
     tree = xarray.DataTree.from_dict(datasets)
     tree.attrs.update(attrs)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ugmm_ppl import checks
-from ugmm_ppl.model.base import NetworkModel
-from ugmm_ppl.model.classes import ClassModel
+from ugmm_ppl.models.base import kind
+from ugmm_ppl.models.classes import ClassModel
+from ugmm_ppl.models.network import NetworkModel
 from ugmm_ppl.nn.network import Network
 from ugmm_ppl.priors import Prior
 from ugmm_ppl.typing import Array
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 OBJECTIVES = ("score", "conditional")
 
 
+@kind
 @dataclasses.dataclass(frozen=True, eq=False)
 class JointScore(ClassModel, NetworkModel):
     """A network with one output that sees the class as one more input; score(x, c), class = argmax over c.

@@ -9,11 +9,12 @@ import numpy as np
 
 from ugmm_ppl import checks, neuron
 from ugmm_ppl.distributions.sampling import gumbel_max
-from ugmm_ppl.model.base import NetworkModel
+from ugmm_ppl.likelihoods.prediction import RegressionPrediction
+from ugmm_ppl.models.base import kind
+from ugmm_ppl.models.network import NetworkModel
 from ugmm_ppl.nn.network import Network
 from ugmm_ppl.nn.spaces import SCALE_FLOOR
 from ugmm_ppl.ops.numpy import NUMPY
-from ugmm_ppl.prediction import RegressionPrediction
 from ugmm_ppl.priors import Prior
 from ugmm_ppl.typing import Array, Ops
 
@@ -29,6 +30,7 @@ LARGEST_LOG_SCALE = 88.0
 """Its exponential is a float32."""
 
 
+@kind
 @dataclasses.dataclass(frozen=True, eq=False)
 class Regressor(NetworkModel):
     """p(y | x) = sum_m weights_m(x) N(y; loc_m(x), scale_m(x)^2), an exact density of y given x.

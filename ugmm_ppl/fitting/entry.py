@@ -11,11 +11,14 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 
-from ugmm_ppl import checks, storage
+from ugmm_ppl import checks
 from ugmm_ppl.backends.load import load_backend
 from ugmm_ppl.backends.progress import Progress
 from ugmm_ppl.checks.data import names_of
 from ugmm_ppl.data.standardizer import Standardizer, as_seen, no_variance, repeated
+from ugmm_ppl.fitting import storage
+from ugmm_ppl.fitting.registry import fit_type
+from ugmm_ppl.fitting.result import Fit
 from ugmm_ppl.guides.blocks import FAMILIES
 from ugmm_ppl.guides.guide import Guide
 from ugmm_ppl.guides.sites import constrain, latent_sites
@@ -24,8 +27,8 @@ from ugmm_ppl.infer.elbo import negative_elbo
 from ugmm_ppl.infer.laplace import laplace
 from ugmm_ppl.infer.loop import OPTIMIZERS, Moment, Plan, Run, train
 from ugmm_ppl.infer.schedule import Batches, kl_weights, learning_rates
-from ugmm_ppl.model.base import Model, NetworkModel
-from ugmm_ppl.posterior import Fit
+from ugmm_ppl.models.base import Model
+from ugmm_ppl.models.network import NetworkModel
 
 METHODS = ("svi", "map", "laplace", "em", "nuts")
 POINT_GUIDES = {"map": "delta", "em": "delta", "nuts": "normal"}
@@ -196,7 +199,7 @@ def fit(
         if model.real_target:
             as_seen(_counted(y, weights), y_units, dtype, observed=True, what="y")
         (x, y, weights), held_out = _split(validation, model, (x, y, weights), seed, columns)
-        result = model.fit_type(
+        result = fit_type(model)(
             model=model, backend=backend, method=method, dtype=dtype, bayesian=bayesian, device=device,
             guide=POINT_GUIDES.get(method, guide if isinstance(guide, str) else families),
             seed=seed, temperature=temperature, init_scale=init_scale, rank=rank, x_units=x_units,

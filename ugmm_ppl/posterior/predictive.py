@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from ugmm_ppl import checks, weighing
+from ugmm_ppl import checks
 from ugmm_ppl.data.standardizer import as_seen
-from ugmm_ppl.functions import Functions
 from ugmm_ppl.neuron import logsumexp
 from ugmm_ppl.ops.numpy import NUMPY
+from ugmm_ppl.posterior import weighing
+from ugmm_ppl.posterior.functions import Functions
 
 if TYPE_CHECKING:
     from ugmm_ppl.data.standardizer import Standardizer
-    from ugmm_ppl.model.base import Model
+    from ugmm_ppl.models.base import Model
 
 
 class Predictive(abc.ABC):

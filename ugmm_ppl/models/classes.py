@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ugmm_ppl.distributions.sampling import gumbel_max
-from ugmm_ppl.model.base import Model
+from ugmm_ppl.likelihoods.prediction import ClassPrediction
+from ugmm_ppl.models.base import Model
 from ugmm_ppl.neuron import if_any_possible, log_normalize, near_zero
 from ugmm_ppl.ops.numpy import NUMPY
-from ugmm_ppl.prediction import ClassPrediction
 from ugmm_ppl.typing import Array
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from ugmm_ppl.backends.load import load_backend
 from ugmm_ppl.typing import Array
 
 if TYPE_CHECKING:
-    from ugmm_ppl.model.base import Model
+    from ugmm_ppl.models.base import Model
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

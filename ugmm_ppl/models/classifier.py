@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from ugmm_ppl import checks
-from ugmm_ppl.model.base import NetworkModel
-from ugmm_ppl.model.classes import ClassModel
+from ugmm_ppl.models.base import kind
+from ugmm_ppl.models.classes import ClassModel
+from ugmm_ppl.models.network import NetworkModel
 from ugmm_ppl.nn.network import Network
 from ugmm_ppl.priors import Prior
 
 
+@kind
 @dataclasses.dataclass(frozen=True, eq=False)
 class Classifier(ClassModel, NetworkModel):
     """p(y | x) = Categorical(y; logits = network(x)), an exact density of y given x.

@@ -10,25 +10,28 @@ from typing import Any
 
 import numpy as np
 
-from ugmm_ppl import checks, storage
+from ugmm_ppl import checks
 from ugmm_ppl.backends.base import Backend
 from ugmm_ppl.backends.load import load_backend
 from ugmm_ppl.backends.threads import cached_property
 from ugmm_ppl.data.files import Target
 from ugmm_ppl.data.standardizer import Standardizer
+from ugmm_ppl.fitting import storage
+from ugmm_ppl.fitting.registry import fit_of
 from ugmm_ppl.guides.guide import Guide, make_guide
 from ugmm_ppl.guides.sites import inferred_sites, latent_sites, natural_values
 from ugmm_ppl.infer.loop import Run
-from ugmm_ppl.model.base import Model
-from ugmm_ppl.predictive import Predictive
+from ugmm_ppl.models.base import Model
+from ugmm_ppl.posterior.predictive import Predictive
 
 NUM_DRAWS = 500
 """Draws per chain from a guide where none are asked for."""
 
 
+@fit_of(Model)
 @dataclasses.dataclass(eq=False, kw_only=True, repr=False)
 class Fit(Predictive):
-    """A fitted model. Made by `ugmm_ppl.fit` and `ugmm_ppl.load`; its predictions are in `ugmm_ppl.predictive`.
+    """A fitted model, made by `ugmm_ppl.fit` and `ugmm_ppl.load`; predictions are in `ugmm_ppl.posterior.predictive`.
 
     Attributes:
         model: The model.
@@ -245,13 +248,13 @@ class Fit(Predictive):
 
     def to_arviz(self, x: Any = None, y: Any = None, **options: Any) -> Any:
         """Everything in one ArviZ tree; see `ugmm_ppl.arviz.to_arviz` for the options."""
-        from ugmm_ppl.arviz import to_arviz
+        from ugmm_ppl.arviz.tree import to_arviz
 
         return to_arviz(self, x, y, **options)
 
     def export(self, path: str | os.PathLike[str], x: Any = None, y: Any = None, **options: Any) -> None:
         """Write that tree to a netCDF file or Zarr folder, block by block; see `ugmm_ppl.arviz.export`."""
-        from ugmm_ppl.arviz import export
+        from ugmm_ppl.arviz.stream import export
 
         export(self, path, x, y, **options)
 
@@ -262,8 +265,8 @@ class Fit(Predictive):
         return diagnose(self, x, y, **options)
 
     def report(self, path: Target, x: Any = None, y: Any = None, **options: Any) -> Any:
-        """Write the report of this fit, one HTML file; see `ugmm_ppl.page.write_report` for the options."""
-        from ugmm_ppl.page import write_report
+        """Write the report of this fit, one HTML file; see `ugmm_ppl.report.write_report` for the options."""
+        from ugmm_ppl.report.page import write_report
 
         return write_report(self, path, x, y, **options)
 

@@ -16,7 +16,7 @@ from ugmm_ppl.metrics import expected_calibration_error, reliability
 from ugmm_ppl.ops.numpy import NUMPY
 
 if TYPE_CHECKING:
-    from ugmm_ppl.posterior import Fit
+    from ugmm_ppl.fitting.result import Fit
 
 INK = "#010203"
 """Stands for the colour of the text in what matplotlib writes."""

@@ -82,7 +82,7 @@ def predictions(deadline: Deadline) -> list[dict[str, Any]]:
                     if load_backend(backend).name == "numpyro":
                         from ugmm_ppl.numpyro import inference
 
-                        inference._compiled_outputs.cache_clear()
+                        inference._compiled_each.cache_clear()
                     fit.predict(x[:2000], num_draws=2)
                     times = []
                     for _ in range(3):

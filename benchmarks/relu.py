@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 import ugmm_ppl as up
-from ugmm_ppl.distributions.described import Distribution
-from ugmm_ppl.models.sites import draw
+from ugmm_ppl.models.sites import SiteSpec
 from ugmm_ppl.nn.dense import LayerShape
 
 
@@ -55,27 +55,27 @@ class ReluNetwork(up.Network):
 class _Relu:
     """Samples the parameters of a `ReluNetwork`; put in front of a model."""
 
-    def _priors(self: Any) -> dict[str, tuple[Distribution, tuple[int, ...]]]:
+    @cached_property
+    def sites(self: Any) -> dict[str, SiteSpec]:
+        """Weight and bias of every layer, and of the readout."""
         found = {}
         for layer in self.network.layers(self.num_outputs):
             found |= _dense(layer)
-        width = self.network.sizes[-1]
-        shapes = {"weight": (self.num_outputs, width), "bias": (self.num_outputs,)}
-        return found | {f"readout.{role}": (p, shapes[role]) for role, p in self.prior.linear(width).items()}
-
-    def parameters(self: Any, backend: Any, like: Any) -> dict[str, Any]:
-        """Site -> value."""
-        return {name: draw(backend, p, name, shape, like) for name, (p, shape) in self._priors().items()}
-
-    def plain_sites(self: Any) -> set[str]:
-        """All."""
-        return set(self._priors())
+        outputs, width = self.num_outputs, self.network.sizes[-1]
+        weight, bias = self.prior.linear(width).values()
+        return found | {
+            "readout.weight": SiteSpec(weight, (outputs, width), ("output", "neuron")),
+            "readout.bias": SiteSpec(bias, (outputs,), ("output",)),
+        }
 
 
-def _dense(layer: LayerShape) -> dict[str, tuple[Distribution, tuple[int, ...]]]:
+def _dense(layer: LayerShape) -> dict[str, SiteSpec]:
     k, j = layer.in_features, layer.out_features
     weight = up.dist.Normal(0.0, math.sqrt(2.0 / k))
-    return {f"{layer.name}.weight": (weight, (j, k)), f"{layer.name}.bias": (up.dist.Normal(0.0, 1.0), (j,))}
+    return {
+        f"{layer.name}.weight": SiteSpec(weight, (j, k), ("neuron", "input")),
+        f"{layer.name}.bias": SiteSpec(up.dist.Normal(0.0, 1.0), (j,), ("neuron",)),
+    }
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

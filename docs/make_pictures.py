@@ -17,9 +17,9 @@ from sklearn.datasets import load_iris
 
 import ugmm_ppl as up
 from ugmm_ppl import neuron
-from ugmm_ppl.distributions import closed_form as summary
 from ugmm_ppl.distributions import mixture, pathwise
 from ugmm_ppl.distributions.mixture import Mixture
+from ugmm_ppl.distributions.modes import modes
 from ugmm_ppl.ops.numpy import NUMPY
 
 IMAGES = Path(__file__).parent / "images"
@@ -179,9 +179,9 @@ def one_distribution() -> Figure:
         part = weights[k] * stats.norm.pdf(y, loc[k], scale[k])
         left.fill_between(y, part, color=component_colour(k), alpha=0.35, lw=0)
     left.plot(y, density, color=INK, lw=2)
-    modes = summary.modes(NUMPY, example)
-    modes = modes[~np.isnan(modes)]
-    left.plot(modes, np.exp(mixture.log_prob(NUMPY, modes, example)), "v", color=COLOURS[3], ms=7, label="modes()")
+    maxima = modes(NUMPY, example)
+    maxima = maxima[~np.isnan(maxima)]
+    left.plot(maxima, np.exp(mixture.log_prob(NUMPY, maxima, example)), "v", color=COLOURS[3], ms=7, label="modes()")
     left.set(xlabel="$y$", yticks=[], ylim=(0, None))
     left.set_title("Density and its modes", loc="left")
     left.legend(frameon=False)

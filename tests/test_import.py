@@ -49,12 +49,12 @@ print(fit.predict(x, num_draws=2).quantile(0.5).shape)
         ("import ugmm_ppl.pyro", "pyro", 'pip install "ugmm-ppl[pyro]"'),
         ("import ugmm_ppl.numpyro", "jax", 'pip install "ugmm-ppl[numpyro]"'),
         (
-            "from ugmm_ppl.backends.base import load_backend\nload_backend('numpyro')",
+            "from ugmm_ppl.backends import load_backend\nload_backend('numpyro')",
             "numpyro",
             'pip install "ugmm-ppl[numpyro]"',
         ),
         ("from ugmm_ppl.__main__ import main\nmain()", "typer", 'pip install "ugmm-ppl[cli]"'),
-        ("from ugmm_ppl.arviz.tree import to_arviz\nto_arviz(None)", "arviz", 'pip install "ugmm-ppl[arviz]"'),
+        ("from ugmm_ppl.arviz import to_arviz\nto_arviz(None)", "arviz", 'pip install "ugmm-ppl[arviz]"'),
     ],
 )
 def test_a_missing_extra_says_how_to_install_it(code, without, message):

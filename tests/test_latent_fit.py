@@ -153,7 +153,7 @@ def test_modules_of_the_library_are_encoders(backend_name, tmp_path):
     fit = up.fit(
         model, x, backend=backend_name, method="map", num_steps=50, learning_rate=0.05, dtype="float64", **SETTINGS
     )
-    start, first = model.local_guide(fit._backend).initial(40, 0), fit.state[0]
+    start, first = model.local_guide(fit.primitives).initial(40, 0), fit.state[0]
     assert {n for n in first if n.startswith("encoder.")} == set(start)
     assert not any(np.array_equal(first[name], start[name]) for name in start)  # all of them are trained
     assert fit.losses[0, -10:].mean() < 0.5 * fit.losses[0, :10].mean()

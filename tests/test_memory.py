@@ -103,7 +103,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ugmm_ppl.backends.base import load_backend
+from ugmm_ppl.backends import load_backend
 
 
 def memory(what):

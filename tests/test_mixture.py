@@ -26,9 +26,10 @@ from scipy import integrate, special, stats
 from tolerances import EXACT64, PARITY, QUADRATURE, SUBNORMAL, TAIL32, TAIL64
 
 from ugmm_ppl import neuron
-from ugmm_ppl.distributions import closed_form as summary
-from ugmm_ppl.distributions import mixture, pathwise
+from ugmm_ppl.distributions import closed_form, mixture, pathwise
+from ugmm_ppl.distributions.kl import kl
 from ugmm_ppl.distributions.methods import TOLERANCE, MixtureQueries
+from ugmm_ppl.distributions.modes import modes
 from ugmm_ppl.ops.numpy import NUMPY
 
 INF, NAN = np.inf, np.nan
@@ -37,7 +38,7 @@ LIBRARIES = ["numpy", *backend_params()]
 
 @functools.cache
 def function(name, dtype, which):
-    """A function of `mixture`, `pathwise` or `summary` as one of NumPy arrays (first, loc, scale, weights)."""
+    """A function of `mixture`, `pathwise` or `closed_form` as one of NumPy arrays (first, loc, scale, weights)."""
     with library(name, dtype) as (ops, compile_):
         call = getattr(mixture, which, None) or getattr(pathwise, which)
         run = compile_(lambda first, *parameters: call(ops, first, made(ops, *parameters)))
@@ -250,7 +251,9 @@ def entropy_bounds(name):
     """A function of NumPy arrays."""
     with library(name) as (ops, compile_):
         run = compile_(
-            lambda *parameters: ops.concat([a[..., None] for a in summary.entropy_bounds(ops, made(ops, *parameters))])
+            lambda *parameters: ops.concat(
+                [a[..., None] for a in closed_form.entropy_bounds(ops, made(ops, *parameters))]
+            )
         )
 
     def evaluated(*arrays):
@@ -290,7 +293,7 @@ def test_entropy_lies_between_its_bounds(rng, separation):
     loc, scale, weights = draw_mixture(rng, 4)
     weights = np.append(weights[:3] / weights[:3].sum(), 0.0)
     loc = separation * loc
-    lower, upper = summary.entropy_bounds(NUMPY, made(NUMPY, loc, scale, weights))
+    lower, upper = closed_form.entropy_bounds(NUMPY, made(NUMPY, loc, scale, weights))
     want = entropy(loc[:3], scale[:3], weights[:3])
     assert lower < want <= upper + QUADRATURE
     if separation == 1000.0:  # components apart: the upper bound is exact
@@ -299,7 +302,7 @@ def test_entropy_lies_between_its_bounds(rng, separation):
 
 def test_entropy_bounds_of_one_component():
     """Upper: the entropy itself. Lower: 1/2 (1 - log 2) less, by its formula."""
-    lower, upper = summary.entropy_bounds(NUMPY, made(NUMPY, np.array([3.0]), np.array([0.2]), np.ones(1)))
+    lower, upper = closed_form.entropy_bounds(NUMPY, made(NUMPY, np.array([3.0]), np.array([0.2]), np.ones(1)))
     want = stats.norm(3.0, 0.2).entropy()
     np.testing.assert_allclose([lower, upper], [want - 0.5 * (1.0 - np.log(2.0)), want], rtol=EXACT64)
 
@@ -321,7 +324,7 @@ def _parts_of(y, loc, scale, weights):
 def test_modes_are_where_the_slope_changes_its_sign(parameters):
     """And as many as on a grid a hundred times finer than the smallest scale."""
     loc, scale, weights = parameters
-    got = summary.modes(NUMPY, made(NUMPY, *parameters))
+    got = modes(NUMPY, made(NUMPY, *parameters))
     assert got.shape == (COMPONENTS,)
     found = got[~np.isnan(got)]
     assert np.isnan(got[len(found) :]).all()
@@ -353,7 +356,7 @@ MODES = {
 def test_modes_of_known_mixtures(name, case):
     loc, scale, weights, want = (np.array(a) for a in MODES[case])
     with library(name) as (ops, compile_):
-        got = np.asarray(compile_(lambda *p: summary.modes(ops, made(ops, *p)))(loc, scale, weights))
+        got = np.asarray(compile_(lambda *p: modes(ops, made(ops, *p)))(loc, scale, weights))
     np.testing.assert_allclose(
         got[: len(want)], want, atol=1e-5
     )  # a flat top, p'' = 0, is known to the third root of the rounding
@@ -365,7 +368,7 @@ def test_modes_of_known_mixtures(name, case):
 def test_conditioning_is_bayes_rule(parameters, reading, noise, places):
     """prior(y) N(reading; y, noise^2) = evidence posterior(y), at every y."""
     before = made(NUMPY, *parameters)
-    loc, scale, log_weights, evidence = summary.condition(NUMPY, np.asarray(reading), np.asarray(noise), before)
+    loc, scale, log_weights, evidence = closed_form.condition(NUMPY, np.asarray(reading), np.asarray(noise), before)
     y = 30.0 * np.array(places)
     want = mixture.log_prob(NUMPY, y, before) + stats.norm.logpdf(reading, y, noise)
     got = neuron.log_prob(NUMPY, y, loc, scale, log_weights) + evidence
@@ -380,7 +383,7 @@ def test_conditioning_is_bayes_rule(parameters, reading, noise, places):
 @given(st.floats(-100.0, 100.0), st.floats(0.01, 100.0), st.floats(-50.0, 50.0), st.floats(0.05, 0.95))
 @example(0.0, 1.0, 0.0, 0.5)
 def test_two_components_have_the_moments(mean, stddev, skewness, spread):
-    loc, scale, weights = summary.two_components(NUMPY, *map(np.asarray, (mean, stddev, skewness)), spread)
+    loc, scale, weights = closed_form.two_components(NUMPY, *map(np.asarray, (mean, stddev, skewness)), spread)
     assert loc.shape == scale.shape == weights.shape == (2,)
     assert scale[0] == scale[1]
     one = made(NUMPY, loc, scale, weights)
@@ -394,7 +397,7 @@ def test_kl_of_normals_is_the_closed_form(rng):
     p, q = ((rng.normal(size=(5, 1)), np.exp(rng.normal(size=(5, 1)))) for _ in range(2))
     one, other = (made(NUMPY, loc, scale, np.ones((5, 1))) for loc, scale in (p, q))
     want = np.log(q[1] / p[1]) + (p[1] ** 2 + (p[0] - q[0]) ** 2) / (2.0 * q[1] ** 2) - 0.5
-    np.testing.assert_allclose(summary.kl(NUMPY, one, other, 4), want[:, 0], rtol=PARITY)
+    np.testing.assert_allclose(kl(NUMPY, one, other, 4), want[:, 0], rtol=PARITY)
 
 
 def test_kl_is_quadrature(rng):
@@ -409,8 +412,8 @@ def test_kl_is_quadrature(rng):
     edges = np.unique(np.concatenate([p[0] + t * p[1] for t in (-12.0, -3.0, 0.0, 3.0, 12.0)]))
     want = sum(integrate.quad(integrand, a, b, epsabs=1e-12)[0] for a, b in itertools.pairwise(edges))
     one, other = made(NUMPY, *p), made(NUMPY, *q)
-    np.testing.assert_allclose(summary.kl(NUMPY, one, other, 8), want, rtol=QUADRATURE)
-    np.testing.assert_allclose(summary.kl(NUMPY, one, one, 1), 0.0, atol=EXACT64)
+    np.testing.assert_allclose(kl(NUMPY, one, other, 8), want, rtol=QUADRATURE)
+    np.testing.assert_allclose(kl(NUMPY, one, one, 1), 0.0, atol=EXACT64)
 
 
 class Queries(MixtureQueries):

@@ -12,7 +12,9 @@ from tolerances import EXACT64, PARITY, SAMPLING_P
 
 import ugmm_ppl as up
 from ugmm_ppl.backends.load import load_backend
-from ugmm_ppl.nn import network as networks
+from ugmm_ppl.nn.dense import layer_activation
+from ugmm_ppl.nn.dropout import survivors
+from ugmm_ppl.nn.norm import layer_norm
 from ugmm_ppl.ops.numpy import NUMPY
 
 
@@ -123,10 +125,10 @@ def test_scale_has_a_floor(backend64):
 
 def test_layer_norm(backend64, rng):
     h = 50.0 + 3.0 * rng.normal(size=(2, 7, 5))
-    got = compiled(backend64, functools.partial(networks.layer_norm, backend64.ops))(h)
+    got = compiled(backend64, functools.partial(layer_norm, backend64.ops))(h)
     np.testing.assert_allclose(got.reshape(14, 5), slow_norm(h.reshape(14, 5)), rtol=PARITY, atol=PARITY)
     np.testing.assert_allclose(got.mean(-1), np.zeros((2, 7)), atol=EXACT64)
-    constant = compiled(backend64, functools.partial(networks.layer_norm, backend64.ops))(np.full((1, 4), 3.0))
+    constant = compiled(backend64, functools.partial(layer_norm, backend64.ops))(np.full((1, 4), 3.0))
     np.testing.assert_array_equal(constant, np.zeros((1, 4)))
 
 
@@ -162,7 +164,7 @@ def test_masked_components_have_no_part(backend64, rng):
 @pytest.mark.parametrize("rate", [0.0, 0.3, 0.999])
 def test_survivors(rng, rate):
     uniform = rng.uniform(size=(2_000, 5))
-    keep = networks.survivors(NUMPY, uniform, rate)
+    keep = survivors(NUMPY, uniform, rate)
     assert keep.any(-1).all()
     expected = 1.0 - rate + rate**5 / 5.0  # kept, or the one that is kept where all would go
     assert abs(keep.mean() - expected) <= 5.0 * np.sqrt(expected * (1.0 - expected) / keep.size)
@@ -178,7 +180,7 @@ def test_initial_values_have_the_spread_of_the_inputs():
     values = network.initial_values(x, 3, seed=2)
     assert_spread(values, "layers.0", x.mean(0), np.where(spread > 0.0, x.std(0), 1.0))  # a constant input has spread 1
     first = {name.removeprefix("layers.0."): value for name, value in values.items() if name.startswith("layers.0")}
-    h = networks.layer_norm(NUMPY, networks.layer_activation(NUMPY, first, x))
+    h = layer_norm(NUMPY, layer_activation(NUMPY, first, x))
     assert_spread(values, "layers.1", h.mean(0)[:50], h.std(0)[:50])
     weight = values["readout.weight"] * np.sqrt(500)
     assert stats.kstest(weight.ravel(), "norm").pvalue > SAMPLING_P

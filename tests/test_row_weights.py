@@ -126,7 +126,7 @@ def test_what_is_kept(backend_name, tmp_path):
     fit = fitted(backend_name, "regressor", "svi", WILD, Y, WEIGHTS, validation=(X, Y, WEIGHTS))
     pairs = zip(fit.log_likelihood(X, Y, 4), fit.row_weights[None], strict=False)
     total = np.stack([pointwise[:, w > 0] @ w[w > 0] for pointwise, w in pairs]) + fit.log_unit(X) * WEIGHTS.sum()
-    assert np.allclose(fit.log_p(X, Y, 4), fit._log_prior(fit.posterior(4)) + total)
+    assert np.allclose(fit.log_p(X, Y, 4), fit.log_prior(fit.posterior(4)) + total)
     fit.save(tmp_path / "fit.npz")
     again = up.load(tmp_path / "fit.npz")
     assert np.array_equal(again.row_weights, WEIGHTS)

@@ -37,9 +37,9 @@ def test_scores_are_those_of_the_network_by_enumeration(objective, backend_name,
     np.testing.assert_allclose(fit.predict(x).probs, soft / soft.sum(1, keepdims=True), atol=NETWORK32)
     np.testing.assert_allclose(model.scores(want, y), want[np.arange(len(y)), y], rtol=EXACT64)
     target = want[np.arange(len(y)), y] if objective == "score" else model.log_likelihood(want, y)
-    with fit._settings():
+    with fit.settings():
         bound = model.bind(backend_name)
-        trace = fit._backend.trace(bound, {n: fit._backend.array(v) for n, v in values.items()}, x, y)
+        trace = fit.primitives.trace(bound, {n: fit.primitives.array(v) for n, v in values.items()}, x, y)
     data = next(site for site in trace.values() if site.observed)
     got = np.asarray(data.distribution.log_prob(data.value)).sum()
     np.testing.assert_allclose(got, target.sum(), rtol=NETWORK32)

@@ -9,7 +9,7 @@ from ugmm_ppl.checks.machine import require
 def main() -> None:
     """Run the command line, or say which extra it needs."""
     try:
-        cli = require("ugmm_ppl.cli.app.app", "cli", ("typer",))
+        cli = require("ugmm_ppl.cli.app", "cli", ("typer",))
     except MissingExtraError as error:
         sys.exit(f"error: {error}")
     cli.app(prog_name="ugmm-ppl")

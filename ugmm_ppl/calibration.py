@@ -27,6 +27,7 @@ from ugmm_ppl.guides.sites import latent_sites
 from ugmm_ppl.infer.elbo import negative_elbo
 from ugmm_ppl.infer.loop import Plan, train
 from ugmm_ppl.infer.schedule import kl_weights, learning_rates
+from ugmm_ppl.models import evaluation
 
 if TYPE_CHECKING:
     from ugmm_ppl.models.network import NetworkModel
@@ -130,15 +131,14 @@ def sbc(
     primitives = load_backend(backend)
     dtype = "float64" if method == "nuts" else "float32"
     with primitives.settings(dtype=dtype, device="cpu"):
-        inference = primitives.inference
-        truth = inference.prior_draws(model, num_simulations, seed)
-        outputs = inference.outputs(model, truth, x, len(x)).astype(np.float64)
+        truth = evaluation.prior_draws(primitives, model, num_simulations, seed)
+        outputs = evaluation.outputs(primitives, model, truth, x, len(x)).astype(np.float64)
         y = model.sample_target(outputs, np.random.default_rng(seed))
         starts = _starts(primitives, fitted, truth, seed)
         total = num_warmup + num_draws * thin if method == "nuts" else num_steps
         with Progress(total, f"{method}, {num_simulations} simulations", show=progress) as bar:
             if method == "nuts":
-                drawn = inference.nuts(
+                drawn = primitives.inference.nuts(
                     functools.partial(fitted, primitives), (x, y), starts, data_size=float(len(x)),
                     num_warmup=num_warmup, num_draws=num_draws * thin, max_tree_depth=max_tree_depth, seed=seed,
                     progress=bar, own_targets=True,
@@ -150,8 +150,9 @@ def sbc(
         found = {name: _ranks(*pair) for name, pair in _entries(draws, truth).items()}
         likelihood = np.empty((num_simulations, num_draws))
         for i in range(num_simulations):
-            own = inference.outputs(model, {n: v[i] for n, v in draws.items()}, x, len(x)).astype(np.float64)
-            likelihood[i] = model.log_likelihood(own, y[i]).sum(-1)
+            own = {name: value[i] for name, value in draws.items()}
+            simulated = evaluation.outputs(primitives, model, own, x, len(x))
+            likelihood[i] = model.log_likelihood(simulated.astype(np.float64), y[i]).sum(-1)
         true = np.array([model.log_likelihood(outputs[i], y[i]).sum() for i in range(num_simulations)])
     found["log_likelihood"] = _ranks(likelihood, true)
     return Calibration(found, num_draws)
@@ -179,7 +180,7 @@ def _starts(
     backend: Backend, model: NetworkModel, truth: Mapping[str, np.ndarray], seed: int
 ) -> list[dict[str, np.ndarray]]:
     """Unconstrained start values of every simulation: the true values of the one before it."""
-    sites, _ = latent_sites(backend, model, model.network.zeros(model.num_outputs), seed)
+    sites, _ = latent_sites(backend, model, model.template(), seed)
     values = {}
     for name, site in sites.items():
         rolled = np.roll(truth[name], 1, axis=0)
@@ -202,7 +203,7 @@ def _guides(
     """Draws `(N, L, ...)` of guides that are trained side by side: restarts, each of which sees its own rows."""
     x, y = data
     count, rows = y.shape
-    sites, _ = latent_sites(backend, model, model.network.zeros(model.num_outputs), seed)
+    sites, _ = latent_sites(backend, model, model.template(), seed)
     rank = min(10, sum(math.prod(site.shape) for site in sites.values()))
     guide = make_guide(families, backend, sites, init_scale=0.05, rank=rank)
     objective = functools.partial(negative_elbo, backend, functools.partial(model, backend), guide, data_size=rows)
@@ -212,6 +213,5 @@ def _guides(
     )  # fmt: skip
     plan = Plan(rates, kl_weights(len(rates), 1.0, 0.0), lambda i, _: np.arange(i * rows, (i + 1) * rows), None)
     run = train(trainer, [guide.initial(start) for start in starts], plan, progress=bar)
-    draw = backend.inference.guide_draws
-    drawn = [draw(guide, params, range(num_draws), seed + i)[0] for i, params in enumerate(run.params)]
+    drawn = [guide.draws(backend, params, range(num_draws), seed + i)[0] for i, params in enumerate(run.params)]
     return {name: np.stack([each[name] for each in drawn]) for name in drawn[0]}

@@ -5,20 +5,16 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from ugmm_ppl import checks
+from ugmm_ppl.backends.base import Backend
 from ugmm_ppl.distributions.described import POSITIVE, SIMPLEX, Distribution, describe, from_description, normal
 from ugmm_ppl.typing import Array
 
-if TYPE_CHECKING:
-    from ugmm_ppl.backends.base import Backend
-    from ugmm_ppl.models.network import NetworkModel
-
-
-PriorValue: TypeAlias = Distribution | Callable[["Backend", str, tuple[int, ...]], Array]
+PriorValue: TypeAlias = Distribution | Callable[[Backend, str, tuple[int, ...]], Array]
 """A distribution, or a function (backend, site name, shape) -> array of that shape, free to sample hyper-parameters."""
 
 NEURON_ROLES = ("loc", "log_scale", "scale", "logits", "weights")
@@ -108,7 +104,7 @@ class Prior:
         return cls(**entries, layers=layers)
 
     def predictive(
-        self, model: NetworkModel, x: Any, *, num_draws: int = 100, backend: str = "numpyro", seed: int = 0
+        self, model: Any, x: Any, *, num_draws: int = 100, backend: str = "numpyro", seed: int = 0
     ) -> dict[str, np.ndarray]:
         """Draw parameters from this prior and data from the model under them.
 
@@ -122,16 +118,34 @@ class Prior:
         Returns:
             Site name -> array `(S, ...)`; besides the parameters `outputs` `(S, B, O)`, the readout, and `y` `(S, B)`.
         """
-        from ugmm_ppl.backends.load import load_backend
+        found: dict[str, np.ndarray] = dataclasses.replace(model, prior=self).prior_predictive(
+            x, num_draws=num_draws, backend=backend, seed=seed
+        )
+        return found
 
-        model = dataclasses.replace(model, prior=self)  # type: ignore[type-var]
-        x = model.check_inputs(x)
-        num_draws, seed = checks.count("num_draws", num_draws), checks.count("seed", seed, least=0)
-        primitives = load_backend(backend)
-        with primitives.settings(dtype="float32", device="cpu"):
-            values = primitives.inference.prior_draws(model, num_draws, seed)
-            outputs = primitives.inference.outputs(model, values, x, model.rows_at_once)
-        return values | {"outputs": outputs, "y": model.sample_target(outputs, np.random.default_rng(seed))}
+
+def draw(backend: Backend, prior: PriorValue, name: str, shape: tuple[int, ...], like: Array) -> Array:
+    """Sample one site from its prior, inside a model.
+
+    Args:
+        backend: Where to sample.
+        prior: A description, or a callable that does it all.
+        name: Name of the site.
+        shape: Shape of the value.
+        like: Array whose dtype and device the value takes.
+
+    Raises:
+        ValueError: A callable returned another shape.
+    """
+    if isinstance(prior, Distribution):
+        return backend.sample(name, backend.build(prior, shape, like))
+    with backend.as_default():
+        value = prior(backend, name, shape)
+    if tuple(np.shape(value))[-len(shape) :] != shape:
+        raise ValueError(
+            f"the prior of {name} must return an array of shape {shape}; got shape {tuple(np.shape(value))}."
+        )
+    return value
 
 
 def _check_roles(where: str, roles: Mapping[str, Any]) -> None:

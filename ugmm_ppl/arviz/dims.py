@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ugmm_ppl.fitting.result import Fit
+    from ugmm_ppl.posterior.predictive import Predictive
 
 
 def axes(group: str, variable: str, dims: Mapping[str, list[str]], rank: int) -> list[str]:
@@ -20,12 +20,12 @@ def axes(group: str, variable: str, dims: Mapping[str, list[str]], rank: int) ->
     return [*lead, *own[: rank - len(lead)]]
 
 
-def site_shapes(fit: Fit, *, derived: bool) -> dict[str, tuple[int, ...]]:
+def site_shapes(fit: Predictive, *, derived: bool) -> dict[str, tuple[int, ...]]:
     """Shape of every site, and of the derived scale and weights."""
     shapes = {name: site.shape for name, site in fit.family.sites.items()}
     if derived:
         twins = {".log_scale": ".scale", ".logits": ".weights"}
-        plain = fit.model.plain_sites()
+        plain = fit.model.plain_sites
         for name, shape in list(shapes.items()):
             for end, twin in twins.items():
                 if name.endswith(end) and name in plain:
@@ -33,17 +33,12 @@ def site_shapes(fit: Fit, *, derived: bool) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def site_dims(fit: Fit, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
+def site_dims(fit: Predictive, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
     """Names of the axes of every site of the model; sites of callables get ArviZ's default names."""
-    named = fit.model.axes(output_dim(fit))
+    named = fit.model.axes()
     return {n: names for n, (names, sizes) in named.items() if n in shapes and shapes[n] == sizes}
 
 
-def coordinates(fit: Fit) -> dict[str, Any]:
+def coordinates(fit: Predictive) -> dict[str, Any]:
     """Coordinates of the dims of the sites."""
-    return fit.model.coordinates(fit.feature_names) | {output_dim(fit): fit.model.output_names(fit.class_names)}
-
-
-def output_dim(fit: Fit) -> str:
-    """The dim of the outputs of the network."""
-    return "output" if fit.model.real_target else "class"
+    return fit.model.coordinates(fit.feature_names) | {fit.model.output_axis: fit.model.output_names(fit.class_names)}

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ugmm_ppl import checks
-from ugmm_ppl.arviz.dims import coordinates, output_dim, site_dims, site_shapes
+from ugmm_ppl.arviz.dims import coordinates, site_dims, site_shapes
 from ugmm_ppl.arviz.request import GROUPS, OF_DATA, Request
+from ugmm_ppl.models import evaluation
 from ugmm_ppl.posterior.functions import ENTRIES
 
 if TYPE_CHECKING:
-    from ugmm_ppl.fitting.result import Fit
-
+    from ugmm_ppl.models import evaluation
+from ugmm_ppl.posterior.predictive import Predictive
 
 HELD = 2**25
 """Entries of draws that a tree holds where it is left to decide: chains x draws x parameters."""
@@ -42,7 +43,7 @@ class Collector:
         drawn: Sites, derived ones too, whose draws belong in the group posterior.
     """
 
-    def __init__(self, fit: Fit, x: Any, y: Any, request: Request) -> None:
+    def __init__(self, fit: Predictive, x: Any, y: Any, request: Request) -> None:
         """Check what is asked for and given."""
         self.request = request
         self.fit, self.num_draws = _thinned(fit, request)
@@ -56,7 +57,7 @@ class Collector:
         needs_data = request.groups is not None and request.wants(*OF_DATA)
         self.x: Any = None
         if x is not None or y is not None or fit.train_x is not None or needs_data:
-            self.x, self.y = self.fit._checked_data(x, y)
+            self.x, self.y = self.fit.checked_data(x, y)
             self.coords["row"] = np.arange(len(self.x))
         self.drawn = self._drawn()
 
@@ -93,9 +94,9 @@ class Collector:
         for chain in range(self.fit.num_chains):
             for first in range(0, self.num_draws, at_once):
                 block = range(first, min(self.num_draws, first + at_once))
-                draws, log_q = self.fit._chain_draws(chain, block, self.seed)
+                draws, log_q = self.fit.chain_draws(chain, block, self.seed)
                 if self.request.derived:
-                    draws = draws | self.fit._derived(draws)
+                    draws = draws | self.fit.derived(draws)
                 yield chain, slice(block.start, block.stop), draws, log_q
 
     def _drawn(self) -> list[str]:
@@ -149,10 +150,10 @@ class Collector:
         self.coords.setdefault("probe", np.arange(len(probe)))
         functions = self.fit.sample_functions(self.num_draws, seed=self.seed)
         outputs = functions.outputs(probe)
-        prediction = self.fit.model.prediction(outputs, self.fit.y_units, self.fit._backend, None)
+        prediction = self.fit.model.prediction(outputs, self.fit.y_units, self.fit.primitives, None)
         self.groups["functional"] = {"outputs": outputs, "value": prediction.draws}
         self.groups["constant_data"] = {"probe_x": probe}
-        output = output_dim(self.fit)
+        output = self.fit.model.output_axis
         self.dims |= {"outputs": ["probe", output], "probe_x": ["probe", self.fit.model.feature_axis]}
         self.dims["value"] = ["probe", output][: prediction.draws.ndim - 2]
 
@@ -167,10 +168,10 @@ class Collector:
             replicates = {"y": drawn if fit.model.real_target else drawn.astype(np.int32)}
         if fit.is_gaussian and self.request.wants("sample_stats"):
             log_p, log_q = np.empty((2, fit.num_chains, self.num_draws))
-            with fit._settings():
+            with fit.settings():
                 for chain, block, draws, density in self.blocks():
                     sites = {name: draws[name] for name in fit.family.sites}
-                    log_p[chain, block] = fit._backend.inference.log_prior(fit.model, sites)
+                    log_p[chain, block] = evaluation.log_prior(fit.primitives, fit.model, sites)
                     log_q[chain, block] = density
             log_p += fit.over_rows(pointwise)
             self.groups["sample_stats"] = {"log_p": log_p, "log_q": log_q}
@@ -185,18 +186,18 @@ class Collector:
         """Log density of the prior at the draws, by site."""
         fit, shape = self.fit, (self.fit.num_chains, self.num_draws)
         found: dict[str, np.ndarray] = {}
-        with fit._settings():
+        with fit.settings():
             for chain, block, draws, _ in self.blocks():
                 sites = {name: draws[name] for name in fit.family.sites}
-                for name, value in fit._backend.inference.log_priors(fit.model, sites).items():
+                for name, value in evaluation.log_priors(fit.primitives, fit.model, sites).items():
                     found.setdefault(name, np.empty(shape))[chain, block] = value
         self.groups["log_prior"] = found
 
     def _densities(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Log density by row `(C, S, B)`, and new data, of a model of x."""
-        sites, _ = self.fit._draws(range(self.num_draws), self.seed)
+        sites, _ = self.fit.draws(range(self.num_draws), self.seed)
         outputs = self.fit.outputs(self.x, num_draws=self.num_draws, seed=self.seed)
-        return self.fit._pointwise(outputs, self.y), self.fit.replicates(sites, outputs, self.seed)
+        return self.fit.pointwise(outputs, self.y), self.fit.replicates(sites, outputs, self.seed)
 
     def _targets(self) -> tuple[np.ndarray, np.ndarray]:
         """Log likelihood and new targets by row, `(C, S, B)` each, as the network sees them."""
@@ -248,9 +249,9 @@ class Collector:
                 self.groups["constant_data"] = constant | self.groups.get("constant_data", {})
 
 
-def _thinned(fit: Fit, request: Request) -> tuple[Fit, int]:
+def _thinned(fit: Predictive, request: Request) -> tuple[Predictive, int]:
     """The fit with every thin-th draw, and the number of draws per chain."""
-    count = fit._count_draws(request.num_draws)
+    count = fit.count_draws(request.num_draws)
     if request.thin == 1:
         return fit, count
     if fit.method != "nuts":

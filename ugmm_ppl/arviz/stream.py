@@ -20,7 +20,7 @@ from ugmm_ppl.checks import files as checks
 from ugmm_ppl.checks.machine import require
 
 if TYPE_CHECKING:
-    from ugmm_ppl.fitting.result import Fit
+    from ugmm_ppl.posterior.predictive import Predictive
 
 
 def write(collector: Collector, path: Path) -> None:
@@ -85,7 +85,7 @@ def _stream(collector: Collector, drawn: Mapping[str, tuple[int, ...]], target: 
             arrays[name][chain, block] = draws[name]
 
 
-def export(fit: Fit, path: str | os.PathLike[str], x: Any = None, y: Any = None, **options: Any) -> None:
+def export(fit: Predictive, path: str | os.PathLike[str], x: Any = None, y: Any = None, **options: Any) -> None:
     """Write the tree of `to_arviz` to a file, draws of the posterior a block at a time: for large posteriors.
 
     Args:

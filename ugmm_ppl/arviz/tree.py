@@ -17,7 +17,7 @@ from ugmm_ppl.checks import files as checks
 from ugmm_ppl.checks.machine import require
 
 if TYPE_CHECKING:
-    from ugmm_ppl.fitting.result import Fit
+    from ugmm_ppl.posterior.predictive import Predictive
 
 GUIDE_NOTE = (
     "Draws are independent draws from a Gaussian guide: R-hat and ESS say nothing about its quality, and az.loo "
@@ -26,7 +26,7 @@ GUIDE_NOTE = (
 
 
 def to_arviz(
-    fit: Fit,
+    fit: Predictive,
     x: Any = None,
     y: Any = None,
     *,

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from ugmm_ppl.backends.draws import NutsDraws
+from ugmm_ppl.backends.progress import Progress
 from ugmm_ppl.backends.trainer import Trainer
 from ugmm_ppl.distributions.described import Distribution
 from ugmm_ppl.typing import Array, Ops
-
-if TYPE_CHECKING:
-    from ugmm_ppl.backends.progress import Progress
-    from ugmm_ppl.guides.guide import Guide
-    from ugmm_ppl.models.base import Model
 
 
 class Site(NamedTuple):
@@ -137,10 +133,7 @@ class Backend(Protocol):
 
 
 class Inference(Protocol):
-    """What `fit`, `Fit` and `Prior` run on a backend: the functions of its `inference.py`, where they are described.
-
-    Arrays in and out are NumPy; a `model` is a `Model`.
-    """
+    """What runs on a backend: the functions of its `inference.py`. Arrays in and out are NumPy."""
 
     def seeded(self, seed: int, /) -> AbstractContextManager[Any]:
         """Context in which models draw their random numbers from `seed`."""
@@ -180,28 +173,53 @@ class Inference(Protocol):
             KeyboardInterrupt: The user interrupts before there is a draw of every chain.
         """
 
-    def guide_draws(
-        self, guide: Guide, params: Mapping[str, np.ndarray], indices: range, seed: int, /
+    def draws(
+        self,
+        draw: Callable[..., Any],
+        noise_shapes: Mapping[str, tuple[int, ...]],
+        params: Mapping[str, np.ndarray],
+        indices: range,
+        seed: int,
+        /,
     ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Draws from a guide, `(S, ...)` by site, and their log q `(S,)`."""
+        """Draws by number, each of which depends on its number and the seed alone.
 
-    def outputs(self, model: Model, draws: Mapping[str, np.ndarray], x: np.ndarray, chunk_size: int, /) -> np.ndarray:
-        """Network outputs `(S, B, O)` for draws."""
+        Args:
+            draw: (parameters, noise) -> values by site, and their log density.
+            noise_shapes: Shapes of the standard normal numbers that one draw needs.
+            params: The parameters.
+            indices: Numbers of the draws.
+            seed: Seed.
+
+        Returns:
+            Values `(S, ...)` by site, in any order, and log densities `(S,)`.
+        """
 
     def run(self, function: Callable[..., Any], /, *arguments: Any) -> tuple[np.ndarray, ...]:
         """Values of a function of arrays and dicts of such that returns arrays; compiled where that is possible.
 
-        It is compiled once, if it is the same function in every call.
+        It is compiled once, if it is the same function, or an equal one, in every call.
         """
 
-    def log_prior(self, model: Model, draws: Mapping[str, np.ndarray], /) -> np.ndarray:
-        """Log prior density of draws, `(S,)`."""
+    def each(
+        self,
+        function: Callable[..., Any],
+        draws: Mapping[str, np.ndarray],
+        /,
+        *arguments: np.ndarray,
+        handlers: bool = False,
+    ) -> Any:
+        """`function(draw, *arguments)` for every draw: an array or arrays by name, with a leading axis of draws.
 
-    def log_priors(self, model: Model, draws: Mapping[str, np.ndarray], /) -> dict[str, np.ndarray]:
-        """The same by site, `(S,)` each, hyper-parameters among them."""
+        Args:
+            function: Of one draw, arrays by site, and of the arguments; compiled as in `run`.
+            draws: `(S, ...)` by site.
+            arguments: Arrays.
+            handlers: Whether it runs a program of the PPL, for which threads take turns.
+        """
 
-    def prior_draws(self, model: Model, num_draws: int, seed: int, /) -> dict[str, np.ndarray]:
-        """Draws from the prior, `(S, ...)` by site."""
+    def sampled(self, function: Callable[[], dict[str, Array]], count: int, seed: int, /) -> dict[str, np.ndarray]:
+        """What `count` runs of a function give that samples by the PPL, `(S, ...)` by name; compiled as in `run`."""
 
 
 class Derivatives(Protocol):

@@ -10,11 +10,11 @@ from ugmm_ppl.circuit.conditional import Conditional
 from ugmm_ppl.circuit.density import CircuitDensity, MostProbable
 from ugmm_ppl.circuit.imputation import Imputation
 from ugmm_ppl.circuit.model import Circuit
-from ugmm_ppl.circuit.prior import stacked
 from ugmm_ppl.fitting.registry import fit_of
 from ugmm_ppl.fitting.result import Fit
 from ugmm_ppl.neuron import safe_log
 from ugmm_ppl.ops.numpy import NUMPY
+from ugmm_ppl.posterior.drawn import stacked
 
 QUERY_DRAWS = 20
 """Posterior draws per chain that a query averages over, where none are asked for."""
@@ -38,7 +38,7 @@ class CircuitFit(Fit):
             seed: Seed of the draws; None is the seed of the fit.
         """
         if num_draws is None and self.method not in ("map", "em"):
-            num_draws = min(QUERY_DRAWS, self._count_draws(None))
+            num_draws = min(QUERY_DRAWS, self.count_draws(None))
         draws = self.posterior(num_draws, seed=seed)
         per_chain = next(iter(draws.values())).shape[1]
         log_weights = np.repeat(safe_log(NUMPY, self.weights), per_chain)

@@ -18,11 +18,10 @@ from ugmm_ppl.circuit.structure import Structure, random_trees
 from ugmm_ppl.data.standardizer import Standardizer
 from ugmm_ppl.models.base import CHUNK_ELEMENTS, kind
 from ugmm_ppl.models.classes import DensityModel
-from ugmm_ppl.models.sites import draw
+from ugmm_ppl.models.sites import SiteSpec, unconstrained
 from ugmm_ppl.neuron import log_normalize, logsumexp
 from ugmm_ppl.nn.spaces import SCALE_FLOOR
 from ugmm_ppl.ops.numpy import NUMPY
-from ugmm_ppl.priors import PriorValue
 from ugmm_ppl.typing import Array, Ops
 
 if TYPE_CHECKING:
@@ -108,22 +107,6 @@ class Circuit(DensityModel):
         """Components of all leaves."""
         return len(self.all_leaves.features) * self.neurons * self.components
 
-    def axes(self, output: str) -> dict[str, tuple[list[str], tuple[int, ...]]]:
-        """Leaves have states and components, transitions the states of a node and of its child."""
-        names = {
-            "leaves.loc": ["leaf", "state", "mixture_component"],
-            "leaves.log_scale": ["leaf", "state", "mixture_component"],
-            "leaves.logits": ["leaf", "state", "mixture_component"],
-            "bins.logits": ["leaf_of_bins", "state", "bin"],
-            "sums.logits": ["edge", "state", "child_state"],
-            "roots.logits": [output, "root_state"],
-            "classes.logits": [output],
-        }
-        found = {site: (names[site], shape) for site, shape in self.shapes().items()}
-        for site, axes in list(found.items()):
-            found[site.replace(".logits", ".weights").replace("log_scale", "scale")] = axes
-        return found
-
     def coordinates(self, feature_names: list[str]) -> dict[str, Any]:
         """Leaves by tree and feature."""
         leaves, trees = self.all_leaves, self.forest.tree_of_node[self.forest.leaf_nodes]
@@ -205,32 +188,25 @@ class Circuit(DensityModel):
             if 0 not in shape and not (name.endswith("logits") and shape[-1] == 1)
         }
 
-    def _priors(self) -> dict[str, tuple[PriorValue, tuple[int, ...]]]:
-        """(prior, shape) of every site of this circuit."""
-        twins = {"leaves.scale": "leaves.log_scale"}
+    @cached_property
+    def sites(self) -> dict[str, SiteSpec]:
+        """Leaves have states and components, transitions the states of a node and of its child."""
+        axes = {
+            "leaves.loc": ("leaf", "state", "mixture_component"),
+            "leaves.log_scale": ("leaf", "state", "mixture_component"),
+            "leaves.logits": ("leaf", "state", "mixture_component"),
+            "bins.logits": ("leaf_of_bins", "state", "bin"),
+            "sums.logits": ("edge", "state", "child_state"),
+            "roots.logits": (self.output_axis, "root_state"),
+            "classes.logits": (self.output_axis,),
+        }
         shapes = self.shapes()
-        found = {}
-        for site, prior in self.prior.sites().items():
-            shape = shapes.get(twins.get(site, site.replace(".weights", ".logits")))
-            if shape is not None:
-                found[site] = (prior, shape)
-        return found
-
-    def site_priors(self) -> dict[str, PriorValue]:
-        """Those of the sites of this circuit."""
-        return {site: prior for site, (prior, _) in self._priors().items()}
-
-    def evaluate(self, backend: Backend, values: dict[str, Array], x: Array) -> Array:
-        """log p(x, class)."""
-        return self.log_joint(backend.ops, values, x)
-
-    def parameters(self, backend: Backend, like: Array) -> dict[str, Array]:
-        """Sample all parameters from their prior."""
-        return {site: draw(backend, prior, site, shape, like) for site, (prior, shape) in self._priors().items()}
-
-    def template(self) -> dict[str, np.ndarray]:
-        """Zeros."""
-        return {name: np.zeros(shape) for name, shape in self.shapes().items()}
+        stems = {site: unconstrained(site) for site in self.prior.sites()}
+        return {
+            site: SiteSpec(prior, shapes[stems[site]], axes[stems[site]])
+            for site, prior in self.prior.sites().items()
+            if stems[site] in shapes
+        }
 
     def initial_values(self, x: np.ndarray, seed: int) -> dict[str, np.ndarray]:
         """Start values by `ugmm_ppl.circuit.start`; equal for both backends."""
@@ -261,14 +237,9 @@ class Circuit(DensityModel):
                 found[name] = weights
         return found
 
-    def log_joint(self, ops: Ops, values: Mapping[str, Array], x: Array) -> Array:
+    def outputs(self, ops: Ops, values: Mapping[str, Array], x: Array) -> Array:
         """log p(x, class) `(..., B, O)` in nats, for values of the sites and rows as the model sees them."""
         return passes.log_joint(ops, self.forest, self.all_leaves, self.natural(ops, values), x)
-
-    def outputs(self, backend: Backend, x: Array, *, train: bool = False) -> Array:
-        """Sample the parameters from their prior and evaluate log p(x, class): `(B, K)` to `(B, O)`."""
-        del train
-        return self.log_joint(backend.ops, self.parameters(backend, x), x)
 
     def described(self) -> dict[str, Any]:
         """The circuit as JSON values."""
@@ -312,33 +283,13 @@ class Circuit(DensityModel):
 
         return plot(self.forest, feature_names, trees=trees)
 
-    def __call__(
-        self,
-        backend: Backend,
-        x: Array,
-        y: Array | None = None,
-        weights: Array | None = None,
-        *,
-        data_size: float | None = None,
-        train: bool = False,
+    def observe(
+        self, backend: Backend, values: Mapping[str, Array], x: Array, y: Array | None, *, train: bool
     ) -> Array:
-        """Run the model as a probabilistic program: parameters, then the density of the rows as the factor `x`.
-
-        Args:
-            backend: The backend.
-            x: Rows `(B, K)` as the model sees them, NaN where missing.
-            y: Class codes `(B,)`, -1 where not known; None where no class is known.
-            weights: How often each row counts, positive `(B,)`; None for once.
-            data_size: Rows N of the whole data set if x is a mini-batch of it: the likelihood is multiplied by N / B.
-            train: Of no meaning here.
-
-        Returns:
-            The log density of every row `(B,)`.
-        """
-        outputs = self.outputs(backend, x, train=train)
-        log_density = self.seen(backend.ops, outputs, y)
-        with self.rows(backend, x.shape[-2], weights, data_size):
-            backend.factor("x", log_density)
+        """The log density of every row as the factor `x`: `(B,)`. Values of x may be NaN, classes -1 or None."""
+        del train
+        log_density = self.seen(backend.ops, self.outputs(backend.ops, values, x), y)
+        backend.factor("x", log_density)
         return log_density
 
 

@@ -6,8 +6,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from ugmm_ppl import neuron
 from ugmm_ppl.distributions.described import POSITIVE, SIMPLEX, Distribution, describe, from_description, normal
 from ugmm_ppl.priors import PriorValue
@@ -97,8 +95,3 @@ def log_weights(ops: Ops, values: Mapping[str, Array], stem: str) -> Array | Non
     if f"{stem}.weights" in values:
         return neuron.log_normalize(ops, neuron.safe_log(ops, values[f"{stem}.weights"]))
     return None
-
-
-def stacked(values: Mapping[str, np.ndarray], axes: int) -> dict[str, np.ndarray]:
-    """Values with their first `axes` axes made one."""
-    return {name: value.reshape(-1, *value.shape[axes:]) for name, value in values.items()}

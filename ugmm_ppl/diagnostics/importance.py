@@ -11,6 +11,7 @@ from ugmm_ppl import arviz
 from ugmm_ppl.backends.threads import silence
 from ugmm_ppl.diagnostics.lines import Line, judged, skipped
 from ugmm_ppl.diagnostics.subject import FEWEST_DRAWS, Subject
+from ugmm_ppl.models import evaluation
 from ugmm_ppl.neuron import logsumexp
 from ugmm_ppl.ops.numpy import NUMPY
 
@@ -132,15 +133,15 @@ def _sites(subject: Subject) -> list[Line]:
     for part, names in sorted(parts.items()):
         found = -math.inf
         for chain, params in enumerate(fit.state):
-            with fit._settings():
-                backend = fit._backend
+            with fit.settings():
+                backend = fit.primitives
                 moments = guide.moments({name: backend.array(value) for name, value in params.items()})
                 means = {
                     n: np.broadcast_to(backend.numpy(moments[n][0]), v.shape[1:]) for n, v in subject.draws.items()
                 }
                 draws = means | {name: subject.draws[name][chain] for name in names}
-                outputs = backend.inference.outputs(fit.model, draws, network_x, fit.model.rows_at_once)
-                log_prior = backend.inference.log_prior(fit.model, draws)
+                outputs = evaluation.outputs(backend, fit.model, draws, network_x, fit.model.rows_at_once)
+                log_prior = evaluation.log_prior(backend, fit.model, draws)
             log_q = np.zeros(subject.num_draws)
             for name in names:
                 mean, variance = (backend.numpy(a).astype(np.float64) for a in moments[name])

@@ -16,7 +16,7 @@ from ugmm_ppl.infer.loop import Plan, train
 from ugmm_ppl.infer.schedule import Batches, kl_weights, learning_rates
 
 if TYPE_CHECKING:
-    from ugmm_ppl.fitting.result import Fit
+    from ugmm_ppl.posterior.predictive import Predictive
 
 WINDOWS = 50
 """Parts of the loss trace whose medians are looked at."""
@@ -46,14 +46,14 @@ def check_training(subject: Subject, *, more_steps: bool = True) -> list[Line]:
     return lines
 
 
-def learning_rate(fit: Fit) -> Line:
+def learning_rate(fit: Predictive) -> Line:
     """How far the loss rises above its start: training that is thrown off by its own steps.
 
     The largest median of a fiftieth of the steps, less the first of them, as a share of the fall from there to the
     smallest; the worst restart counts. The fall counts as a tenth of the first loss at least, so that noise is no rise.
     """
     rate = fit.training.get("learning_rate", float("nan"))
-    advice = f"Steps are too long. Fit again with a tenth of learning_rate={rate:g}."
+    advice = f"Steps are too long. Predictive again with a tenth of learning_rate={rate:g}."
     worst = 0.0
     for losses in fit.losses:
         taken = losses[np.isfinite(losses)]
@@ -100,10 +100,10 @@ def convergence(subject: Subject) -> Line:
     )  # fmt: skip
 
 
-def moved(fit: Fit) -> Line:
+def moved(fit: Predictive) -> Line:
     """Share of the guide's scales that are where they began: such a guide has learnt nothing about uncertainty."""
-    with fit._settings():
-        backend, found = fit._backend, []
+    with fit.settings():
+        backend, found = fit.primitives, []
         for params in fit.state:
             moments = fit.family.moments({name: backend.array(value) for name, value in params.items()})
             variances = [backend.numpy(moments[name][1]).ravel() for name in fit.family.inferred]
@@ -134,7 +134,7 @@ def _trained_on(subject: Subject) -> np.ndarray:
     rows = len(data[0])
     steps = int(np.clip(settings["num_steps"] // 10, *MORE_STEPS))
     particles = settings["num_particles"]
-    with fit._settings():
+    with fit.settings():
         guide = fit.family
         objective = functools.partial(
             negative_elbo, backend, functools.partial(fit.model, backend), guide, data_size=rows

@@ -10,6 +10,7 @@ import numpy as np
 
 from ugmm_ppl.diagnostics.lines import Line, judged, skipped
 from ugmm_ppl.diagnostics.subject import Subject
+from ugmm_ppl.models import evaluation
 from ugmm_ppl.models.classes import ClassModel
 from ugmm_ppl.neuron import logsumexp
 from ugmm_ppl.nn.dense import layer_values, neuron_parameters
@@ -75,9 +76,9 @@ def prior_width(subject: Subject) -> Line:
 def prior_predictions(subject: Subject) -> Line:
     """What the prior says of y: its spread against that of the data, or the share of certain class probabilities."""
     fit = subject.fit
-    with fit._settings():
+    with fit.settings():
         x = subject.network_x[:50]
-        outputs = fit._backend.inference.outputs(fit.model, subject.prior, x, len(x)).astype(np.float64)
+        outputs = evaluation.outputs(fit.primitives, fit.model, subject.prior, x, len(x)).astype(np.float64)
     advice = "The prior is too wide: before any data it is sure of nonsense. Narrow the priors, readout first."
     if fit.model.real_target:
         drawn = fit.model.sample_target(outputs, np.random.default_rng(subject.seed))

@@ -8,11 +8,12 @@ import numpy as np
 
 from ugmm_ppl import kernels
 from ugmm_ppl.backends.threads import cached_property
+from ugmm_ppl.models import evaluation
 from ugmm_ppl.models.network import NetworkModel
 from ugmm_ppl.models.score import JointScore
 
 if TYPE_CHECKING:
-    from ugmm_ppl.fitting.result import Fit
+    from ugmm_ppl.posterior.predictive import Predictive
 
 
 WORK = {"native": 5e10, "chunked": 5e9, "reference": 5e9}
@@ -42,7 +43,7 @@ class Subject:
         seed: Seed of the draws.
     """
 
-    def __init__(self, fit: Fit, x: Any, y: Any, num_draws: int | None, seed: int | None) -> None:
+    def __init__(self, fit: Predictive, x: Any, y: Any, num_draws: int | None, seed: int | None) -> None:
         """Take the data from the fit if it holds them.
 
         Raises:
@@ -58,8 +59,8 @@ class Subject:
         self.x: Any = None
         self.y: Any = None
         if x is not None or y is not None or fit.train_x is not None:
-            self.x, self.y = fit._checked_data(x, y)
-        count = fit._count_draws(num_draws)
+            self.x, self.y = fit.checked_data(x, y)
+        count = fit.count_draws(num_draws)
         self.num_draws = count if num_draws is not None else max(1, min(count, self._affordable()))
 
     def _affordable(self) -> int:
@@ -90,7 +91,7 @@ class Subject:
     @cached_property
     def drawn(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Draws `(C, S, ...)` by site, and log q `(C, S)`."""
-        return self.fit._draws(range(self.num_draws), self.seed)
+        return self.fit.draws(range(self.num_draws), self.seed)
 
     @property
     def draws(self) -> dict[str, np.ndarray]:
@@ -101,8 +102,8 @@ class Subject:
     def prior(self) -> dict[str, np.ndarray]:
         """Two hundred draws of the prior, `(S, ...)` by site; fewer of a large model."""
         count = int(np.clip(HELD // self.fit.num_parameters, 20, 200))
-        with self.fit._settings():
-            return self.fit._backend.inference.prior_draws(self.fit.model, count, self.seed)
+        with self.fit.settings():
+            return evaluation.prior_draws(self.fit.primitives, self.fit.model, count, self.seed)
 
     @cached_property
     def pointwise(self) -> np.ndarray:
@@ -120,7 +121,7 @@ class Subject:
             return np.zeros((self.fit.num_chains, self.num_draws))
         draws, log_q = self.drawn
         total = self.fit.over_rows(self.pointwise)
-        return self.fit._log_prior(draws) + total / self.fit.temperature - log_q
+        return self.fit.log_prior(draws) + total / self.fit.temperature - log_q
 
     @cached_property
     def values(self) -> np.ndarray:

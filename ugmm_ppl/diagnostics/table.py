@@ -17,7 +17,7 @@ from ugmm_ppl.diagnostics.structure import check_network, check_prior
 from ugmm_ppl.diagnostics.subject import Subject
 
 if TYPE_CHECKING:
-    from ugmm_ppl.fitting.result import Fit
+    from ugmm_ppl.posterior.predictive import Predictive
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Diagnosis:
 
 
 def diagnose(
-    fit: Fit, x: Any = None, y: Any = None, *, num_draws: int | None = None, seed: int | None = None,
+    fit: Predictive, x: Any = None, y: Any = None, *, num_draws: int | None = None, seed: int | None = None,
     more_steps: bool = True,
 ) -> Diagnosis:  # fmt: skip
     """Look for what is wrong with a fit, and say what to do.

@@ -359,7 +359,7 @@ def _scorer(fit: Fit, guide: Guide, held_out: tuple[np.ndarray, ...] | None) -> 
     draws = range(EVALUATION_DRAWS if guide.noise_shapes() else 1)
 
     def score(params: dict[str, np.ndarray]) -> float:
-        values, _ = backend.inference.guide_draws(guide, params, draws, fit.seed)
+        values, _ = guide.draws(backend, params, draws, fit.seed)
         outputs = fit.evaluate(values, x, model.rows_at_once, params).astype(np.float64)
         log_density = np.logaddexp.reduce(model.log_likelihood(outputs, y), axis=0) - np.log(len(draws))
         mean = float(np.average(log_density - fit.log_unit(held_out[0]), weights=weights))

@@ -17,7 +17,7 @@ import numpy as np
 
 from ugmm_ppl import checks
 from ugmm_ppl.guides.blocks import FAMILIES, Block, DeltaBlock, make_block
-from ugmm_ppl.guides.sites import LatentSite
+from ugmm_ppl.guides.sites import LatentSite, constrain
 from ugmm_ppl.typing import Array
 
 if TYPE_CHECKING:
@@ -82,6 +82,19 @@ class Guide:
         return self.log_prob(params, unconstrained) - sum(
             log_dets[name] for name in self.sites if name in self.inferred
         )
+
+    def sample(self, params: Mapping[str, Array], noise: Mapping[str, Array]) -> tuple[dict[str, Array], Array]:
+        """A draw of the values of all sites, and its log density."""
+        unconstrained = self.draw(params, noise)
+        values, log_dets = constrain(self.sites, unconstrained)
+        return values, self.log_q(params, unconstrained, log_dets)
+
+    def draws(
+        self, backend: Backend, params: Mapping[str, np.ndarray], indices: range, seed: int
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Draws of the given numbers, `(S, ...)` by site, and their log q `(S,)`."""
+        values, log_q = backend.inference.draws(self.sample, self.noise_shapes(), params, indices, seed)
+        return {name: values[name] for name in self.sites}, log_q
 
     def complete(self, model: Callable[..., Any], params: Mapping[str, Array]) -> Callable[..., Any]:
         """The model with what else than its sites the guide has for it: here nothing."""

@@ -63,7 +63,7 @@ def latent_sites(
         Site by name, and start value by name.
     """
     values = {name: backend.array(value) for name, value in (dict(known) | natural_values(known)).items()}
-    plain = model.plain_sites()
+    plain = model.plain_sites
     given = {name: value for name, value in values.items() if name in plain}  # a callable may sample another shape
     like = backend.array(np.zeros(()))
     with backend.inference.seeded(seed):

@@ -101,7 +101,8 @@ class _Posterior:
     def outputs(self, flat: Array, row: Array) -> Array:
         """Outputs of the network for one row: `(n,)` and `(K,)` to `(O,)`."""
         values, _ = self._values(flat)
-        return self.backend.condition(self.model.outputs, values)(self.backend, row[None])[0]
+        parameters = self.model.values(self.backend, values, row)
+        return self.model.outputs(self.backend.ops, parameters, row[None])[0]
 
     def negative_log_prior(self, flat: Array) -> Array:
         """-log density of the unconstrained values under the prior: `(n,)` to `()`."""

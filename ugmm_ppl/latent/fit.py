@@ -11,7 +11,6 @@ import numpy as np
 
 from ugmm_ppl import checks as common
 from ugmm_ppl.backends.threads import cached_property
-from ugmm_ppl.circuit.prior import stacked
 from ugmm_ppl.fitting.registry import fit_of
 from ugmm_ppl.fitting.result import Fit
 from ugmm_ppl.latent import checks, density
@@ -19,9 +18,11 @@ from ugmm_ppl.latent.encoder import PREFIX, LatentGuide, PerExample, split
 from ugmm_ppl.latent.evidence import Evidence, Weighed, Weigher, combine
 from ugmm_ppl.latent.model import POINTWISE_SAMPLES, LatentNetwork
 from ugmm_ppl.latent.queries import Averages, Draws, Sampling, local_fit, with_rows
+from ugmm_ppl.models import evaluation
 from ugmm_ppl.models.base import CHUNK_ELEMENTS
 from ugmm_ppl.neuron import log_normalize, logsumexp
 from ugmm_ppl.ops.numpy import NUMPY
+from ugmm_ppl.posterior.drawn import stacked
 
 QUERY_DRAWS = 20
 """Posterior draws per chain that a query averages over, where none are asked for."""
@@ -49,10 +50,10 @@ class LatentFit(Fit):
     @cached_property
     def family(self) -> LatentGuide:
         """The guide over the parameters, with the encoder beside it."""
-        whole = self._family_of_parameters()
+        whole = self.family_of_parameters()
         rows = 0 if self.train_x is None else len(self.train_x)
-        with self._settings():
-            local = self.model.local_guide(self._backend)
+        with self.settings():
+            local = self.model.local_guide(self.primitives)
         return LatentGuide(whole.sites, whole.blocks, local, rows, self.seed)
 
     def network_data(self, x: Any = None, y: Any = None) -> tuple[np.ndarray, ...]:
@@ -188,10 +189,10 @@ class LatentFit(Fit):
     ) -> dict[str, np.ndarray]:
         """Draws from the prior as one chain, `(1, S, ...)` by site, and as many rows as x has for each."""
         rows = len(self.check_inputs(x))
-        with self._settings():
+        with self.settings():
             base = self.seed if seed is None else seed
-            draws = self._backend.inference.prior_draws(self.model, num_draws, base)
-        draws |= self._derived(draws) if derived else {}
+            draws = evaluation.prior_draws(self.primitives, self.model, num_draws, base)
+        draws |= self.derived(draws) if derived else {}
         one_chain = {name: value[None] for name, value in draws.items()}
         return one_chain | self.replicates(one_chain, np.empty((1, num_draws, rows, self.model.num_outputs)), seed)
 
@@ -221,12 +222,12 @@ class LatentFit(Fit):
 
     def _rows(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
         """Rows as the model sees them, and class codes."""
-        rows, codes = self._checked_data(x, y)
+        rows, codes = self.checked_data(x, y)
         return self.to_network(rows), codes
 
     def _query_draws(self, num_draws: int | None, seed: int | None) -> Draws:
         if num_draws is None and self.method != "map":
-            num_draws = min(QUERY_DRAWS, self._count_draws(None))
+            num_draws = min(QUERY_DRAWS, self.count_draws(None))
         draws = self.posterior(num_draws, seed=seed)
         per_chain = next(iter(draws.values())).shape[1]
         return Draws(stacked(draws, 2), np.repeat(self.weights, per_chain) / per_chain, per_chain)
@@ -238,17 +239,17 @@ class LatentFit(Fit):
         table = self.model.encoder == "per-example"
         if own and (trained or not table):
             return self._weigher, own
-        guide = self._weigher.guide if table else PerExample(self._backend, self.model.sizes)
+        guide = self._weigher.guide if table else PerExample(self.primitives, self.model.sizes)
         weigher = self._weigher if table else self._table_weigher
         return weigher, local_fit(self, guide, values, x)
 
     @cached_property
     def _weigher(self) -> Weigher:
-        return Weigher(self.model, self._backend, self.family.local)
+        return Weigher(self.model, self.primitives, self.family.local)
 
     @cached_property
     def _table_weigher(self) -> Weigher:
-        return Weigher(self.model, self._backend, PerExample(self._backend, self.model.sizes))
+        return Weigher(self.model, self.primitives, PerExample(self.primitives, self.model.sizes))
 
     def _weighed(
         self, rows: np.ndarray, codes: np.ndarray, draws: Draws, sampling: Sampling, *, trained: bool = False
@@ -260,13 +261,13 @@ class LatentFit(Fit):
         for draw in range(len(draws.weights)):
             if draw % draws.per_chain == 0:
                 own = {} if self.method == "nuts" else _local(self.state[draw // draws.per_chain])
-                with self._settings():
+                with self.settings():
                     weigher, own = self._proposal(draws.mean(draw), rows, own, trained=trained)
             values = draws.at(draw)
             for start in range(0, len(rows), size):
                 rng = np.random.default_rng([base, draw, start])
                 at = np.arange(start, start + size).clip(max=len(rows) - 1)  # one shape: compiled once
-                with self._settings():  # of a thread, which may be another one when a generator goes on
+                with self.settings():  # of a thread, which may be another one when a generator goes on
                     if sampling.method == "annealed":
                         found = weigher.annealed(
                             values, own, rows[at], at, codes[at], num_chains=samples,

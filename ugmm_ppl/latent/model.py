@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -17,12 +17,12 @@ from ugmm_ppl.distributions.described import SIMPLEX, Distribution, describe, fr
 from ugmm_ppl.latent import checks, density, encoder
 from ugmm_ppl.models.base import CHUNK_ELEMENTS, kind
 from ugmm_ppl.models.classes import DensityModel
-from ugmm_ppl.models.sites import draw
+from ugmm_ppl.models.sites import SiteSpec
 from ugmm_ppl.neuron import logsumexp
 from ugmm_ppl.nn.dense import LayerShape
 from ugmm_ppl.ops.numpy import NUMPY
 from ugmm_ppl.priors import Prior, PriorValue
-from ugmm_ppl.typing import Array
+from ugmm_ppl.typing import Array, Ops
 
 if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
@@ -150,49 +150,34 @@ class LatentNetwork(DensityModel):
         """The guide over the values of a row, by the encoder."""
         return encoder.make_local_guide(backend, self.sizes, self.encoder, self.encoder_widths)
 
-    def _priors(self) -> dict[str, tuple[PriorValue, tuple[int, ...]]]:
-        """(prior, shape) of every site, in the order in which they are sampled."""
-        found: dict[str, tuple[PriorValue, tuple[int, ...]]] = {}
+    @cached_property
+    def sites(self) -> dict[str, SiteSpec]:
+        """Layer l goes from `unit_l` to `unit_{l+1}`, the last one to the columns of the data."""
+        found: dict[str, SiteSpec] = {}
         if self.classes is not None:
             on_simplex = isinstance(self.class_prior, Distribution) and self.class_prior.name in SIMPLEX
-            found[f"classes.{'weights' if on_simplex else 'logits'}"] = (self.class_prior, (self.classes,))
+            site = f"classes.{'weights' if on_simplex else 'logits'}"
+            found[site] = SiteSpec(self.class_prior, (self.classes,), (self.output_axis,))
         if self.components is not None or self.classes is not None:
             shape = (self.num_outputs, self.sizes[0], self.components or 1)
             roles = self.latent_prior.layer(None, tied=False)
             weightless = ("logits", "weights") if shape[-1] == 1 else ()
-            found |= {f"{density.LATENT}.{r}": (p, shape) for r, p in roles.items() if r not in weightless}
+            axes = (self.output_axis, "unit_0", "mixture_component")
+            specs = {role: SiteSpec(prior, shape, axes) for role, prior in roles.items() if role not in weightless}
+            found |= {f"{density.LATENT}.{role}": spec for role, spec in specs.items()}
         for index, layer in enumerate(self.layers):
             neurons: dict[str, PriorValue] = {} if self.gain is False else {"gain": self._gain_prior}
             neurons |= self.prior.layer(index, tied=False)
             matrix = (layer.out_features, layer.in_features)
             weightless = ("logits", "weights") if layer.in_features == 1 else ()
-            found |= {f"{layer.name}.{r}": (p, matrix) for r, p in neurons.items() if r not in weightless}
+            below = "feature" if index == len(self.layers) - 1 else f"unit_{index + 1}"
+            specs = {role: SiteSpec(prior, matrix, (below, f"unit_{index}")) for role, prior in neurons.items()}
+            found |= {f"{layer.name}.{role}": spec for role, spec in specs.items() if role not in weightless}
         return found
 
     @property
     def _gain_prior(self) -> PriorValue:
         return normal(0.0, 1.0) if isinstance(self.gain, bool) else self.gain
-
-    def site_priors(self) -> dict[str, PriorValue]:
-        """Those of all layers, of z, and of the classes."""
-        return {site: prior for site, (prior, _) in self._priors().items()}
-
-    def evaluate(self, backend: Backend, values: dict[str, Array], x: Array) -> Array:
-        """Refused, as `outputs`."""
-        raise checks.no_outputs()
-
-    def parameters(self, backend: Backend, like: Array) -> dict[str, Array]:
-        """Sample all parameters from their prior."""
-        return {site: draw(backend, prior, site, shape, like) for site, (prior, shape) in self._priors().items()}
-
-    def template(self) -> dict[str, np.ndarray]:
-        """Zeros."""
-        twins = {"scale": "log_scale", "weights": "logits"}
-        found = {}
-        for site, (_, shape) in self._priors().items():
-            stem, _, role = site.rpartition(".")
-            found[f"{stem}.{twins.get(role, role)}"] = np.zeros(shape)
-        return found
 
     def initial_values(self, x: np.ndarray, seed: int) -> dict[str, np.ndarray]:
         """Start values: gains near one of either sign, weights that prefer some inputs, small shifts.
@@ -217,29 +202,12 @@ class LatentNetwork(DensityModel):
                 values[site] = noise
         return values
 
-    def axes(self, output: str) -> dict[str, tuple[list[str], tuple[int, ...]]]:
-        """Layer l goes from `unit_l` to `unit_{l+1}`, the last one to the columns of the data."""
-        found: dict[str, tuple[list[str], tuple[int, ...]]] = {}
-        for site, (_, shape) in self._priors().items():
-            stem = site.rpartition(".")[0]
-            if stem == "classes":
-                names = [output]
-            elif stem == density.LATENT:
-                names = [output, "unit_0", "mixture_component"]
-            else:
-                index = int(stem.rpartition(".")[2])
-                below = "feature" if index == len(self.layers) - 1 else f"unit_{index + 1}"
-                names = [below, f"unit_{index}"]
-            for twin in (site, site.replace("log_scale", "scale"), site.replace("logits", "weights")):
-                found[twin] = (names, shape)
-        return found
-
     def coordinates(self, feature_names: list[str]) -> dict[str, Any]:
         """The columns, and numbers of units."""
         units = {f"unit_{i}": np.arange(size) for i, size in enumerate(self.sizes[:-1])}
         return units | {"feature": feature_names, "mixture_component": np.arange(self.components or 1)}
 
-    def outputs(self, backend: Backend, x: Array, *, train: bool = False) -> Array:
+    def outputs(self, ops: Ops, values: Mapping[str, Array], x: Array) -> Array:
         """Refused: log p(x, class) has no closed form; a fit estimates it."""
         raise checks.no_outputs()
 
@@ -288,46 +256,28 @@ class LatentNetwork(DensityModel):
             parts[name] = from_description(parts[name], file) if isinstance(parts[name], dict) else parts[name]
         return cls(**parts)
 
-    def __call__(
+    def observe(
         self,
         backend: Backend,
+        values: Mapping[str, Array],
         x: Array,
-        y: Array | None = None,
-        weights: Array | None = None,
+        y: Array | None,
         *,
-        data_size: float | None = None,
-        train: bool = False,
+        train: bool,
         encoder: tuple[LocalGuide, Mapping[str, Array]] | None = None,
     ) -> Array:
-        """Run the model as a probabilistic program.
+        """Without an encoder the class `y`, the layers `z`, `h.1`, ... and the data `x` are sampled, or given.
 
-        Without an encoder it samples the parameters, the class `y`, the layers `z`, `h.1`, ... and the data `x`; the
-        layers are local latent variables. With one the layers are drawn from it, and the program has the factor `x`,
-        log p(x, h, z) - log q(z, h | x) of every row, in their place.
-
-        Args:
-            backend: The backend.
-            x: Rows `(B, K)` as the model sees them.
-            y: Class codes `(B,)`; None to sample them. With an encoder codes, -1 where not known, and numbers of
-                training rows, `(B, 2)`.
-            weights: What the terms of each row are multiplied by, those of its layers too, positive `(B,)`: right for
-                bounds of log p(x), which NUTS has none of. None for once.
-            data_size: Rows N of the whole data set if x is a mini-batch of it: all terms of a row, those of its layers
-                too, are multiplied by N / B.
-            train: Of no meaning here.
-            encoder: A guide over the layers, and its parameters.
-
-        Returns:
-            x, or the bound of log p(x, y) of every row `(B,)`.
+        The layers are local latent variables. With an encoder, a guide over the layers and its parameters, they are
+        drawn from it, and the program has the factor `x`, the bound of log p(x, y) of every row `(B,)`; y then has two
+        columns, class codes and the numbers of the rows.
         """
         del train
-        values = self.parameters(backend, x)
-        with self.rows(backend, x.shape[-2], weights, data_size):
-            if encoder is None:
-                return self._sample(backend, values, x, y if y is None or y.ndim == 1 else y[:, 0])
-            bound = self.bound(backend, values, x, y, *encoder)
-            backend.factor("x", bound)
-            return bound
+        if encoder is None:
+            return self._sample(backend, values, x, y if y is None or y.ndim == 1 else y[:, 0])
+        bound = self.bound(backend, values, x, cast(Array, y), *encoder)
+        backend.factor("x", bound)
+        return bound
 
     def bound(
         self, backend: Backend, values: Mapping[str, Array], x: Array, y: Array, guide: LocalGuide, params: Any

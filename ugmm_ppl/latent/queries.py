@@ -92,7 +92,7 @@ class Averages(NamedTuple):
 
 def local_fit(fit: LatentFit, guide: LocalGuide, values: Mapping[str, np.ndarray], x: np.ndarray) -> Any:
     """Train a Normal for every value of every row, with the parameters of the model held."""
-    backend, model = fit._backend, fit.model
+    backend, model = fit.primitives, fit.model
     held = {name: backend.array(value) for name, value in values.items()}
 
     def objective(params: Any, noise: Any, batch: Any, kl_weight: Any) -> tuple[Array, tuple[Array, Array]]:

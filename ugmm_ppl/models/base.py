@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from ugmm_ppl import checks
 from ugmm_ppl.backends.load import load_backend
+from ugmm_ppl.backends.threads import cached_property
 from ugmm_ppl.data.standardizer import Standardizer
 from ugmm_ppl.distributions.described import Distribution
 from ugmm_ppl.models.bound import Bound
-from ugmm_ppl.priors import PriorValue
-from ugmm_ppl.typing import Array
+from ugmm_ppl.models.sites import SiteSpec, natural, unconstrained
+from ugmm_ppl.priors import draw
+from ugmm_ppl.typing import Array, Ops
 
 if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
@@ -95,6 +97,11 @@ class Model(abc.ABC):
     ) -> Any:
         """The prediction object for outputs `(C, S, B, O)` and weights `(C,)` of chains, in the units of the data."""
 
+    @property
+    def output_axis(self) -> str:
+        """Name of the axis of the outputs, for ArviZ."""
+        return "output" if self.real_target else "class"
+
     @abc.abstractmethod
     def output_names(self, class_names: list[str] | None) -> list[str]:
         """Names of the O outputs."""
@@ -118,10 +125,6 @@ class Model(abc.ABC):
     @abc.abstractmethod
     def row_work(self) -> int:
         """Exponentials of one row."""
-
-    @abc.abstractmethod
-    def axes(self, output: str) -> dict[str, tuple[list[str], tuple[int, ...]]]:
-        """Names and sizes of the axes of every site, for ArviZ; `output` is what an output is called."""
 
     @abc.abstractmethod
     def coordinates(self, feature_names: list[str]) -> dict[str, Any]:
@@ -187,39 +190,53 @@ class Model(abc.ABC):
         raise checks.no_em(self)
 
     @abc.abstractmethod
-    def template(self) -> dict[str, np.ndarray]:
-        """Some value for every parameter; gives the shapes where no data are at hand."""
-
-    @abc.abstractmethod
     def initial_values(self, x: np.ndarray, seed: int) -> dict[str, np.ndarray]:
         """Start values of all parameters for inputs x `(B, K)` as the model sees them; equal for both backends."""
 
+    @property
     @abc.abstractmethod
+    def sites(self) -> Mapping[str, SiteSpec]:
+        """The table of the parameters by site, in the order in which they are sampled; made once."""
+
+    @abc.abstractmethod
+    def outputs(self, ops: Ops, values: Mapping[str, Array], x: Array) -> Array:
+        """Outputs for given parameters, a pure function: `(..., B, K)` to `(..., B, O)`."""
+
+    @abc.abstractmethod
+    def observe(
+        self, backend: Backend, values: Mapping[str, Array], x: Array, y: Array | None, *, train: bool
+    ) -> Array:
+        """What a program does with its parameters, inside the plate of the rows: sample or score the data."""
+
+    def template(self) -> dict[str, np.ndarray]:
+        """Zero for every parameter in the space where it is unconstrained; gives shapes where no data are at hand."""
+        return {unconstrained(site): np.zeros(spec.shape) for site, spec in self.sites.items()}
+
+    def axes(self) -> dict[str, tuple[list[str], tuple[int, ...]]]:
+        """Names and sizes of the axes of every site, and of the same parameter in natural space, for ArviZ."""
+        return {
+            name: (list(spec.axes), spec.shape) for site, spec in self.sites.items() for name in (site, natural(site))
+        }
+
+    @cached_property
+    def plain_sites(self) -> frozenset[str]:
+        """Sites of the parameters whose prior is a described distribution, not a callable."""
+        return frozenset(site for site, spec in self.sites.items() if isinstance(spec.prior, Distribution))
+
     def parameters(self, backend: Backend, like: Array) -> dict[str, Array]:
         """Sample all parameters from their prior: site -> value, with the dtype and device of `like`."""
+        return {site: draw(backend, spec.prior, site, spec.shape, like) for site, spec in self.sites.items()}
 
-    @abc.abstractmethod
-    def site_priors(self) -> dict[str, PriorValue]:
-        """Prior of every parameter by its site, in the order in which they are sampled."""
-
-    def plain_sites(self) -> set[str]:
-        """Sites of the parameters whose prior is a described distribution, not a callable."""
-        return {name for name, prior in self.site_priors().items() if isinstance(prior, Distribution)}
-
-    @abc.abstractmethod
-    def evaluate(self, backend: Backend, values: dict[str, Array], x: Array) -> Array:
-        """Outputs for given parameters: `(..., B, K)` to `(..., B, O)`."""
-
-    def needs_handlers(self, values: Collection[str]) -> bool:
+    def needs_handlers(self, drawn: Collection[str]) -> bool:
         """Whether its prior must run to make the parameters of values of these sites: callables make what they like."""
-        needed = self.site_priors()
-        return not (self.plain_sites() == needed.keys() <= set(values))
+        return not (self.plain_sites == self.sites.keys() <= set(drawn))
 
-    @abc.abstractmethod
-    def outputs(self, backend: Backend, x: Array, *, train: bool = False) -> Array:
-        """Sample the parameters from their prior and evaluate the model: `(..., B, K)` to `(..., B, O)`."""
+    def values(self, backend: Backend, drawn: Mapping[str, Array], like: Array) -> Mapping[str, Array]:
+        """All parameters from values of the sample sites, among them hyper-parameters of callables."""
+        if self.needs_handlers(drawn):
+            return backend.condition(self.parameters, drawn)(backend, like)
+        return {site: drawn[site] for site in self.sites}
 
-    @abc.abstractmethod
     def __call__(
         self,
         backend: Backend,
@@ -229,15 +246,28 @@ class Model(abc.ABC):
         *,
         data_size: float | None = None,
         train: bool = False,
+        **given: Any,
     ) -> Array:
-        """Run the model as a probabilistic program."""
+        """Run the model as a probabilistic program.
 
-    @contextlib.contextmanager
-    def rows(self, backend: Backend, count: int, weights: Array | None, data_size: float | None) -> Iterator[None]:
-        """The plate of independent rows, whose log densities are multiplied by N / B and by the weights of the rows."""
+        Args:
+            backend: The backend.
+            x: Inputs `(B, K)`, as the model sees them (standardised, if the prior is to mean what it says).
+            y: Targets `(B,)`, or None to sample them, or where there are none.
+            weights: How often each row counts, positive `(B,)`; None for once.
+            data_size: Rows N of the whole data set if x is a mini-batch of it: the likelihood is multiplied by N / B.
+            train: Apply dropout.
+            given: What else `observe` takes.
+
+        Returns:
+            What `observe` returns.
+        """
+        values = self.parameters(backend, x)
+        count = x.shape[-2]
         weighted = contextlib.nullcontext() if weights is None else backend.scale(weights)
-        with backend.plate("data", count), backend.scale(1.0 if data_size is None else data_size / count), weighted:
-            yield
+        scaled = backend.scale(1.0 if data_size is None else data_size / count)
+        with backend.plate("data", count), scaled, weighted:
+            return self.observe(backend, values, x, y, train=train, **given)
 
     def bind(self, backend: str) -> Callable[..., Array]:
         """The model as a model function of "pyro" or "numpyro".

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ugmm_ppl import checks, kernels
+from ugmm_ppl.backends.load import load_backend
+from ugmm_ppl.backends.threads import cached_property
+from ugmm_ppl.models import evaluation
 from ugmm_ppl.models.base import CHUNK_ELEMENTS, Model
-from ugmm_ppl.models.sites import draw
+from ugmm_ppl.models.sites import SiteSpec
 from ugmm_ppl.nn.dropout import survivors
 from ugmm_ppl.nn.network import Network
-from ugmm_ppl.priors import Prior, PriorValue
-from ugmm_ppl.typing import Array
+from ugmm_ppl.priors import Prior
+from ugmm_ppl.typing import Array, Ops
 
 if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
@@ -72,30 +75,12 @@ class NetworkModel(Model):
         """J K of the largest layer."""
         return self.network.largest_layer(self.network_outputs)
 
-    def axes(self, output: str) -> dict[str, tuple[list[str], tuple[int, ...]]]:
-        """Layer l has `neuron_l` and `input_l`, the readout the outputs."""
-        layers = self.network.layers(self.network_outputs)
-        found: dict[str, tuple[list[str], tuple[int, ...]]] = {}
-        for i, layer in enumerate(layers):
-            last = self.network.readout == "ugmm" and i == len(layers) - 1
-            neuron = output if last and self.network_outputs == self.num_outputs else f"neuron_{i}"
-            for role in ("loc", "log_scale", "scale", "logits", "weights"):
-                found[f"{layer.name}.{role}"] = ([neuron, f"input_{i}"], (layer.out_features, layer.in_features))
-        found["readout.weight"] = (
-            [output, f"neuron_{len(layers) - 1}"], (self.network_outputs, self.network.sizes[-1])
-        )  # fmt: skip
-        return found | {"readout.bias": ([output], (self.network_outputs,))}
-
     def coordinates(self, feature_names: list[str]) -> dict[str, Any]:
         """The features, and numbers of neurons."""
         found: dict[str, Any] = {"input_0": feature_names}
         for i, width in enumerate(self.network.sizes[1:]):
             found |= {f"neuron_{i}": np.arange(width), f"input_{i + 1}": np.arange(width)}
         return found
-
-    def template(self) -> dict[str, np.ndarray]:
-        """Zeros."""
-        return self.network.zeros(self.network_outputs)
 
     @property
     def rows_at_once(self) -> int:
@@ -115,46 +100,39 @@ class NetworkModel(Model):
         """Start values of all parameters for inputs x `(B, K)` as the network sees them; equal for both backends."""
         return self.start(self.network.initial_values(x, self.network_outputs, seed))
 
-    def parameters(self, backend: Backend, like: Array) -> dict[str, Array]:
-        """Sample all parameters from their prior: site -> value, with the dtype and device of `like`."""
-        values = {}
-        for index, layer in enumerate(self.network.layers(self.network_outputs)):
-            shape = (layer.out_features, layer.in_features)
-            for role, prior in self.prior.layer(index, tied=self.network.tied).items():
-                site = f"{layer.name}.{role}"
-                values[site] = draw(backend, prior, site, shape, like)
+    @cached_property
+    def sites(self) -> dict[str, SiteSpec]:
+        """Those of the neurons, layer l with the axes `neuron_l` and `input_l`, and of a linear readout."""
+        found: dict[str, SiteSpec] = {}
+        layers = self.network.layers(self.network_outputs)
+        for i, layer in enumerate(layers):
+            last = self.network.readout == "ugmm" and i == len(layers) - 1
+            neuron = self.output_axis if last and self.network_outputs == self.num_outputs else f"neuron_{i}"
+            shape, axes = (layer.out_features, layer.in_features), (neuron, f"input_{i}")
+            for role, prior in self.prior.layer(i, tied=self.network.tied).items():
+                found[f"{layer.name}.{role}"] = SiteSpec(prior, shape, axes)
         if self.network.readout == "linear":
-            width = self.network.sizes[-1]
-            shapes = {"weight": (self.network_outputs, width), "bias": (self.network_outputs,)}
-            for role, prior in self.prior.linear(width).items():
-                values[f"readout.{role}"] = draw(backend, prior, f"readout.{role}", shapes[role], like)
-        return values
-
-    def site_priors(self) -> dict[str, PriorValue]:
-        """Those of the neurons, and of a linear readout."""
-        found = {
-            f"layers.{i}.{role}": prior
-            for i, _ in enumerate(self.network.layers(self.network_outputs))
-            for role, prior in self.prior.layer(i, tied=self.network.tied).items()
-        }
-        if self.network.readout == "linear":
-            found |= {f"readout.{r}": prior for r, prior in self.prior.linear(self.network.sizes[-1]).items()}
+            outputs, width = self.network_outputs, self.network.sizes[-1]
+            weight, bias = self.prior.linear(width).values()
+            axes = (self.output_axis, f"neuron_{len(layers) - 1}")
+            found["readout.weight"] = SiteSpec(weight, (outputs, width), axes)
+            found["readout.bias"] = SiteSpec(bias, (outputs,), axes[:1])
         return found
 
-    def evaluate(self, backend: Backend, values: dict[str, Array], x: Array) -> Array:
-        """Run the network."""
-        return self.forward(backend, values, x, None)
+    def outputs(
+        self, ops: Ops, values: Mapping[str, Array], x: Array, keep: Sequence[Array | None] | None = None
+    ) -> Array:
+        """Run the network, `keep` of its components: `(..., B, K)` to `(..., B, O)`."""
+        return self.network.forward(ops, values, x, keep)
 
-    def outputs(self, backend: Backend, x: Array, *, train: bool = False) -> Array:
-        """Sample the parameters from their prior and run the network: `(..., B, K)` to `(..., B, O)`."""
-        values = self.parameters(backend, x)
-        return self.forward(backend, values, x, self._masks(backend, x) if train else None)
+    def observe(
+        self, backend: Backend, values: Mapping[str, Array], x: Array, y: Array | None, *, train: bool
+    ) -> Array:
+        """y ~ likelihood of the outputs, the site `y`: `(B,)`."""
+        outputs = self.outputs(backend.ops, values, x, self.masks(backend, x) if train else None)
+        return backend.sample("y", self.likelihood(backend, outputs), obs=y)
 
-    def forward(self, backend: Backend, values: dict[str, Array], x: Array, masks: list[Array | None] | None) -> Array:
-        """Outputs for given parameters: `(..., B, K)` to `(..., B, O)`."""
-        return self.network.forward(backend.ops, values, x, masks)
-
-    def _masks(self, backend: Backend, x: Array) -> list[Array | None]:
+    def masks(self, backend: Backend, x: Array) -> list[Array | None]:
         """Dropout masks of all layers."""
         masks: list[Array | None] = []
         for layer, rate in zip(self.network.layers(self.network_outputs), self.network.dropout_rates(), strict=True):
@@ -163,29 +141,14 @@ class NetworkModel(Model):
             masks.append(survivors(backend.ops, backend.uniform(shape, x), rate) if rate > 0.0 else None)
         return masks
 
-    def __call__(
-        self,
-        backend: Backend,
-        x: Array,
-        y: Array | None = None,
-        weights: Array | None = None,
-        *,
-        data_size: float | None = None,
-        train: bool = False,
-    ) -> Array:
-        """Run the model as a probabilistic program.
-
-        Args:
-            backend: The backend.
-            x: Inputs `(B, K)`, as the network sees them (standardised, if the prior is to mean what it says).
-            y: Targets `(B,)`, or None to sample them.
-            weights: How often each row counts, positive `(B,)`; None for once.
-            data_size: Rows N of the whole data set if x is a mini-batch of it: the likelihood is multiplied by N / B.
-            train: Apply dropout.
-
-        Returns:
-            y `(B,)`.
-        """
-        outputs = self.outputs(backend, x, train=train)
-        with self.rows(backend, x.shape[-2], weights, data_size):
-            return backend.sample("y", self.likelihood(backend, outputs), obs=y)
+    def prior_predictive(
+        self, x: Any, *, num_draws: int = 100, backend: str = "numpyro", seed: int = 0
+    ) -> dict[str, np.ndarray]:
+        """Draws from the prior and of data under them; described at `Prior.predictive`."""
+        x = self.check_inputs(x)
+        num_draws, seed = checks.count("num_draws", num_draws), checks.count("seed", seed, least=0)
+        primitives = load_backend(backend)
+        with primitives.settings(dtype="float32", device="cpu"):
+            values = evaluation.prior_draws(primitives, self, num_draws, seed)
+            outputs = evaluation.outputs(primitives, self, values, x, self.rows_at_once)
+        return values | {"outputs": outputs, "y": self.sample_target(outputs, np.random.default_rng(seed))}

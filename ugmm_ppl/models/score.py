@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from ugmm_ppl.models.classes import ClassModel
 from ugmm_ppl.models.network import NetworkModel
 from ugmm_ppl.nn.network import Network
 from ugmm_ppl.priors import Prior
-from ugmm_ppl.typing import Array
+from ugmm_ppl.typing import Array, Ops
 
 if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
@@ -89,13 +90,14 @@ class JointScore(ClassModel, NetworkModel):
         code = np.random.default_rng(seed).integers(self.classes, size=len(x))
         return self.network.initial_values(np.column_stack([x, self._coded(code)]), 1, seed)
 
-    def forward(self, backend: Backend, values: dict[str, Array], x: Array, masks: list[Array | None] | None) -> Array:
+    def outputs(
+        self, ops: Ops, values: Mapping[str, Array], x: Array, keep: Sequence[Array | None] | None = None
+    ) -> Array:
         """score(x, c) for all classes, `(..., B, K)` to `(..., B, classes)`."""
-        ops = backend.ops
         scores = []
         for code in self._coded(np.arange(self.classes)):
             given = ops.concat([x, 0.0 * x[..., :1] + float(code)])
-            scores.append(self.network.forward(ops, values, given, masks))
+            scores.append(self.network.forward(ops, values, given, keep))
         return ops.concat(scores)
 
     def _coded(self, code: np.ndarray) -> np.ndarray:
@@ -112,23 +114,14 @@ class JointScore(ClassModel, NetworkModel):
         at = np.broadcast_to(y[..., None], (*outputs.shape[:-1], 1))
         return np.take_along_axis(outputs, at, axis=-1)[..., 0]
 
-    def __call__(
-        self,
-        backend: Backend,
-        x: Array,
-        y: Array | None = None,
-        weights: Array | None = None,
-        *,
-        data_size: float | None = None,
-        train: bool = False,
+    def observe(
+        self, backend: Backend, values: Mapping[str, Array], x: Array, y: Array | None, *, train: bool
     ) -> Array:
-        """Run the model as a probabilistic program; with objective "score" and y given, score(x, y) is a factor."""
+        """With objective "score" and y given, score(x, y) is the factor `score`; else y is the site `y`."""
         if self.objective == "conditional" or y is None:
-            return super().__call__(backend, x, y, weights, data_size=data_size, train=train)
+            return super().observe(backend, values, x, y, train=train)
         ops = backend.ops
-        outputs = self.outputs(backend, x, train=train)
+        outputs = self.outputs(ops, values, x, self.masks(backend, x) if train else None)
         codes = ops.constant(np.arange(self.classes), outputs)
-        score = ops.sum(ops.where(y[..., None] == codes, outputs, 0.0), -1)
-        with self.rows(backend, x.shape[-2], weights, data_size):
-            backend.factor("score", score)
+        backend.factor("score", ops.sum(ops.where(y[..., None] == codes, outputs, 0.0), -1))
         return y

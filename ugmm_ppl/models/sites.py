@@ -1,38 +1,40 @@
-"""The sites of a model: their priors, shapes and axes."""
+"""The table of the sites of a model: prior, shape and axes of every parameter."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
-import numpy as np
-
-from ugmm_ppl.distributions.described import Distribution
 from ugmm_ppl.priors import PriorValue
-from ugmm_ppl.typing import Array
-
-if TYPE_CHECKING:
-    from ugmm_ppl.backends.base import Backend
 
 
-def draw(backend: Backend, prior: PriorValue, name: str, shape: tuple[int, ...], like: Array) -> Array:
-    """Sample one site from its prior, inside a model.
+class SiteSpec(NamedTuple):
+    """One parameter.
 
-    Args:
-        backend: Where to sample.
-        prior: A description, or a callable that does it all.
-        name: Name of the site.
+    Attributes:
+        prior: A described distribution, or a callable, which is free to sample hyper-parameters.
         shape: Shape of the value.
-        like: Array whose dtype and device the value takes.
-
-    Raises:
-        ValueError: A callable returned another shape.
+        axes: Names of its axes, for ArviZ.
     """
-    if isinstance(prior, Distribution):
-        return backend.sample(name, backend.build(prior, shape, like))
-    with backend.as_default():
-        value = prior(backend, name, shape)
-    if tuple(np.shape(value))[-len(shape) :] != shape:
-        raise ValueError(
-            f"the prior of {name} must return an array of shape {shape}; got shape {tuple(np.shape(value))}."
-        )
-    return value
+
+    prior: PriorValue
+    shape: tuple[int, ...]
+    axes: tuple[str, ...]
+
+
+TWINS = {"scale": "log_scale", "weights": "logits"}
+"""Roles in natural space, and those of the same parameter in the space where it is unconstrained."""
+
+
+NATURAL = {twin: role for role, twin in TWINS.items()}
+
+
+def unconstrained(site: str) -> str:
+    """The name that a site has in the space where it is unconstrained: `layers.0.log_scale` of `layers.0.scale`."""
+    stem, _, role = site.rpartition(".")
+    return f"{stem}.{TWINS.get(role, role)}"
+
+
+def natural(site: str) -> str:
+    """The name that a site has in natural space: `layers.0.scale` of `layers.0.log_scale`."""
+    stem, _, role = site.rpartition(".")
+    return f"{stem}.{NATURAL.get(role, role)}"

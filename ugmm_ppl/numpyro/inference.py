@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +20,6 @@ from ugmm_ppl.numpyro.programs import compiled
 from ugmm_ppl.numpyro.turns import exclusive
 from ugmm_ppl.ops.jax_arrays import normals, to_array
 
-if TYPE_CHECKING:
-    from ugmm_ppl.guides.guide import Guide
-    from ugmm_ppl.models.base import Model
-
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
@@ -32,50 +28,23 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def guide_draws(
-    guide: Guide, params: Mapping[str, np.ndarray], indices: range, seed: int
+def draws(
+    draw: Callable[..., Any],
+    noise_shapes: Mapping[str, tuple[int, ...]],
+    params: Mapping[str, np.ndarray],
+    indices: range,
+    seed: int,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Draws `indices` of a guide, `(S, ...)` by site, and their log q `(S,)`; a draw depends on its number alone."""
-    draw = _compiled_draw(guide, jax.config.jax_enable_x64)
+    """Draws of the given numbers, `(S, ...)` by site, and their log density `(S,)`; described at `Inference`."""
+    one = _compiled_draw(draw, tuple(noise_shapes.items()), jax.config.jax_enable_x64)
     tensors = {name: to_array(value) for name, value in params.items()}
-    drawn = [jax.device_get(draw(tensors, jax.random.key(seed), i)) for i in indices]
-    values = _stack([values for values, _ in drawn])
-    return {name: values[name] for name in guide.sites}, np.array([log_q for _, log_q in drawn])  # not sorted by name
+    drawn = [jax.device_get(one(tensors, jax.random.key(seed), i)) for i in indices]
+    return _stack([values for values, _ in drawn]), np.array([log_density for _, log_density in drawn])
 
 
 @functools.lru_cache(maxsize=16)
-def _compiled_draw(guide: Guide, x64: bool) -> Callable[..., Any]:  # noqa: ARG001
-    from ugmm_ppl.guides.sites import constrain
-
-    def draw(params: Mapping[str, Array], key: Array, index: int) -> Any:
-        unconstrained = guide.draw(params, normals(jax.random.fold_in(key, index), guide.noise_shapes()))
-        values, log_dets = constrain(guide.sites, unconstrained)
-        return values, guide.log_q(params, unconstrained, log_dets)
-
-    return compiled(draw)
-
-
-def outputs(model: Model, draws: Mapping[str, np.ndarray], x: np.ndarray, chunk_size: int) -> np.ndarray:
-    """Network outputs `(S, B, O)` for draws `(S, ...)`, a chunk of examples and one draw at a time."""
-    run = _compiled_outputs(model, jax.config.jax_enable_x64)
-    device_draws = {name: to_array(value) for name, value in draws.items()}
-    rows = min(chunk_size, len(x))
-    parts = []
-    for start in range(0, len(x), rows):
-        chunk = x[start : start + rows]
-        padded = np.concatenate([chunk, np.zeros((rows - len(chunk), x.shape[1]))])  # one shape: compiled once
-        parts.append(np.asarray(run(device_draws, to_array(padded)))[:, : len(chunk)])
-    return np.concatenate(parts, axis=1)
-
-
-@functools.lru_cache(maxsize=16)
-def _compiled_outputs(model: Model, x64: bool) -> Callable[..., Array]:  # noqa: ARG001
-    from ugmm_ppl.numpyro.backend import BACKEND
-
-    def one(draw: Mapping[str, Array], x: Array) -> Array:
-        return handlers.substitute(model.outputs, data=draw)(BACKEND, x)
-
-    return compiled(lambda draws, x: jax.lax.map(lambda draw: one(draw, x), draws))
+def _compiled_draw(draw: Callable[..., Any], shapes: Any, x64: bool) -> Callable[..., Any]:  # noqa: ARG001
+    return compiled(lambda params, key, index: draw(params, normals(jax.random.fold_in(key, index), dict(shapes))))
 
 
 def run(function: Callable[..., Any], *arguments: Any) -> tuple[np.ndarray, ...]:
@@ -89,42 +58,33 @@ def _compiled(function: Callable[..., Any], x64: bool) -> Callable[..., Any]:  #
     return compiled(function)
 
 
-def log_prior(model: Model, draws: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Log prior density of draws `(S, ...)`: `(S,)`."""
-    run = _compiled_log_prior(model, jax.config.jax_enable_x64, by_site=False)
-    return np.asarray(run({name: to_array(value) for name, value in draws.items()}), dtype=np.float64)
-
-
-def log_priors(model: Model, draws: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The same by site."""
-    run = _compiled_log_prior(model, jax.config.jax_enable_x64, by_site=True)
-    found = run({name: to_array(value) for name, value in draws.items()})
-    return {name: np.asarray(value, dtype=np.float64) for name, value in found.items()}
+def each(
+    function: Callable[..., Any], draws: Mapping[str, np.ndarray], *arguments: np.ndarray, handlers: bool = False
+) -> Any:
+    """A function of one draw, for all of them, one after the other in one program; described at `Inference`."""
+    del handlers  # what is compiled knows none, and is traced in its turn
+    found = _compiled_each(function, jax.config.jax_enable_x64)(*jax.tree.map(to_array, (dict(draws), *arguments)))
+    return jax.tree.map(np.asarray, found)
 
 
 @functools.lru_cache(maxsize=16)
-def _compiled_log_prior(model: Model, x64: bool, *, by_site: bool) -> Callable[..., Any]:  # noqa: ARG001
-    from ugmm_ppl.numpyro.backend import BACKEND
-
-    def one(draw: Mapping[str, Array]) -> Any:
-        sites = BACKEND.trace(model.parameters, draw, BACKEND, jnp.zeros(()))
-        terms = {name: site.distribution.log_prob(site.value).sum() for name, site in sites.items()}
-        return terms if by_site else sum(terms.values())
-
-    return compiled(lambda draws: jax.lax.map(one, draws))
+def _compiled_each(function: Callable[..., Any], x64: bool) -> Callable[..., Any]:  # noqa: ARG001
+    return compiled(lambda draws, *arguments: jax.lax.map(lambda draw: function(draw, *arguments), draws))
 
 
-def prior_draws(model: Model, num_draws: int, seed: int) -> dict[str, np.ndarray]:
-    """Draws from the prior, `(S, ...)` by site."""
-    from ugmm_ppl.numpyro.backend import BACKEND
+def sampled(function: Callable[[], dict[str, Array]], count: int, seed: int) -> dict[str, np.ndarray]:
+    """Runs of a program that samples, `(S, ...)` by name; described at `Inference`."""
+    one, keys = _compiled_sampled(function, jax.config.jax_enable_x64), jax.random.split(jax.random.key(seed), count)
+    return _stack([jax.device_get(one(keys, i)) for i in range(count)])
 
-    @compiled
-    def one(keys: Array, i: int) -> dict[str, Array]:
+
+@functools.lru_cache(maxsize=16)
+def _compiled_sampled(function: Callable[[], Any], x64: bool) -> Callable[..., Any]:  # noqa: ARG001
+    def one(keys: Array, i: int) -> Any:
         with handlers.seed(rng_seed=keys[i]):
-            return {n: site.value for n, site in BACKEND.trace(model.parameters, {}, BACKEND, jnp.zeros(())).items()}
+            return function()
 
-    keys = jax.random.split(jax.random.key(seed), num_draws)
-    return _stack([jax.device_get(one(keys, i)) for i in range(num_draws)])
+    return compiled(one)
 
 
 def nuts(

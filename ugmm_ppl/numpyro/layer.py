@@ -13,12 +13,11 @@ from jax import Array
 
 from ugmm_ppl import checks
 from ugmm_ppl.kernels.jax_ops import OPS
-from ugmm_ppl.models.sites import draw
 from ugmm_ppl.nn.dense import LayerShape, initial_spread, layer_activation, neuron_parameters
 from ugmm_ppl.nn.dropout import survivors
 from ugmm_ppl.numpyro.distribution import UnivariateGaussianMixture
 from ugmm_ppl.ops.jax_arrays import to_array
-from ugmm_ppl.priors import Prior
+from ugmm_ppl.priors import Prior, draw
 
 
 @dataclasses.dataclass(frozen=True)

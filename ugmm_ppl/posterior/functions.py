@@ -12,7 +12,7 @@ from ugmm_ppl import checks
 from ugmm_ppl.backends.threads import cached_property
 
 if TYPE_CHECKING:
-    from ugmm_ppl.fitting.result import Fit
+    from ugmm_ppl.posterior.drawn import Drawn
 
 ENTRIES = 2**23
 """Parameters that are held together (draws x parameters), and outputs of a chunk of rows (C x S x rows x O)."""
@@ -35,7 +35,7 @@ class Functions:
         seed: Seed of the draws.
     """
 
-    fit: Fit
+    fit: Drawn
     num_draws: int
     seed: int
 
@@ -61,7 +61,7 @@ class Functions:
 
     def _prediction(self, x: Any, chunk_size: int | None, first_row: int) -> Any:
         outputs = self.outputs(x, chunk_size=chunk_size, first_row=first_row)
-        return self.fit.model.prediction(outputs, self.fit.y_units, self.fit._backend, self.fit.unequal_weights)
+        return self.fit.model.prediction(outputs, self.fit.y_units, self.fit.primitives, self.fit.unequal_weights)
 
     def predict_iter(self, x: Any, *, chunk_size: int | None = None) -> Iterator[Any]:
         """Predictions of successive rows; arguments as in `Fit.predict_iter`."""
@@ -112,7 +112,7 @@ class Functions:
         x = fit.check_inputs(x, convert=False)
         chunk_size = self.chunk_size(chunk_size)
         result = np.empty((fit.num_chains, self.num_draws, len(x), *shape), dtype or fit.dtype)
-        with fit._settings():
+        with fit.settings():
             for chain, block, draws in self._blocks():
                 params = None if fit.method == "nuts" else fit.state[chain]
                 for start in range(0, len(x), chunk_size):
@@ -137,7 +137,7 @@ class Functions:
         """All draws `(C, S, ...)` by site if they are few, else None."""
         if self.fit.num_chains * self.num_draws * self.fit.num_parameters > ENTRIES:
             return None
-        return self.fit._draws(range(self.num_draws), self.seed)[0]
+        return self.fit.draws(range(self.num_draws), self.seed)[0]
 
     def _blocks(self) -> Iterator[tuple[int, slice, dict[str, np.ndarray]]]:
         """Chain, numbers of the draws, and the draws `(S, ...)` by site, as many as may be held together."""
@@ -146,7 +146,7 @@ class Functions:
             for first in range(0, self.num_draws, at_once):
                 block = range(first, min(self.num_draws, first + at_once))
                 if self._held is None:
-                    draws = self.fit._chain_draws(chain, block, self.seed)[0]
+                    draws = self.fit.chain_draws(chain, block, self.seed)[0]
                 else:
                     draws = {name: value[chain, first : block.stop] for name, value in self._held.items()}
                 yield chain, slice(block.start, block.stop), draws

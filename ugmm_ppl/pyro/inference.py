@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +15,6 @@ from torch import Tensor
 from ugmm_ppl.backends.draws import NutsDraws, nuts_stats
 from ugmm_ppl.backends.progress import Progress
 from ugmm_ppl.ops.torch_arrays import (
-    default_dtype,
     kept_random_state,
     normals,
     own_generator,
@@ -26,10 +25,6 @@ from ugmm_ppl.ops.torch_arrays import (
 )
 from ugmm_ppl.pyro.turns import RandomState, exclusive, in_turns, unchecked
 
-if TYPE_CHECKING:
-    from ugmm_ppl.guides.guide import Guide
-    from ugmm_ppl.models.base import Model
-
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
@@ -39,51 +34,24 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def guide_draws(
-    guide: Guide, params: Mapping[str, np.ndarray], indices: range, seed: int
+def draws(
+    draw: Callable[..., Any],
+    noise_shapes: Mapping[str, tuple[int, ...]],
+    params: Mapping[str, np.ndarray],
+    indices: range,
+    seed: int,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Draws `indices` of a guide, `(S, ...)` by site, and their log q `(S,)`; a draw depends on its number alone."""
-    from ugmm_ppl.guides.sites import constrain
-
+    """Draws of the given numbers, `(S, ...)` by site, and their log density `(S,)`; described at `Inference`."""
     own = {name: to_tensor(value) for name, value in params.items()}
-    drawn, log_q = [], []
+    drawn, log_density = [], []
     generator = own_generator()
     with torch.no_grad():
         for index in indices:
             generator.manual_seed(int(np.random.SeedSequence([seed, index]).generate_state(1)[0]))
-            unconstrained = guide.draw(own, normals(guide.noise_shapes(), generator))
-            values, log_dets = constrain(guide.sites, unconstrained)
+            values, density = draw(own, normals(noise_shapes, generator))
             drawn.append({name: to_numpy(value) for name, value in values.items()})
-            log_q.append(float(guide.log_q(own, unconstrained, log_dets)))
-    return _stack(drawn), np.array(log_q)
-
-
-def outputs(model: Model, draws: Mapping[str, np.ndarray], x: np.ndarray, chunk_size: int) -> np.ndarray:
-    """Network outputs `(S, B, O)` for draws `(S, ...)`, a chunk of examples and one draw at a time."""
-    from ugmm_ppl.pyro.backend import BACKEND
-
-    size = len(next(iter(draws.values())))
-    result = np.empty((size, len(x), model.num_outputs), dtype=to_numpy(torch.empty(0, dtype=default_dtype())).dtype)
-    inputs, handlers = to_tensor(x), model.needs_handlers(draws)
-    names = draws if handlers else model.site_priors()
-
-    def evaluate(s: int) -> None:
-        values = {name: to_tensor(draws[name][s]) for name in names}
-        for start in range(0, len(x), chunk_size):
-            rows = slice(start, start + chunk_size)
-            if handlers:
-                found = BACKEND.condition(model.outputs, values)(BACKEND, inputs[rows])
-            else:
-                found = model.evaluate(BACKEND, values, inputs[rows])
-            result[s, rows] = to_numpy(found)
-
-    with torch.no_grad():
-        if handlers:
-            in_turns(evaluate, size, unchecked)
-        else:  # nothing that threads share: none waits
-            for s in range(size):
-                evaluate(s)
-    return result
+            log_density.append(float(density))
+    return _stack(drawn), np.array(log_density)
 
 
 def run(function: Callable[..., Any], *arguments: Any) -> tuple[np.ndarray, ...]:
@@ -93,41 +61,36 @@ def run(function: Callable[..., Any], *arguments: Any) -> tuple[np.ndarray, ...]
     return tuple(to_numpy(a) for a in found)
 
 
-def log_prior(model: Model, draws: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Log prior density of draws `(S, ...)`: `(S,)`."""
-    return np.asarray(sum(log_priors(model, draws).values()))
+def each(
+    function: Callable[..., Any], draws: Mapping[str, np.ndarray], *arguments: np.ndarray, handlers: bool = False
+) -> Any:
+    """A function of one draw, for all of them, one after the other; described at `Inference`."""
+    size, given = len(next(iter(draws.values()))), [to_tensor(argument) for argument in arguments]
+    results: dict[str, np.ndarray] = {}
 
-
-def log_priors(model: Model, draws: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The same by site."""
-    from ugmm_ppl.pyro.backend import BACKEND
-
-    found: list[dict[str, np.ndarray]] = []
-    like = torch.zeros((), dtype=default_dtype())
-
-    def evaluate(s: int) -> None:
-        values = {name: to_tensor(value[s]) for name, value in draws.items()}
-        sites = BACKEND.trace(model.parameters, values, BACKEND, like)
-        found.append({n: np.asarray(float(site.distribution.log_prob(site.value).sum())) for n, site in sites.items()})
+    def one(s: int) -> None:
+        found = function({name: to_tensor(value[s]) for name, value in draws.items()}, *given)
+        for name, a in (found if isinstance(found, dict) else {"": found}).items():
+            value = to_numpy(a)
+            results.setdefault(name, np.empty((size, *value.shape), value.dtype))[s] = value
 
     with torch.no_grad():
-        in_turns(evaluate, len(next(iter(draws.values()))), unchecked)
-    return _stack(found)
+        if handlers:
+            in_turns(one, size, unchecked)
+        else:  # nothing that threads share: none waits
+            for s in range(size):
+                one(s)
+    return results.get("", results)
 
 
-def prior_draws(model: Model, num_draws: int, seed: int) -> dict[str, np.ndarray]:
-    """Draws from the prior, `(S, ...)` by site."""
-    from ugmm_ppl.pyro.backend import BACKEND
-
+def sampled(function: Callable[[], dict[str, Tensor]], count: int, seed: int) -> dict[str, np.ndarray]:
+    """Runs of a program that samples, `(S, ...)` by name; described at `Inference`."""
     drawn: list[dict[str, np.ndarray]] = []
-    like = torch.zeros((), dtype=default_dtype())
-
-    def draw(_: int) -> None:
-        trace = BACKEND.trace(model.parameters, {}, BACKEND, like)
-        drawn.append({name: to_numpy(site.value) for name, site in trace.items()})
-
     with torch.no_grad():
-        in_turns(draw, num_draws, RandomState(seed))
+        in_turns(
+            lambda _: drawn.append({name: to_numpy(value) for name, value in function().items()}),
+            count, RandomState(seed),
+        )  # fmt: skip
     return _stack(drawn)
 
 

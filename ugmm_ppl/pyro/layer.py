@@ -14,11 +14,10 @@ from torch import Tensor
 from ugmm_ppl import checks
 from ugmm_ppl.distributions.described import Distribution
 from ugmm_ppl.kernels.torch_ops import OPS
-from ugmm_ppl.models.sites import draw
 from ugmm_ppl.nn.dense import LayerShape, initial_spread, layer_activation, neuron_parameters
 from ugmm_ppl.nn.dropout import survivors
 from ugmm_ppl.ops.torch_arrays import default_dtype
-from ugmm_ppl.priors import Prior, PriorValue
+from ugmm_ppl.priors import Prior, PriorValue, draw
 from ugmm_ppl.pyro.distribution import UnivariateGaussianMixture
 
 

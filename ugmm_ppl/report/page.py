@@ -21,7 +21,7 @@ from ugmm_ppl.report import pictures
 from ugmm_ppl.report.template import PAGE, STYLE
 
 if TYPE_CHECKING:
-    from ugmm_ppl.fitting.result import Fit
+    from ugmm_ppl.posterior.predictive import Predictive
 
 DRAWS = 200
 """Draws per chain that the pictures are made from."""
@@ -34,7 +34,7 @@ MARKS = {"good": "✓", "note": "i", "problem": "!", "not computed": "-"}
 
 
 def write_report(
-    fit: Fit, path: Target, x: Any = None, y: Any = None, *, title: str | None = None,
+    fit: Predictive, path: Target, x: Any = None, y: Any = None, *, title: str | None = None,
     test: tuple[Any, ...] | None = None, more_steps: bool = True,
 ) -> Diagnosis:  # fmt: skip
     """Write the report of a fit: verdicts, pictures of training, prior, posterior, calibration, neurons and worst rows.
@@ -55,7 +55,7 @@ def write_report(
     """
     for module, extra in (("matplotlib", "diagnostics"), ("scoringrules", "diagnostics")):
         require(module, extra)
-    x, y = fit._checked_data(x, y)
+    x, y = fit.checked_data(x, y)
     with writing(path) as file:  # a file that cannot be written is refused before the work
         diagnosis = diagnose(fit, x, y, more_steps=more_steps)
         file.write(_page(fit, x, y, diagnosis, title, test).encode())
@@ -63,10 +63,10 @@ def write_report(
 
 
 def _page(
-    fit: Fit, x: np.ndarray, y: np.ndarray, diagnosis: Diagnosis, title: str | None, test: tuple[Any, Any] | None
+    fit: Predictive, x: np.ndarray, y: np.ndarray, diagnosis: Diagnosis, title: str | None, test: tuple[Any, Any] | None
 ) -> str:
     """The report."""
-    subject = Subject(fit, x, y, min(DRAWS, fit._count_draws(None)), None)
+    subject = Subject(fit, x, y, min(DRAWS, fit.count_draws(None)), None)
     parts = [(name, picture, said) for name, picture, said in _pictures(subject) if picture]
     name = title or f"{type(fit.model).__name__}, {' - '.join(str(size) for size in subject.model.network.sizes)}"
     body = [_head(fit, diagnosis, name, len(x)), _metrics(subject, test), _table(diagnosis)]
@@ -109,7 +109,7 @@ def _pictures(subject: Subject) -> list[tuple[str, str, str]]:
         said = "Whether chains say the same of y at 50 rows; near 1 they do."
         found.append(("R-hat of functions", _draw("rhat", pictures.rhats, subject.values), said))
     found += _parameters(subject)
-    draws = {name: value[:1] for name, value in (subject.draws | fit._derived(subject.draws)).items()}
+    draws = {name: value[:1] for name, value in (subject.draws | fit.derived(subject.draws)).items()}
     if {"layers.0.weights", "layers.0.scale"} <= set(draws):
         for j in leading_neurons(subject):
             said = "Components of its four heaviest inputs, some draws of one chain, over the data."
@@ -127,7 +127,8 @@ def _pictures(subject: Subject) -> list[tuple[str, str, str]]:
 def _parameters(subject: Subject) -> list[tuple[str, str, str]]:
     """ArviZ's forest and ridge plots of scale and weights of the neuron that counts most."""
     fit = subject.fit
-    tree = fit.to_arviz(
+    tree = arviz.to_arviz(
+        fit,
         num_draws=subject.num_draws if fit.method != "map" else None,
         groups=["posterior"],
         derived=True,
@@ -194,7 +195,7 @@ def _figure(name: str, picture: str, said: str) -> str:
     return f"<figure{wide}><h2>{name}</h2>{picture}<figcaption>{said}</figcaption></figure>"
 
 
-def _head(fit: Fit, diagnosis: Diagnosis, name: str, rows: int) -> str:
+def _head(fit: Predictive, diagnosis: Diagnosis, name: str, rows: int) -> str:
     state = "healthy" if diagnosis.healthy else "problems"
     said = "No check found a problem." if diagnosis.healthy else "Problems: " + ", ".join(diagnosis.problems) + "."
     facts = [

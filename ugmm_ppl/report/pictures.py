@@ -16,7 +16,7 @@ from ugmm_ppl.metrics import expected_calibration_error, reliability
 from ugmm_ppl.ops.numpy import NUMPY
 
 if TYPE_CHECKING:
-    from ugmm_ppl.fitting.result import Fit
+    from ugmm_ppl.posterior.predictive import Predictive
 
 INK = "#010203"
 """Stands for the colour of the text in what matplotlib writes."""
@@ -68,7 +68,7 @@ def svg(figure: Any, name: str) -> str:
     return text.replace(INK, "currentColor").replace("#000000", "currentColor").replace("<svg", '<svg role="img"', 1)
 
 
-def losses(plt: Any, fit: Fit) -> Any:
+def losses(plt: Any, fit: Predictive) -> Any:
     """Loss of every restart, medians of up to 500 parts of the steps."""
     figure, axis = plt.subplots(figsize=SIZE)
     drawn = []
@@ -155,7 +155,7 @@ def rhats(plt: Any, values: np.ndarray) -> Any:
     return figure
 
 
-def neuron_mixture(plt: Any, fit: Fit, draws: Mapping[str, np.ndarray], x: np.ndarray, j: int) -> Any:
+def neuron_mixture(plt: Any, fit: Predictive, draws: Mapping[str, np.ndarray], x: np.ndarray, j: int) -> Any:
     """Components of a neuron of the first layer over the histograms of their inputs, the four of largest weight.
 
     Each is weight N(x_k; loc, scale^2), for a few draws, in the units of the data.

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from ugmm_ppl.arviz.plots import plot_forest
-from ugmm_ppl.fitting.result import Fit
 from ugmm_ppl.likelihoods.prediction import ClassPrediction
 from ugmm_ppl.metrics import expected_calibration_error, reliability
+from ugmm_ppl.posterior.predictive import Predictive
 
 DATA, MODEL = "0.35", "C0"
 
 
 def write_plots(
-    fit: Fit, tree: Any, prediction: Any, y: np.ndarray, predictive: np.ndarray, folder: Path
+    fit: Predictive, tree: Any, prediction: Any, y: np.ndarray, predictive: np.ndarray, folder: Path
 ) -> list[Path]:
     """Write the plots of a fit.
 
@@ -50,7 +50,7 @@ def write_plots(
     return files
 
 
-def forest_sites(fit: Fit, tree: Any) -> tuple[list[str], dict[str, Any]]:
+def forest_sites(fit: Predictive, tree: Any) -> tuple[list[str], dict[str, Any]]:
     """Variables of the forest plot, and the coordinates at which they are shown."""
     posterior = tree["posterior"]
     if "roots.weights" in posterior:
@@ -74,7 +74,7 @@ def leading_neurons(tree: Any, count: int = 2) -> list[int]:
     return sorted(int(j) for j in np.argsort(-strength)[:count])
 
 
-def plot_losses(fit: Fit, path: Path) -> None:
+def plot_losses(fit: Predictive, path: Path) -> None:
     """Loss of each restart against the step."""
     figure, axis = _figure()
     for i, losses in enumerate(fit.losses):
@@ -92,7 +92,7 @@ def plot_losses(fit: Fit, path: Path) -> None:
     _write(figure, path)
 
 
-def plot_class_check(fit: Fit, predictive: np.ndarray, y: np.ndarray, path: Path) -> None:
+def plot_class_check(fit: Predictive, predictive: np.ndarray, y: np.ndarray, path: Path) -> None:
     """Class counts observed and under the posterior predictive, with 90 % intervals."""
     names = fit.class_names or []
     counts = (predictive.reshape(-1, len(y))[:, :, None] == np.arange(len(names))).sum(1)  # (draws, classes)

@@ -1,0 +1,188 @@
+"""What a fit holds: the model, settings, what training reached; and data as its model sees them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ugmm_ppl import checks
+from ugmm_ppl.backends.base import Backend
+from ugmm_ppl.backends.load import load_backend
+from ugmm_ppl.data.standardizer import Standardizer, as_seen
+from ugmm_ppl.infer.loop import Run
+from ugmm_ppl.models.base import Model
+
+
+@dataclasses.dataclass(eq=False, kw_only=True, repr=False)
+class Record:
+    """What a fit holds.
+
+    Attributes:
+        model: The model.
+        backend: "pyro" or "numpyro".
+        method: "svi", "map", "laplace", "nuts" or "em".
+        guide: A family, or families by pattern of site names.
+        bayesian: What is inferred: "all", "readout", or site names and patterns.
+        losses: Negative ELBO (or log joint) in nats by restart and step, `(restarts, steps)`; NaN after a run that
+            ended early. It is minus `log_likelihoods` plus `kls` times the factor of the KL term.
+        log_likelihoods: Log likelihood of each step's batch, multiplied by N / B, of the same shape.
+        kls: KL(q || p) of each step, or minus the log prior density, of the same shape.
+        scores: With `validation`, held-out log predictive density per row in nats, `(restarts, evaluations)`.
+        score_steps: Steps taken at each evaluation.
+        training: The settings of the training, as they were given.
+        interrupted: Training was stopped from the keyboard.
+        feature_names: Names of the K inputs.
+        columns: Names by which the columns of a table are found; None takes them by position.
+        class_names: Names of the classes, or None.
+        state: Guide parameters of each restart; for "nuts" one dict of draws `(C, S, ...)`.
+        held: For "nuts", values of the sites that are not inferred.
+        stats: For "nuts", statistics per draw `(C, S)`.
+        weighting: How the chains were weighed: "equal", "elbo" or "stacking".
+        unequal_weights: Their weights `(C,)`, or None if they are equal.
+        train_x, train_y: The data it was fitted to; None after `load`.
+        row_weights: How often each of these rows counts `(N,)`, or None for once; kept by `save`.
+    """
+
+    model: Model
+    backend: str
+    method: str
+    guide: str | Mapping[str, str]
+    dtype: str
+    device: str
+    seed: int
+    temperature: float
+    init_scale: float
+    rank: int
+    x_units: Standardizer | None
+    y_units: Standardizer | None
+    feature_names: list[str]
+    class_names: list[str] | None
+    columns: list[str] | None = None
+    bayesian: str | Sequence[str] = "all"
+    train_x: np.ndarray | None = None
+    train_y: np.ndarray | None = None
+    row_weights: np.ndarray | None = None
+    state: list[dict[str, np.ndarray]] = dataclasses.field(default_factory=list)
+    held: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    stats: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    losses: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 0)))
+    log_likelihoods: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 0)))
+    kls: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 0)))
+    scores: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 0)))
+    score_steps: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, int))
+    training: dict[str, Any] = dataclasses.field(default_factory=dict)
+    interrupted: bool = False
+    weighting: str = "equal"
+    unequal_weights: np.ndarray | None = None
+
+    def __repr__(self) -> str:
+        """One line: what was fitted, and how."""
+        return f"Fit({self.model!r}, backend={self.backend!r}, method={self.method!r}, chains={self.num_chains})"
+
+    @property
+    def num_chains(self) -> int:
+        """Number of chains C: restarts, or chains of NUTS."""
+        return len(next(iter(self.state[0].values()))) if self.method == "nuts" else len(self.state)
+
+    def keep(self, run: Run) -> None:
+        """Take over what a training has reached."""
+        self.state, self.interrupted = run.params, run.interrupted
+        self.losses, self.log_likelihoods, self.kls = run.losses, run.log_likelihoods, run.kls
+        self.scores, self.score_steps = run.scores, run.score_steps
+
+    @property
+    def is_gaussian(self) -> bool:
+        """Whether draws come from a Gaussian guide, whose density is known."""
+        return self.method in ("svi", "laplace")
+
+    @property
+    def primitives(self) -> Backend:
+        """The backend."""
+        return load_backend(self.backend)
+
+    def settings(self) -> Any:
+        """Context of the dtype and device of the fit."""
+        return self.primitives.settings(dtype=self.dtype, device=self.device)
+
+    def check_inputs(self, x: Any, *, what: str = "x", convert: bool = True, first_row: int = 0) -> np.ndarray:
+        """Inputs as an array, columns of a table found by the names of the fit; as `Model.check_inputs`."""
+        return self.model.check_inputs(x, what=what, convert=convert, first_row=first_row, names=self.columns)
+
+    def to_network(self, x: np.ndarray, *, what: str = "x", first_row: int = 0) -> np.ndarray:
+        """Inputs as the network sees them; `first_row` is the number of the first, for messages."""
+        observed = self.model.observed == "x"
+        return as_seen(checks.floats(x), self.x_units, self.dtype, observed=observed, what=what, first_row=first_row)
+
+    def to_network_target(self, y: np.ndarray) -> np.ndarray:
+        """Targets as the likelihood sees them; one that is far away has density zero."""
+        with np.errstate(over="ignore"):
+            return y if self.y_units is None else self.y_units.standardize(y)
+
+    def log_unit(self, x: np.ndarray) -> np.ndarray | float:
+        """What a density loses on its way from the units of the likelihood to those of the data; may be per row."""
+        del x
+        return 0.0 if self.y_units is None else float(np.log(self.y_units.scale))
+
+    def targets(self, outputs: np.ndarray, seed: int | None) -> np.ndarray:
+        """One y per output row, in the units of the data."""
+        drawn = self.model.sample_target(outputs, np.random.default_rng(self.seed if seed is None else seed))
+        return drawn if self.y_units is None else self.y_units.restore(drawn)
+
+    def checked_data(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+        """The given data, or the training data, as arrays."""
+        x, y = self.training_data(x, y)
+        x = self.check_inputs(x, convert=False)
+        return x, self.model.check_target(y, len(x))
+
+    def training_data(self, x: Any, y: Any) -> tuple[Any, Any]:
+        """The given data, or the training data, unchecked."""
+        if x is None and y is None and self.train_x is not None:
+            return self.train_x, self.train_y
+        if x is None or (y is None and self.model.needs_target):
+            raise ValueError(
+                "x and y are needed: this fit was loaded from a file, which holds no training data. Give both."
+            )
+        return x, y
+
+    def network_data(self, x: Any = None, y: Any = None) -> tuple[np.ndarray, ...]:
+        """The training data as the network and the likelihood see them: x, y and, if rows have them, weights.
+
+        Rows of weight 0 are left out. `x` and `y` are the training data, if the fit does not hold them (after `load`).
+        """
+        x, y = self.training_data(x, y)
+        weights = checks.weighted_rows(self.row_weights, len(x))
+        if weights is None:
+            return self.to_network(x), self.to_network_target(y)
+        x, y, weights = (a[weights > 0.0] for a in (x, y, weights))
+        return self.to_network(x), self.to_network_target(y), weights
+
+    @property
+    def num_rows(self) -> int:
+        """Training rows that count."""
+        if self.row_weights is not None:
+            return int(np.count_nonzero(self.row_weights))
+        return len(self.training_data(None, None)[0])
+
+    def over_rows(self, pointwise: np.ndarray) -> np.ndarray:
+        """Sum over the training rows, each as often as it counts, `(..., B)` to `(...)`, in float64."""
+        weights = checks.weighted_rows(self.row_weights, pointwise.shape[-1])
+        if weights is None:
+            return pointwise.sum(-1, dtype=np.float64)
+        return pointwise[..., weights > 0.0].astype(np.float64) @ weights[weights > 0.0]
+
+    def _counted(self) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """The training data that count, if the fit holds them."""
+        if self.train_x is None or self.train_y is None or self.row_weights is None:
+            return self.train_x, self.train_y
+        return self.train_x[self.row_weights > 0.0], self.train_y[self.row_weights > 0.0]
+
+    def _negative_elbos(self) -> np.ndarray:
+        """KL minus log likelihood of every step, up to the parameters that were kept, `(C, steps)`; NaN behind them."""
+        found = self.kls - self.log_likelihoods
+        for row, scores in zip(found, self.scores, strict=False):
+            if scores.size:
+                row[self.score_steps[np.argmax(scores)] :] = np.nan
+        return found

@@ -21,8 +21,8 @@ from ugmm_ppl.circuit import random_trees as random_trees
 from ugmm_ppl.data.dataset import Data as Data
 from ugmm_ppl.distributions.described import dist as dist
 from ugmm_ppl.fitting.entry import fit as fit
+from ugmm_ppl.fitting.loading import load as load
 from ugmm_ppl.fitting.result import Fit as Fit
-from ugmm_ppl.fitting.storage import load as load
 from ugmm_ppl.latent import LatentNetwork as LatentNetwork
 from ugmm_ppl.models.classifier import Classifier as Classifier
 from ugmm_ppl.models.regressor import Regressor as Regressor

@@ -13,25 +13,21 @@ import numpy as np
 
 from ugmm_ppl import checks
 from ugmm_ppl.checks.machine import require
-from ugmm_ppl.likelihoods.prediction import ClassPrediction, RegressionPrediction
 
 BINNINGS = ("width", "mass")
 
 PAIRS = 2**22
 """Pairs of components that are held together."""
 
-CRPS_WORK = 2e8
-"""Pairs of components, over all rows, that `evaluate` takes the CRPS of, ten seconds; above, it leaves out draws."""
-
 
 def accuracy(probs: np.ndarray, y: np.ndarray, *, row_weights: np.ndarray | None = None) -> float:
     """Share of rows whose most probable class is y."""
-    return _mean(probs.argmax(-1) == y, row_weights)
+    return mean_over_rows(probs.argmax(-1) == y, row_weights)
 
 
 def brier(probs: np.ndarray, y: np.ndarray, *, row_weights: np.ndarray | None = None) -> float:
     """Brier score, mean_b sum_c (p_bc - [y_b = c])^2, between 0 and 2. Source: Brier 1950, equation (2)."""
-    return _mean(np.sum((probs - np.eye(probs.shape[1])[y]) ** 2, -1), row_weights)
+    return mean_over_rows(np.sum((probs - np.eye(probs.shape[1])[y]) ** 2, -1), row_weights)
 
 
 def reliability(
@@ -169,12 +165,12 @@ def risk_coverage(
 
 def rmse(mean: np.ndarray, y: np.ndarray, *, row_weights: np.ndarray | None = None) -> float:
     """Root mean squared error in the units of y."""
-    return float(np.sqrt(_mean(np.subtract(mean, y, dtype=np.float64) ** 2, row_weights)))
+    return float(np.sqrt(mean_over_rows(np.subtract(mean, y, dtype=np.float64) ** 2, row_weights)))
 
 
 def mae(median: np.ndarray, y: np.ndarray, *, row_weights: np.ndarray | None = None) -> float:
     """Mean absolute error in the units of y; the predictive median minimises its expectation."""
-    return _mean(np.abs(median - y), row_weights)
+    return mean_over_rows(np.abs(median - y), row_weights)
 
 
 def crps(loc: np.ndarray, scale: np.ndarray, weights: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -214,7 +210,7 @@ def pit(loc: np.ndarray, scale: np.ndarray, weights: np.ndarray, y: np.ndarray) 
 def coverage(u: np.ndarray, level: float = 0.9, *, row_weights: np.ndarray | None = None) -> float:
     """Share of rows whose y lies in the central interval of the given probability, from their PIT u `(B,)`."""
     level = checks.number("level", level, 0.0, 1.0)
-    return _mean((u >= 0.5 - level / 2) & (u <= 0.5 + level / 2), row_weights)
+    return mean_over_rows((u >= 0.5 - level / 2) & (u <= 0.5 + level / 2), row_weights)
 
 
 def sharpness(low: np.ndarray, high: np.ndarray, *, row_weights: np.ndarray | None = None) -> float:
@@ -222,14 +218,15 @@ def sharpness(low: np.ndarray, high: np.ndarray, *, row_weights: np.ndarray | No
 
     Source: Gneiting, Balabdaoui and Raftery 2007.
     """
-    return _mean(high - low, row_weights)
+    return mean_over_rows(high - low, row_weights)
 
 
 def evaluate(prediction: Any, y: np.ndarray, *, row_weights: Any = None) -> dict[str, float]:
     """The metrics of a run: mean log likelihood in nats per row, and others by the kind of prediction.
 
     Classes: accuracy, Brier score, ECE. Real targets: RMSE, MAE of the median, CRPS (of fewer draws, evenly spaced,
-    where all would take more than `CRPS_WORK` pairs), coverage and sharpness of the central 90 % intervals.
+    where all would take more than `likelihoods.prediction.CRPS_WORK` pairs), coverage and sharpness of the central 90 %
+    intervals.
 
     Args:
         prediction: What `Fit.predict` made of B rows.
@@ -239,33 +236,11 @@ def evaluate(prediction: Any, y: np.ndarray, *, row_weights: Any = None) -> dict
     Raises:
         ValueError: Weights that are negative, not finite, or not one per row.
     """
-    weighted: Any = {"row_weights": checks.row_weights(row_weights, len(y), "row_weights")}
-    result = {"log_likelihood": _mean(prediction.log_density(y), **weighted)}
-    if isinstance(prediction, ClassPrediction):
-        return result | {
-            "accuracy": accuracy(prediction.probs, y, **weighted),
-            "brier": brier(prediction.probs, y, **weighted),
-            "ece": expected_calibration_error(prediction.probs, y, **weighted),
-        }
-    low, median, high = prediction.quantile(np.array([0.05, 0.5, 0.95]))
-    loc, scale, weights = _few_draws(prediction).mixture
-    return result | {
-        "rmse": rmse(prediction.mean, y, **weighted),
-        "mae": mae(median, y, **weighted),
-        "crps": _mean(crps(loc, scale, weights, y), **weighted),
-        "coverage_90": coverage(prediction.cdf(y), **weighted),
-        "sharpness_90": sharpness(low, high, **weighted),
-    }
+    weights = checks.row_weights(row_weights, len(y), "row_weights")
+    return {"log_likelihood": mean_over_rows(prediction.log_density(y), weights), **prediction.metrics(y, weights)}
 
 
-def _few_draws(prediction: RegressionPrediction) -> RegressionPrediction:
-    """The prediction by as many draws as `CRPS_WORK` allows, evenly spaced."""
-    chains, draws, rows, components = prediction.loc.shape
-    most = max(1, int((CRPS_WORK / rows) ** 0.5 / (chains * components)))
-    return prediction if draws <= most else prediction.at(np.linspace(0, draws - 1, most).round().astype(int))
-
-
-def _mean(values: np.ndarray, row_weights: np.ndarray | None = None) -> float:
+def mean_over_rows(values: np.ndarray, row_weights: np.ndarray | None = None) -> float:
     """Mean over rows, each as often as it counts; what a row of weight 0 has does not matter, infinities included."""
     if row_weights is None:
         return float(np.mean(values))

@@ -281,3 +281,17 @@ def names_of(given: Any, count: int, prefix: str, what: str) -> list[str]:
             f"{what} needs {count} different names; got {len(names)}: {names[:5]}{'...' if len(names) > 5 else ''}."
         )
     return names
+
+
+def classes_or_unknown(y: Any, rows: int, classes: int | None, kind: str = "Circuit") -> np.ndarray:
+    """Class codes as int64 `(B,)`, -1 where the class is not known: -1, NaN, None or masked. None is all -1."""
+    if y is None:
+        return np.full(rows, -1, dtype=np.int64)
+    a = read_codes(y, classes or 1)
+    unknown = (a == -1) | np.isnan(a)
+    if classes is None and not (a.shape == (rows,) and unknown.all()):
+        raise ValueError(
+            f"this {kind} has no classes, so y must be None. Give {kind}(..., classes=...), or leave y out."
+        )
+    found = codes(np.where(unknown, 0, a), rows, classes or 1)
+    return np.where(unknown.reshape(rows), -1, found)

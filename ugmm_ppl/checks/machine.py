@@ -4,8 +4,6 @@ import importlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ugmm_ppl import checks
-
 if TYPE_CHECKING:
     pass
 
@@ -66,7 +64,7 @@ def require(module: str, extra: str, needs: Sequence[str] = ()) -> Any:
         missing = (error.name or "").split(".")[0]
         if missing not in (needs or (module.split(".", maxsplit=1)[0],)):
             raise
-        raise checks.MissingExtraError(
+        raise MissingExtraError(
             f"{extra} needs the package {missing}, which is not installed. "
             f'Install it with: pip install "ugmm-ppl[{extra}]"'
         ) from error

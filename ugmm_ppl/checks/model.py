@@ -12,14 +12,11 @@ from ugmm_ppl.typing import Array
 Shape: TypeAlias = Sequence[int]
 
 
-def model_parts(network: Any, prior: Any) -> None:
+def model_parts(network: Any, prior: Any, network_kind: Any, prior_kind: Any) -> None:
     """Check that a model is made of a Network and a Prior."""
-    from ugmm_ppl.nn.network import Network
-    from ugmm_ppl.priors import Prior
-
-    if not isinstance(network, Network):
+    if not isinstance(network, network_kind):
         raise TypeError(f"network must be an up.Network, e.g. up.Network((4, 32)); got {network!r}.")
-    if not isinstance(prior, Prior):
+    if not isinstance(prior, prior_kind):
         raise TypeError(f"prior must be an up.Prior, e.g. up.Prior(loc=up.dist.Normal(0.0, 1.0)); got {prior!r}.")
     depth = len(network.sizes) - (network.readout == "linear")
     for index in prior.layers:
@@ -39,11 +36,9 @@ def building(spec: Any) -> Iterator[None]:
         ) from error
 
 
-def layer(in_features: Any, out_features: Any, prior: Any, dropout: Any) -> dict[str, Any]:
+def layer(in_features: Any, out_features: Any, prior: Any, dropout: Any, prior_kind: type) -> dict[str, Any]:
     """Return the sizes and the dropout of a `UGMMLayer` by name, as plain numbers."""
-    from ugmm_ppl.priors import Prior
-
-    if prior is not None and not isinstance(prior, Prior):
+    if prior is not None and not isinstance(prior, prior_kind):
         raise TypeError(f"prior must be an up.Prior or None; got {prior!r}.")
     return {
         "in_features": count("in_features", in_features),

@@ -11,8 +11,7 @@ import numpy as np
 from ugmm_ppl.checks import count
 from ugmm_ppl.checks import names as known_names
 from ugmm_ppl.checks.basic import finite
-from ugmm_ppl.checks.data import codes as class_codes
-from ugmm_ppl.checks.data import read_codes, shape
+from ugmm_ppl.checks.data import shape
 from ugmm_ppl.checks.table import Asked, numeric
 
 
@@ -113,20 +112,6 @@ def impossible_evidence(log_density: np.ndarray) -> None:
             f"the seen values of a row must be possible to condition on them; row {bad[0]} has log density -inf "
             f"({bad.size} such rows). Write NaN for its wrong value."
         )
-
-
-def classes_or_unknown(y: Any, rows: int, classes: int | None, kind: str = "Circuit") -> np.ndarray:
-    """Class codes as int64 `(B,)`, -1 where the class is not known: -1, NaN, None or masked. None is all -1."""
-    if y is None:
-        return np.full(rows, -1, dtype=np.int64)
-    a = read_codes(y, classes or 1)
-    unknown = (a == -1) | np.isnan(a)
-    if classes is None and not (a.shape == (rows,) and unknown.all()):
-        raise ValueError(
-            f"this {kind} has no classes, so y must be None. Give {kind}(..., classes=...), or leave y out."
-        )
-    found = class_codes(np.where(unknown, 0, a), rows, classes or 1)
-    return np.where(unknown.reshape(rows), -1, found)
 
 
 def feature(given: Any, feature_names: Sequence[str]) -> int:

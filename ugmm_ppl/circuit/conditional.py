@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ugmm_ppl import neuron
 from ugmm_ppl.checks import number
 from ugmm_ppl.circuit import checks
+from ugmm_ppl.circuit.evaluation import Evaluation
 from ugmm_ppl.circuit.leaves import names_of_bins
 from ugmm_ppl.distributions import pathwise
 from ugmm_ppl.distributions.mixture import Mixture
 from ugmm_ppl.neuron import log_normalize
 from ugmm_ppl.ops.numpy import NUMPY
-
-if TYPE_CHECKING:
-    from ugmm_ppl.circuit.density import CircuitDensity
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -34,7 +32,7 @@ class Conditional:
         y: Class codes `(B,)`, -1 where not known.
     """
 
-    density: CircuitDensity
+    density: Evaluation
     x: np.ndarray
     y: np.ndarray
 
@@ -46,7 +44,7 @@ class Conditional:
     def log_seen(self) -> np.ndarray:
         """log p(seen), and of the class where it is known, `(B,)`, in the units of the model."""
         density = self.density
-        return np.concatenate([density._log_seen(self.x[rows], self.y[rows]) for rows in density.chunks(len(self.x))])
+        return np.concatenate([density.log_seen(self.x[rows], self.y[rows]) for rows in density.chunks(len(self.x))])
 
     def log_density(self, x: Any) -> np.ndarray:
         """log p(missing = values of x | seen), `(B,)` in nats.
@@ -61,7 +59,7 @@ class Conditional:
         checks.completions(given, self.x)
         both = np.where(np.isnan(self.x), given, self.x)
         density = self.density
-        log_both = np.concatenate([density._log_seen(both[r], self.y[r]) for r in density.chunks(len(both))])
+        log_both = np.concatenate([density.log_seen(both[r], self.y[r]) for r in density.chunks(len(both))])
         checks.impossible_evidence(self.log_seen)
         return log_both - self.log_seen - (density.log_unit(both) - density.log_unit(self.x))
 
@@ -70,7 +68,7 @@ class Conditional:
         units = self.density.units
         x = self.x if units is None else units.restore(self.x)
         y = None if self.density.model.classes is None else self.y
-        return self.density.conditional_sample(x, n, y, seed=seed)
+        return self.density.draw(x, y, n, seed)[0]
 
     @cached_property
     def mean(self) -> np.ndarray:

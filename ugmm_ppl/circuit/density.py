@@ -7,8 +7,6 @@ query is exact for that mixture. In all queries NaN stands for a value that is n
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,13 +14,9 @@ import numpy as np
 from ugmm_ppl.checks import count
 from ugmm_ppl.circuit import checks, passes, tracing
 from ugmm_ppl.circuit.conditional import Conditional
-from ugmm_ppl.circuit.model import Circuit
-from ugmm_ppl.data.standardizer import Standardizer
-from ugmm_ppl.neuron import log_normalize, logsumexp, near_zero
+from ugmm_ppl.circuit.evaluation import Evaluation
+from ugmm_ppl.neuron import log_normalize, logsumexp
 from ugmm_ppl.ops.numpy import NUMPY
-
-ENTRIES = 2**22
-"""Entries of the largest temporary of a query, 32 MiB."""
 
 MODE_STEPS = 100
 """Most steps of the ascent to a mode."""
@@ -48,7 +42,7 @@ class MostProbable(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class CircuitDensity:
+class CircuitDensity(Evaluation):
     """The mixture of the circuits of S draws; made by `CircuitFit.density`, or from values of its sites.
 
     Args:
@@ -60,36 +54,9 @@ class CircuitDensity:
         columns: Names by which the columns of a table are found; None for `feature_names`.
     """
 
-    model: Circuit
-    values: Mapping[str, np.ndarray]
-    log_weights: np.ndarray | None = None
-    units: Standardizer | None = None
-    feature_names: list[str] | None = None
-    columns: list[str] | None = None
-
     def __repr__(self) -> str:
         """How many draws of what."""
         return f"CircuitDensity({self.model!r}, draws={self.num_draws})"
-
-    @property
-    def num_draws(self) -> int:
-        """Number of draws S."""
-        return len(next(iter(self.values.values())))
-
-    @cached_property
-    def names(self) -> list[str]:
-        """Names of the features."""
-        return self.feature_names or [f"x{i}" for i in range(self.model.features)]
-
-    @cached_property
-    def natural(self) -> dict[str, np.ndarray]:
-        """The parameters that the passes need, `(S, ...)`."""
-        return self.model.natural(NUMPY, {name: value.astype(np.float64) for name, value in self.values.items()})
-
-    @cached_property
-    def scale(self) -> np.ndarray:
-        """Unit of every feature in the units of the data, `(K,)`."""
-        return np.ones(self.model.features) if self.units is None else self.units.scale
 
     def log_density(self, x: Any, y: Any = None) -> np.ndarray:
         """log p(x) of what is seen in each row, `(B,)` in nats; with class codes y log p(x, y).
@@ -97,14 +64,14 @@ class CircuitDensity:
         A row of which nothing is seen has log density 0. A row that is impossible has -inf, and is named in a warning.
         """
         x, y = self.checked(x, y)
-        found = np.concatenate([self._log_seen(x[rows], y[rows]) for rows in self.chunks(len(x))]) - self.log_unit(x)
+        found = np.concatenate([self.log_seen(x[rows], y[rows]) for rows in self.chunks(len(x))]) - self.log_unit(x)
         checks.impossible(found)
         return found
 
     def posterior_class(self, x: Any) -> np.ndarray:
         """p(class | what is seen), `(B, classes)`; the prior for a row of which nothing is seen."""
         x, _ = self.checked(x, None)
-        log_joint = np.concatenate([self._log_joint(x[rows]) for rows in self.chunks(len(x))])
+        log_joint = np.concatenate([self.log_joint(x[rows]) for rows in self.chunks(len(x))])
         checks.impossible_evidence(logsumexp(NUMPY, log_joint))
         return np.exp(log_normalize(NUMPY, log_joint))
 
@@ -116,12 +83,12 @@ class CircuitDensity:
     def sample(self, n: int, y: int | None = None, *, with_class: bool = False, seed: int = 0) -> Any:
         """n independent rows `(n, K)`, of class y if it is given; with their classes `(n,)` if asked for."""
         nothing = np.full((1, self.model.features), np.nan)
-        x, label = self._draw(nothing, None if y is None else [y], count("n", n), count("seed", seed, least=0))
+        x, label = self.draw(nothing, None if y is None else [y], count("n", n), count("seed", seed, least=0))
         return (x[:, 0], label[:, 0]) if with_class else x[:, 0]
 
     def conditional_sample(self, x: Any, n: int, y: Any = None, *, seed: int = 0) -> np.ndarray:
         """n draws of what is missing in each row given what is seen in it, `(n, B, K)`; seen values stay."""
-        return self._draw(x, y, count("n", n), count("seed", seed, least=0))[0]
+        return self.draw(x, y, count("n", n), count("seed", seed, least=0))[0]
 
     def expectation(self, x: Any, y: Any = None) -> np.ndarray:
         """E[x | what is seen], `(B, K)`: seen values stay. For codes it is the mean of the codes."""
@@ -158,92 +125,8 @@ class CircuitDensity:
         unit = np.log(self.scale).sum()
         return MostProbable(self.restored(full, x), label, *(part - unit for part in logs))
 
-    def checked(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Rows as the model sees them, and class codes."""
-        x = self.rows(x)
-        y = self.model.check_target(y, len(x))
-        with np.errstate(over="ignore"):  # what is inf is impossible
-            return x if self.units is None else self.units.standardize(x), y
-
-    def rows(self, x: Any) -> np.ndarray:
-        """Rows as they came, as an array in float64; columns of a table are found by name."""
-        return self.model.check_inputs(x, names=self.columns or self.feature_names).astype(np.float64, copy=False)
-
-    def restored(self, full: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Completed rows `(..., B, K)` in the units of the data; values that x has are kept to the last bit."""
-        return np.where(np.isnan(x), full if self.units is None else self.units.restore(full), x)
-
-    def log_unit(self, x: np.ndarray) -> np.ndarray:
-        """What the log density of seen values loses on the way to the units of the data, `(B,)`."""
-        return (~np.isnan(x)) @ np.log(self.scale)
-
-    def chunks(self, rows: int, factor: int = 1) -> Iterator[slice]:
-        """Slices of rows of which the temporaries are not too large."""
-        model = self.model
-        nodes, leaves = model.forest.num_nodes, len(model.all_leaves.features)
-        per_row = self.num_draws * model.neurons * max(nodes * factor, leaves * model.components)
-        size = max(1, ENTRIES // per_row)
-        return (slice(start, start + size) for start in range(0, rows, size))
-
-    def up(self, x: np.ndarray) -> passes.Upward:
-        """The pass up for rows as the model sees them."""
-        leaf_values = self.model.all_leaves.log_prob(NUMPY, self.natural, x)
-        return passes.upward(NUMPY, self.model.forest, leaf_values, self.natural)
-
-    def log_roots(self, up: passes.Upward, y: np.ndarray) -> np.ndarray:
-        """log p(draw, class, tree, root state, what is seen), `(S, B, O, T, J)`."""
-        allowed = (y[:, None] < 0) | (y[:, None] == np.arange(self.model.num_outputs))
-        prior = self._log_draws[:, None, None] + np.where(allowed, 0.0, -np.inf)
-        return passes.root_terms(self.model.forest, self.natural, up, prior)
-
-    def log_leaf_states(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """log p(draw, tree, state at the leaf | seen), `(S, L, B, J)`, for rows as the model sees them."""
-        up = self.up(x)
-        terms = self.log_roots(up, y)
-        by_row = np.moveaxis(terms, 1, 0)  # (B, S, O, T, J)
-        flat = near_zero(NUMPY, by_row.reshape(len(x), -1))
-        total = logsumexp(NUMPY, flat)
-        checks.impossible_evidence(total)
-        terms = np.moveaxis(flat.reshape(by_row.shape), 0, 1)
-        posterior = logsumexp(NUMPY, np.moveaxis(terms, 2, -1)) - total[:, None, None]  # (S, B, T, J)
-        return passes.downward(NUMPY, self.model.forest, self.natural, up, posterior)[:, self.model.forest.leaf_nodes]
-
-    @cached_property
-    def _log_draws(self) -> np.ndarray:
-        weights = np.zeros(self.num_draws) if self.log_weights is None else self.log_weights
-        return log_normalize(NUMPY, np.asarray(weights, dtype=np.float64))
-
     def _nothing(self) -> np.ndarray:
         return np.full((1, self.model.features), np.nan)
-
-    def _log_joint(self, x: np.ndarray) -> np.ndarray:
-        """log p(seen, class) `(B, O)` in the units of the model."""
-        found = self.up(x).log_joint + self._log_draws[:, None, None]
-        return logsumexp(NUMPY, np.moveaxis(found, 0, -1))
-
-    def _log_seen(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """log p(seen), and of the class where it is known, `(B,)`."""
-        return self.model.log_likelihood(self._log_joint(x), y)
-
-    def _draw(self, x: Any, y: Any, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Completed rows `(n, B, K)` in the units of the data, and their classes `(n, B)`."""
-        x = self.rows(x)
-        seen, y = self.checked(x, y)
-        rng = np.random.default_rng(seed)
-        full, labels = np.empty((n, *seen.shape)), np.empty((n, len(seen)), dtype=np.int64)
-        for rows in self.chunks(len(seen)):
-            up, own = self.up(seen[rows]), seen[rows]
-            roots = self.log_roots(up, y[rows])
-            checks.impossible_evidence(logsumexp(NUMPY, np.moveaxis(roots, 1, 0).reshape(len(own), -1)))
-            at_once = max(1, ENTRIES // (len(own) * self.model.forest.num_nodes * self.model.neurons))
-            for first in range(0, n, at_once):
-                draws = slice(first, min(n, first + at_once))
-                count = draws.stop - first
-                which = np.tile(np.arange(len(own)), count)
-                way = tracing.trace(self.model.forest, self.natural, up.values, roots, which, rng)
-                drawn = tracing.fill(self.model.all_leaves, self.natural, way, own[which], rng)
-                full[draws, rows], labels[draws, rows] = drawn.reshape(count, *own.shape), way.label.reshape(count, -1)
-        return self.restored(full, x), labels
 
     def _most_probable(self, x: np.ndarray, y: np.ndarray, ascend: bool) -> tuple[np.ndarray, ...]:
         """The fields of `MostProbable` in the units of the model."""
@@ -260,9 +143,9 @@ class CircuitDensity:
         full = tracing.fill(leaves, self.natural, way, x, None)
         if ascend and (missing & self.model.continuous).any():
             full = self._ascend(full, missing & self.model.continuous, y)
-        above = passes.upward(NUMPY, forest, bound, self.natural).log_joint + self._log_draws[:, None, None]
+        above = passes.upward(NUMPY, forest, bound, self.natural).log_joint + self.log_draws[:, None, None]
         upper = self.model.log_likelihood(logsumexp(NUMPY, np.moveaxis(above, 0, -1)), y)
-        return full, way.label, explanation, self._log_seen(full, y), upper
+        return full, way.label, explanation, self.log_seen(full, y), upper
 
     def _ascend(self, x: np.ndarray, free: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Rows at a mode in their free features: each goes to the mean of the components, weighted by precision."""

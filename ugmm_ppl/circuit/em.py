@@ -16,20 +16,20 @@ never lowers the joint density of data and parameters.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from ugmm_ppl.backends.base import Backend
 from ugmm_ppl.backends.trainer import Steps
 from ugmm_ppl.circuit import passes
+from ugmm_ppl.circuit.model import Circuit
 from ugmm_ppl.distributions.described import SIMPLEX, Distribution
+from ugmm_ppl.guides.guide import Guide
+from ugmm_ppl.guides.sites import constrain
+from ugmm_ppl.infer.method import trainer_of
 from ugmm_ppl.ops.numpy import NUMPY
 from ugmm_ppl.typing import Array
-
-if TYPE_CHECKING:
-    from ugmm_ppl.backends.base import Backend
-    from ugmm_ppl.circuit.model import Circuit
-    from ugmm_ppl.guides.guide import Guide
 
 WEIGHT_COUNT = 0.1
 """a of weights whose prior is no Dirichlet."""
@@ -51,6 +51,7 @@ STEMS = {
 }
 
 
+@trainer_of("em")
 class EMTrainer:
     """`ugmm_ppl.backends.trainer.Trainer` that takes steps of EM; restarts one after the other.
 
@@ -169,8 +170,6 @@ class EMTrainer:
         return new
 
     def _natural(self, params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        from ugmm_ppl.guides.sites import constrain
-
         sites = self._guide.sites
         values, _ = constrain(sites, {name: self._backend.array(params[f"{name}:loc"]) for name in sites})
         natural = self._model.natural(NUMPY, {n: self._backend.numpy(v).astype(np.float64) for n, v in values.items()})

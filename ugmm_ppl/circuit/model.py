@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ugmm_ppl.checks import count, settle
+from ugmm_ppl.checks.data import classes_or_unknown
 from ugmm_ppl.circuit import checks, passes
 from ugmm_ppl.circuit.leaves import Binned, Categorical, Leaf, Leaves, kinds
-from ugmm_ppl.circuit.prior import CircuitPrior, log_weights
+from ugmm_ppl.circuit.prior import CircuitPrior
 from ugmm_ppl.circuit.start import initial_values
 from ugmm_ppl.circuit.structure import Structure, random_trees
 from ugmm_ppl.data.standardizer import Standardizer
@@ -20,14 +21,12 @@ from ugmm_ppl.models.base import CHUNK_ELEMENTS, kind
 from ugmm_ppl.models.classes import DensityModel
 from ugmm_ppl.models.sites import SiteSpec, unconstrained
 from ugmm_ppl.neuron import log_normalize, logsumexp
-from ugmm_ppl.nn.spaces import SCALE_FLOOR
+from ugmm_ppl.nn.spaces import SCALE_FLOOR, log_weights
 from ugmm_ppl.ops.numpy import NUMPY
 from ugmm_ppl.typing import Array, Ops
 
 if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
-    from ugmm_ppl.backends.trainer import Trainer
-    from ugmm_ppl.guides.guide import Guide
 
 
 @kind
@@ -127,12 +126,6 @@ class Circuit(DensityModel):
                 "method='laplace' needs a model of y given x; a Circuit has 'svi', 'map', 'em' and 'nuts'."
             )
 
-    def em_trainer(self, backend: Backend, guide: Guide, data: tuple[np.ndarray, ...]) -> Trainer:
-        """Steps of `ugmm_ppl.circuit.em`."""
-        from ugmm_ppl.circuit.em import EMTrainer
-
-        return EMTrainer(backend, self, guide, data)
-
     def check_inputs(
         self,
         x: Any,
@@ -157,7 +150,7 @@ class Circuit(DensityModel):
 
     def check_target(self, y: Any, rows: int) -> np.ndarray:
         """Class codes `(B,)`, -1 where not known; None is all -1."""
-        return checks.classes_or_unknown(y, rows, self.classes)
+        return classes_or_unknown(y, rows, self.classes)
 
     def units(self, x: np.ndarray, *, jointly: bool, weights: np.ndarray | None = None) -> Standardizer:
         """Mean and spread of the columns with neurons, over what is seen; 0 and 1 for all others."""
@@ -210,7 +203,10 @@ class Circuit(DensityModel):
 
     def initial_values(self, x: np.ndarray, seed: int) -> dict[str, np.ndarray]:
         """Start values by `ugmm_ppl.circuit.start`; equal for both backends."""
-        return initial_values(self, x, seed)
+        return initial_values(
+            self.template(), self.all_leaves, self.forest.tree_of_node[self.forest.leaf_nodes], self.forest.num_trees,
+            self.neurons, x, seed,
+        )  # fmt: skip
 
     def natural(self, ops: Ops, values: Mapping[str, Array]) -> dict[str, Array]:
         """What `passes.log_joint` needs, from values of the sites `(..., )` in whichever space they were sampled."""

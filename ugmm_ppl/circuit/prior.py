@@ -6,10 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from ugmm_ppl import neuron
 from ugmm_ppl.distributions.described import POSITIVE, SIMPLEX, Distribution, describe, from_description, normal
 from ugmm_ppl.priors import PriorValue
-from ugmm_ppl.typing import Array, Ops
 
 ON_SIMPLEX = ("components", "bins", "sums", "roots", "classes")
 ROLES = ("loc", "log_scale", "scale", *ON_SIMPLEX)
@@ -86,12 +84,3 @@ class CircuitPrior:
             stem = "leaves" if role == "components" else role
             found[f"{stem}.{'weights' if over_weights else 'logits'}"] = value
         return found
-
-
-def log_weights(ops: Ops, values: Mapping[str, Array], stem: str) -> Array | None:
-    """Log of the weights at the sites of a stem, whichever space they were sampled in; None if there are none."""
-    if f"{stem}.logits" in values:
-        return neuron.log_normalize(ops, values[f"{stem}.logits"])
-    if f"{stem}.weights" in values:
-        return neuron.log_normalize(ops, neuron.safe_log(ops, values[f"{stem}.weights"]))
-    return None

@@ -2,38 +2,47 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from ugmm_ppl.circuit.leaves import Leaves
 
-if TYPE_CHECKING:
-    from ugmm_ppl.circuit.model import Circuit
 
-
-def initial_values(model: Circuit, x: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+def initial_values(
+    values: dict[str, np.ndarray],
+    leaves: Leaves,
+    trees: np.ndarray,
+    num_trees: int,
+    states: int,
+    x: np.ndarray,
+    seed: int,
+) -> dict[str, np.ndarray]:
     """Start values: every state of a tree begins as some row of x, with which its leaves agree.
 
     State j of tree t is given a row drawn from x; the locations of its neurons are that row's values (other drawn
     values where it has none, and for further components), scales are the spread of the feature, and transitions
     keep the state with probability 1/2.
+
+    Args:
+        values: Zeros for every site, which are filled.
+        leaves: The leaves of all trees.
+        trees: The tree of every leaf `(L,)`.
+        states: States J of every node.
+        num_trees: Number of trees.
+        x: Rows `(B, K)` as the model sees them.
+        seed: Seed.
     """
     rng = np.random.default_rng(seed)
-    leaves, forest, states = model.all_leaves, model.forest, model.neurons
-    values = model.template()
-    rows = np.stack([rng.choice(len(x), states, replace=len(x) < states) for _ in range(forest.num_trees)])
-    tree = forest.tree_of_node[forest.leaf_nodes]
+    rows = np.stack([rng.choice(len(x), states, replace=len(x) < states) for _ in range(num_trees)])
     for number, leaf in enumerate(leaves.neurons):
         column = x[:, leaves.features[leaf]].astype(np.float64)
         seen = column[~np.isnan(column)]
-        drawn = rng.choice(seen, (states, model.components))
-        drawn[:, 0] = np.where(np.isnan(column[rows[tree[leaf]]]), drawn[:, 0], column[rows[tree[leaf]]])
+        drawn = rng.choice(seen, values["leaves.loc"].shape[1:])
+        drawn[:, 0] = np.where(np.isnan(column[rows[trees[leaf]]]), drawn[:, 0], column[rows[trees[leaf]]])
         spread = max(float(seen.std()), 1e-3)
         values["leaves.loc"][number] = drawn + 0.1 * spread * rng.normal(size=drawn.shape)
         values["leaves.log_scale"][number] = np.log(0.5 * spread)
     for number, leaf in enumerate(leaves.bins):
-        values["bins.logits"][number] = _bins(leaves, number, x[:, leaves.features[leaf]], rows[tree[leaf]])
+        values["bins.logits"][number] = _bins(leaves, number, x[:, leaves.features[leaf]], rows[trees[leaf]])
     if "sums.logits" in values:
         values["sums.logits"] += np.log(max(1, states - 1)) * np.eye(states) + 0.1 * rng.normal(
             size=values["sums.logits"].shape

@@ -1,7 +1,7 @@
 """From a model and data to a fit, and from a file to one."""
 
 from ugmm_ppl.fitting.entry import fit as fit
+from ugmm_ppl.fitting.loading import load as load
 from ugmm_ppl.fitting.result import Fit as Fit
-from ugmm_ppl.fitting.storage import load as load
 
 __all__ = ["Fit", "fit", "load"]

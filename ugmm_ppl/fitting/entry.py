@@ -26,6 +26,7 @@ from ugmm_ppl.infer.checkpoint import Checkpoint, digest
 from ugmm_ppl.infer.elbo import negative_elbo
 from ugmm_ppl.infer.laplace import laplace
 from ugmm_ppl.infer.loop import OPTIMIZERS, Moment, Plan, Run, train
+from ugmm_ppl.infer.method import TRAINERS
 from ugmm_ppl.infer.schedule import Batches, kl_weights, learning_rates
 from ugmm_ppl.models.base import Model
 from ugmm_ppl.models.network import NetworkModel
@@ -317,8 +318,8 @@ def _train(fit: Fit, training: _Training) -> None:
     fit.training = training.described()
     objective = functools.partial(negative_elbo, backend, functools.partial(fit.model, backend), guide, data_size=rows)
     starts, seeds = _starts(fit, training), [fit.seed + restart for restart in range(training.num_restarts)]
-    if fit.method == "em":
-        trainer = fit.model.em_trainer(backend, guide, data)
+    if fit.method in TRAINERS:
+        trainer = TRAINERS[fit.method](backend, fit.model, guide, data)
     else:
         trainer = backend.trainer(
             objective, guide.noise_shapes(), data, seeds, optimizer=training.optimizer,

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any, TypeVar
 
 from ugmm_ppl.models.base import Model
+from ugmm_ppl.posterior.predictive import Predictive
 
-if TYPE_CHECKING:
-    from ugmm_ppl.fitting.result import Fit
+F = TypeVar("F", bound="type[Predictive]")
 
-F = TypeVar("F", bound="type[Fit]")
-
-_FITS: dict[type, type[Fit]] = {}
+_FITS: dict[type, type[Predictive]] = {}
 
 
 def fit_of(model: type) -> Callable[[F], F]:
@@ -25,6 +23,6 @@ def fit_of(model: type) -> Callable[[F], F]:
     return register
 
 
-def fit_type(model: Model) -> type[Fit]:
+def fit_type(model: Model) -> type[Any]:
     """The class of the fits of a model."""
     return next(_FITS[cls] for cls in type(model).__mro__ if cls in _FITS)

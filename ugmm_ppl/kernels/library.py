@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import importlib.util
 import os
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -143,9 +144,7 @@ def load() -> tuple[ctypes.CDLL | None, str]:
 
 def _find() -> Path | None:
     """`_native.so` in one of the folders of this package: an editable installation has two."""
-    import ugmm_ppl.kernels
-
-    candidates = (Path(folder) / "_native.so" for folder in ugmm_ppl.kernels.__path__)
+    candidates = (Path(folder) / "_native.so" for folder in sys.modules[__package__ or ""].__path__)
     return next((path for path in candidates if path.is_file()), None)
 
 

@@ -19,10 +19,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ugmm_ppl import neuron
-from ugmm_ppl.circuit.prior import log_weights
 from ugmm_ppl.distributions.sampling import gumbel_max
 from ugmm_ppl.nn.dense import layer_values
-from ugmm_ppl.nn.spaces import SCALE_FLOOR
+from ugmm_ppl.nn.spaces import SCALE_FLOOR, log_weights
 from ugmm_ppl.ops.numpy import NUMPY
 from ugmm_ppl.typing import Array, Ops
 

@@ -241,7 +241,7 @@ class LatentFit(Fit):
             return self._weigher, own
         guide = self._weigher.guide if table else PerExample(self.primitives, self.model.sizes)
         weigher = self._weigher if table else self._table_weigher
-        return weigher, local_fit(self, guide, values, x)
+        return weigher, local_fit(self.primitives, self.model, guide, values, x, self.seed)
 
     @cached_property
     def _weigher(self) -> Weigher:

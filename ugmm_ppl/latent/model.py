@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ugmm_ppl.checks import count, no_em, plain, settle
-from ugmm_ppl.circuit.checks import classes_or_unknown
-from ugmm_ppl.circuit.prior import log_weights
+from ugmm_ppl.checks.data import classes_or_unknown
 from ugmm_ppl.distributions.described import SIMPLEX, Distribution, describe, from_description, normal
 from ugmm_ppl.latent import checks, density, encoder
 from ugmm_ppl.models.base import CHUNK_ELEMENTS, kind
@@ -20,6 +19,7 @@ from ugmm_ppl.models.classes import DensityModel
 from ugmm_ppl.models.sites import SiteSpec
 from ugmm_ppl.neuron import logsumexp
 from ugmm_ppl.nn.dense import LayerShape
+from ugmm_ppl.nn.spaces import log_weights
 from ugmm_ppl.ops.numpy import NUMPY
 from ugmm_ppl.priors import Prior, PriorValue
 from ugmm_ppl.typing import Array, Ops

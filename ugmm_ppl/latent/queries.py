@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ugmm_ppl import checks
+from ugmm_ppl.backends.base import Backend
 from ugmm_ppl.backends.progress import Progress
 from ugmm_ppl.infer.loop import Plan, train
 from ugmm_ppl.infer.schedule import kl_weights, learning_rates
+from ugmm_ppl.latent.encoder import LocalGuide
+from ugmm_ppl.latent.model import LatentNetwork
 from ugmm_ppl.neuron import safe_log
 from ugmm_ppl.ops.numpy import NUMPY
 from ugmm_ppl.typing import Array
-
-if TYPE_CHECKING:
-    from ugmm_ppl.latent.encoder import LocalGuide
-    from ugmm_ppl.latent.fit import LatentFit
 
 METHODS = ("importance", "annealed")
 
@@ -90,9 +89,15 @@ class Averages(NamedTuple):
         return np.einsum("db,db...->b...", self.weights, a)
 
 
-def local_fit(fit: LatentFit, guide: LocalGuide, values: Mapping[str, np.ndarray], x: np.ndarray) -> Any:
+def local_fit(
+    backend: Backend,
+    model: LatentNetwork,
+    guide: LocalGuide,
+    values: Mapping[str, np.ndarray],
+    x: np.ndarray,
+    seed: int,
+) -> Any:
     """Train a Normal for every value of every row, with the parameters of the model held."""
-    backend, model = fit.primitives, fit.model
     held = {name: backend.array(value) for name, value in values.items()}
 
     def objective(params: Any, noise: Any, batch: Any, kl_weight: Any) -> tuple[Array, tuple[Array, Array]]:
@@ -103,12 +108,12 @@ def local_fit(fit: LatentFit, guide: LocalGuide, values: Mapping[str, np.ndarray
 
     data = (x, with_rows(np.full(len(x), -1), np.arange(len(x))))
     trainer = backend.trainer(
-        objective, {}, data, [fit.seed], optimizer="adam", clip_norm=None, num_particles=1, split_batch=False
+        objective, {}, data, [seed], optimizer="adam", clip_norm=None, num_particles=1, split_batch=False
     )
     rates = learning_rates(LOCAL_STEPS, LOCAL_RATE)
     plan = Plan(rates, kl_weights(LOCAL_STEPS, 1.0, 0.0), lambda *_: np.arange(len(x)))
     with Progress(LOCAL_STEPS, "rows", show=False) as bar:
-        return train(trainer, [guide.initial(len(x), fit.seed)], plan, progress=bar).params[0]
+        return train(trainer, [guide.initial(len(x), seed)], plan, progress=bar).params[0]
 
 
 def with_rows(y: np.ndarray, numbers: np.ndarray) -> np.ndarray:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ugmm_ppl import checks, neuron
+from ugmm_ppl import checks, metrics, neuron
+from ugmm_ppl.backends.base import Backend
 from ugmm_ppl.distributions import pathwise
 from ugmm_ppl.distributions.mixture import Mixture
 from ugmm_ppl.neuron import safe_log
 from ugmm_ppl.ops.numpy import NUMPY
 
-if TYPE_CHECKING:
-    from ugmm_ppl.backends.base import Backend
+CRPS_WORK = 2e8
+"""Pairs of components, over all rows, that `evaluate` takes the CRPS of, ten seconds; above, it leaves out draws."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +45,14 @@ class ClassPrediction:
     def log_density(self, y: np.ndarray) -> np.ndarray:
         """log p(y | x, data) in nats of class codes y `(B,)`: `(B,)`."""
         return NUMPY.log(np.take_along_axis(self.probs, checks.labels(y, *self.probs.shape)[:, None], axis=-1)[:, 0])
+
+    def metrics(self, y: np.ndarray, row_weights: np.ndarray | None = None) -> dict[str, float]:
+        """Accuracy, Brier score and ECE for observed class codes y `(B,)`; described at `ugmm_ppl.metrics.evaluate`."""
+        return {
+            "accuracy": metrics.accuracy(self.probs, y, row_weights=row_weights),
+            "brier": metrics.brier(self.probs, y, row_weights=row_weights),
+            "ece": metrics.expected_calibration_error(self.probs, y, row_weights=row_weights),
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,3 +164,20 @@ class RegressionPrediction:
         )
         at = np.arange(rows)
         return loc[at, k] + scale[at, k] * rng.normal(size=(n, rows))
+
+    def metrics(self, y: np.ndarray, row_weights: np.ndarray | None = None) -> dict[str, float]:
+        """RMSE, MAE, CRPS, coverage and sharpness for observed y `(B,)`; described at `ugmm_ppl.metrics.evaluate`."""
+        low, median, high = self.quantile(np.array([0.05, 0.5, 0.95]))
+        return {
+            "rmse": metrics.rmse(self.mean, y, row_weights=row_weights),
+            "mae": metrics.mae(median, y, row_weights=row_weights),
+            "crps": metrics.mean_over_rows(metrics.crps(*self._few_draws().mixture, y), row_weights),
+            "coverage_90": metrics.coverage(self.cdf(y), row_weights=row_weights),
+            "sharpness_90": metrics.sharpness(low, high, row_weights=row_weights),
+        }
+
+    def _few_draws(self) -> RegressionPrediction:
+        """The prediction by as many draws as `CRPS_WORK` allows, evenly spaced."""
+        chains, draws, rows, components = self.loc.shape
+        most = max(1, int((CRPS_WORK / rows) ** 0.5 / (chains * components)))
+        return self if draws <= most else self.at(np.linspace(0, draws - 1, most).round().astype(int))

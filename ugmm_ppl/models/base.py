@@ -21,8 +21,6 @@ from ugmm_ppl.typing import Array, Ops
 
 if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
-    from ugmm_ppl.backends.trainer import Trainer
-    from ugmm_ppl.guides.guide import Guide
 
 
 CHUNK_ELEMENTS = 2**22
@@ -184,10 +182,6 @@ class Model(abc.ABC):
         """Start values of latent variables of the rows, which "nuts" samples beside the parameters: here none."""
         del x, y, seed
         return {}
-
-    def em_trainer(self, backend: Backend, guide: Guide, data: tuple[np.ndarray, ...]) -> Trainer:
-        """What takes the steps of method="em", for models that have it."""
-        raise checks.no_em(self)
 
     @abc.abstractmethod
     def initial_values(self, x: np.ndarray, seed: int) -> dict[str, np.ndarray]:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import numpy as np
 
 from ugmm_ppl.backends.load import load_backend
 from ugmm_ppl.typing import Array
-
-if TYPE_CHECKING:
-    from ugmm_ppl.models.base import Model
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -23,7 +20,7 @@ class Bound:
         backend: "pyro" or "numpyro".
     """
 
-    model: Model
+    model: Callable[..., Array]
     backend: str
 
     def __call__(

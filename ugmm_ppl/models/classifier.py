@@ -32,7 +32,7 @@ class Classifier(ClassModel, NetworkModel):
 
     def __post_init__(self) -> None:
         """Check the arguments."""
-        checks.model_parts(self.network, self.prior)
+        checks.model_parts(self.network, self.prior, Network, Prior)
         checks.settle(self, classes=checks.count("classes", self.classes, least=2))
 
     def check_target(self, y: Any, rows: int) -> np.ndarray:

@@ -49,7 +49,7 @@ class Regressor(NetworkModel):
 
     def __post_init__(self) -> None:
         """Check the arguments."""
-        checks.model_parts(self.network, self.prior)
+        checks.model_parts(self.network, self.prior, Network, Prior)
         checks.settle(self, components=checks.count("components", self.components))
 
     @property

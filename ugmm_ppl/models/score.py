@@ -53,7 +53,7 @@ class JointScore(ClassModel, NetworkModel):
 
     def __post_init__(self) -> None:
         """Check the arguments."""
-        checks.model_parts(self.network, self.prior)
+        checks.model_parts(self.network, self.prior, Network, Prior)
         checks.settle(self, classes=checks.count("classes", self.classes, least=2))
         checks.choice("objective", self.objective, OBJECTIVES)
         if self.network.readout != "ugmm" or self.network.sizes[0] < 2:

@@ -53,7 +53,7 @@ class UGMMLayer:
 
     def __post_init__(self) -> None:
         """Check the description."""
-        checks.settle(self, **checks.layer(self.in_features, self.out_features, self.prior, self.dropout))
+        checks.settle(self, **checks.layer(self.in_features, self.out_features, self.prior, self.dropout, Prior))
 
     def values(self) -> dict[str, Array]:
         """The parameters in the space they live in: role -> `(..., J, K)`. Inside a model this samples their sites."""

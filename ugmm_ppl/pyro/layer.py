@@ -52,7 +52,7 @@ class UGMMLayer(PyroModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        in_features, out_features, dropout = checks.layer(in_features, out_features, prior, dropout).values()
+        in_features, out_features, dropout = checks.layer(in_features, out_features, prior, dropout, Prior).values()
         self.in_features, self.out_features, self.tied = in_features, out_features, tied
         self.dropout, self.dropout_per_example = dropout, dropout_per_example
         self.register_buffer(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import html
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import ugmm_ppl
 from ugmm_ppl import arviz
 from ugmm_ppl.arviz.plots import forest_figure
 from ugmm_ppl.backends.threads import silence
@@ -200,7 +200,7 @@ def _head(fit: Predictive, diagnosis: Diagnosis, name: str, rows: int) -> str:
     said = "No check found a problem." if diagnosis.healthy else "Problems: " + ", ".join(diagnosis.problems) + "."
     facts = [
         f"{rows} rows", f"{len(fit.feature_names)} inputs", f"{fit.num_parameters} parameters", f"{fit.method}",
-        f"{fit.num_chains} chain{'s' * (fit.num_chains > 1)}", fit.backend, f"ugmm_ppl {ugmm_ppl.__version__}",
+        f"{fit.num_chains} chain{'s' * (fit.num_chains > 1)}", fit.backend, f"ugmm_ppl {version('ugmm-ppl')}",
     ]  # fmt: skip
     return (
         f'<header><h1>{html.escape(name)}</h1><p class="facts">{html.escape(" · ".join(facts))}</p>'

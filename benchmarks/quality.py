@@ -57,7 +57,8 @@ def main() -> None:
         file = load_model_file(ROOT / "models" / f"{name}.py")
         for split in range(options.splits):
             data = file.data(split)
-            rows.append({"model": name, "split": split, "fit": "baseline", **baseline(data, file.model.real_target)})
+            real = file.model.likelihood.standardizes
+            rows.append({"model": name, "split": split, "fit": "baseline", **baseline(data, real)})
             for backend in options.backends:
                 start = time.perf_counter()
                 fit = up.fit(file.model, data.x, data.y, progress=False, **file.settings | {"backend": backend})

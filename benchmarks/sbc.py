@@ -35,18 +35,23 @@ PRIOR = up.Prior(
 MODEL = up.Regressor(up.Network((2, 1), normalization=None), 1, prior=PRIOR)
 
 
-class Shifted(up.Regressor):
+class Shifted(up.likelihoods.Mixture):
     """Data that lie half a unit higher, and closer, than the fit supposes."""
 
-    def mixture(self, ops: Any, outputs: Any) -> Any:
+    def parameters(self, ops: Any, outputs: Any) -> Any:
         """Moved and narrowed."""
-        loc, scale, logits = super().mixture(ops, outputs)
+        loc, scale, logits = super().parameters(ops, outputs)
         return loc + 0.5, 0.5 * scale, logits
 
 
+WRONG = up.NetworkModel(MODEL.network, Shifted(1), PRIOR)
 CONTENDERS: dict[str, dict[str, Any]] = {
     "NUTS": {"method": "nuts"},
-    "NUTS, wrong density": {"method": "nuts", "model": Shifted(MODEL.network, 1, PRIOR), "fitted": MODEL},
+    "NUTS, wrong density": {
+        "method": "nuts",
+        "model": WRONG,
+        "fitted": MODEL,
+    },
     "mean field": {"method": "svi", "num_steps": 3000, "learning_rate": 0.02},
     "full covariance": {"method": "svi", "guide": "full", "num_steps": 3000, "learning_rate": 0.02},
 }

@@ -195,7 +195,7 @@ def differentiable_parts(
     def rest(values: Mapping[str, Any]) -> list[Any]:
         normed = [layer_norm(ops, values[name]) for name in layers]
         outputs = ops.matvec(values["readout.weight"], normed[-1]) + values["readout.bias"]
-        return [normed[0], MODEL.likelihood(backend, outputs).log_prob(y).sum()]
+        return [normed[0], MODEL.likelihood.distribution(backend, outputs).log_prob(y).sum()]
 
     def kl(params: Mapping[str, Any]) -> list[Any]:
         total, moments = -guide.entropy(params), guide.moments(params)

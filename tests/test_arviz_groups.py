@@ -52,7 +52,7 @@ def fit(request):
     """A small fit of every kind."""
     model, settings = KINDS[request.param]
     x = np.random.default_rng(0).normal(size=(20, 3))
-    y = x[:, 0] if model.real_target else None if request.param == "density" else (x[:, 0] > 0).astype(int)
+    y = x[:, 0] if model.likelihood.standardizes else None if request.param == "density" else (x[:, 0] > 0).astype(int)
     return up.fit(model, x, y, backend=BACKEND, progress=False, **{"num_steps": 4} | settings)
 
 

@@ -21,11 +21,11 @@ MODEL = up.Regressor(up.Network((2, 1), normalization=None), 1, prior=PRIOR)
 """One neuron of two inputs, with a posterior that NUTS explores well."""
 
 
-class Shifted(up.Regressor):
+class Shifted(up.likelihoods.Mixture):
     """What makes the data if the log density of the fit is wrong: they lie half a unit higher, and closer."""
 
-    def mixture(self, ops, outputs):
-        loc, scale, logits = super().mixture(ops, outputs)
+    def parameters(self, ops, outputs):
+        loc, scale, logits = super().parameters(ops, outputs)
         return loc + 0.5, 0.5 * scale, logits
 
 
@@ -36,7 +36,9 @@ def test_nuts_passes_and_a_wrong_density_does_not():
     assert set(right.ranks) >= {"layers.0.loc[0,1]", "readout.weight[0,0]", "readout.bias[2]", "log_likelihood"}
     assert all(len(rank) == 64 and rank.min() >= 0 and rank.max() <= 15 for rank in right.ranks.values())
     assert right.p_value > 0.01, right.p_values
-    wrong = sbc(Shifted(MODEL.network, 1, PRIOR), X, fitted=MODEL, **settings)  # what is compiled is the same
+    wrong = sbc(
+        up.NetworkModel(MODEL.network, Shifted(1), PRIOR), X, fitted=MODEL, **settings
+    )  # what is compiled is the same
     assert wrong.p_value < 1e-6, wrong.p_values
 
 

@@ -228,12 +228,10 @@ def test_backends_agree_with_numpy_in_value_and_gradient(case, backend64, rng):
     rows = backend64.array(x)
 
     def total(*values):
-        return model.log_joint(backend64.ops, dict(zip(names, values, strict=True)), rows).sum()
+        return model.outputs(backend64.ops, dict(zip(names, values, strict=True)), rows).sum()
 
     value, grads = gradients(backend64, total, arrays)
-    np.testing.assert_allclose(
-        value, model.log_joint(NUMPY, dict(zip(names, arrays, strict=True)), x).sum(), rtol=PARITY
-    )
+    np.testing.assert_allclose(value, model.outputs(NUMPY, dict(zip(names, arrays, strict=True)), x).sum(), rtol=PARITY)
     for array, grad in zip(arrays, grads, strict=True):
         at = np.unravel_index(rng.integers(array.size), array.shape)
         differences = []
@@ -242,5 +240,5 @@ def test_backends_agree_with_numpy_in_value_and_gradient(case, backend64, rng):
             for a, original in zip(moved, arrays, strict=True):
                 if original is array:
                     a[at] += sign * 1e-5
-            differences.append(model.log_joint(NUMPY, dict(zip(names, moved, strict=True)), x).sum())
+            differences.append(model.outputs(NUMPY, dict(zip(names, moved, strict=True)), x).sum())
         np.testing.assert_allclose(grad[at], (differences[0] - differences[1]) / 2e-5, rtol=1e-6, atol=1e-7)

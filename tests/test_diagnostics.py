@@ -13,6 +13,7 @@ from ugmm_ppl import arviz
 from ugmm_ppl.backends.load import load_backend
 from ugmm_ppl.diagnostics import align, chains, data, diagnose, importance, structure
 from ugmm_ppl.diagnostics.subject import Subject
+from ugmm_ppl.models import evaluation
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -199,7 +200,7 @@ def test_aligned_neurons_are_the_same_functions(backend_name):
     rng = np.random.default_rng(5)
     network = up.Network((2, 4, 3))
     model = up.Classifier(network, 2)
-    shapes = {name: value.shape for name, value in network.zeros(2).items()}
+    shapes = {name: value.shape for name, value in model.template().items()}
     centre = {name: rng.normal(size=shape) for name, shape in shapes.items()}
     draws = {name: value + 0.01 * rng.normal(size=(2, 50, *value.shape)) for name, value in centre.items()}
     mixed = {name: value.copy() for name, value in draws.items()}
@@ -215,7 +216,7 @@ def test_aligned_neurons_are_the_same_functions(backend_name):
     assert np.median(arviz.rhat(chains._entries(aligned))) < 1.05
     backend = load_backend(backend_name)
     x = rng.normal(size=(6, 2))
-    outputs = [backend.inference.outputs(model, {n: v[1] for n, v in d.items()}, x, 6) for d in (mixed, aligned)]
+    outputs = [evaluation.outputs(backend, model, {n: v[1] for n, v in d.items()}, x, 6) for d in (mixed, aligned)]
     np.testing.assert_allclose(*outputs, rtol=1e-3, atol=1e-4)  # float32, neurons summed in another order
 
 

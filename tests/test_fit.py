@@ -354,7 +354,7 @@ def test_a_density_is_asked_for_the_right_targets(classifier, regressor):
 
 def test_a_certain_and_wrong_class_has_a_finite_log_density():
     outputs = np.array([[[[0.0, 200.0]]]], dtype=np.float32)
-    prediction = up.Classifier(up.Network((2, 2)), 2).prediction(outputs, None, None)
+    prediction = up.Classifier(up.Network((2, 2)), 2).likelihood.prediction(outputs, None, None)
     np.testing.assert_allclose(prediction.log_density([0]), -200.0, rtol=1e-6)
 
 

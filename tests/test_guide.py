@@ -271,7 +271,7 @@ def test_a_prior_of_bounded_support_starts_inside_it(backend_name, prior):
 def test_a_full_block_has_a_limit(backend64):
     """5000 components and the readout; the same guide by parts is fine."""
     model = up.Classifier(up.Network((50, 100)), 2)
-    sites, _ = latent_sites(backend64, model, model.network.zeros(2), seed=0)
+    sites, _ = latent_sites(backend64, model, model.template(), seed=0)
     with refused(ValueError, "at most 4096 entries", "the sites of '*' have 15202", "'lowrank'", "'readout.*': 'full'"):
         make_guide("full", backend64, sites, init_scale=0.1, rank=2)
     guide = make_guide({"readout.*": "full", "*": "normal"}, backend64, sites, init_scale=0.1, rank=2)
@@ -281,7 +281,7 @@ def test_a_full_block_has_a_limit(backend64):
 
 def test_the_readout_of_the_paper_is_its_last_layer(backend64):
     model = up.Classifier(up.Network.paper((3, 4)), 2)
-    sites, _ = latent_sites(backend64, model, model.network.zeros(2), seed=0)
+    sites, _ = latent_sites(backend64, model, model.template(), seed=0)
     found = inferred_sites("readout", sites, model.network.readout_sites)
     assert found == ["layers.1.loc", "layers.1.log_scale", "layers.1.logits"]
     with refused(ValueError, "every name in bayesian must match a site", "got 'layers.2.*'"):

@@ -364,7 +364,7 @@ def test_queries_refuse_what_they_cannot_say(backend_name):
     with refused(ValueError, "got nan in row 1"):
         fit.encode([[0.0] * 3, [np.nan] * 3])
     with refused(TypeError, "no outputs in closed form"):
-        linear_model().outputs(load_backend(backend_name), x)
+        linear_model().outputs(load_backend(backend_name).ops, {}, x)
 
 
 def test_modules_of_the_other_kind_are_refused(backend64):

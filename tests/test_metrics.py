@@ -9,8 +9,7 @@ from tolerances import EXACT64, QUADRATURE
 
 from ugmm_ppl import metrics
 from ugmm_ppl.backends.load import load_backend
-from ugmm_ppl.likelihoods import prediction as predictions
-from ugmm_ppl.likelihoods.prediction import ClassPrediction, RegressionPrediction
+from ugmm_ppl.likelihoods import ClassPrediction, RegressionPrediction, mixture
 
 
 @pytest.fixture
@@ -173,10 +172,10 @@ def test_evaluate_takes_fewer_draws_of_a_large_prediction(rng, monkeypatch):
     """With work for 4 draws of 9 the CRPS is that of the draws 0, 3, 5 and 8."""
     loc = rng.normal(size=(2, 9, 5, 1))
     prediction = RegressionPrediction(loc, np.ones_like(loc), np.zeros_like(loc), None)
-    monkeypatch.setattr(predictions, "CRPS_WORK", 5 * 8**2)
+    monkeypatch.setattr(mixture, "CRPS_WORK", 5 * 8**2)
     few = prediction._few_draws()
     np.testing.assert_array_equal(few.loc, loc[:, [0, 3, 5, 8]])
-    monkeypatch.setattr(predictions, "CRPS_WORK", 1e9)
+    monkeypatch.setattr(mixture, "CRPS_WORK", 1e9)
     assert prediction._few_draws() is prediction
 
 

@@ -23,7 +23,7 @@ def data(kind, rows=20):
 def test_the_ppl_and_numpy_agree_on_the_likelihood(backend64, kind, rng):
     model, (_, y) = MODELS[kind], data(kind)
     outputs = rng.normal(size=(5, 20, model.num_outputs))
-    of_ppl = model.likelihood(backend64, backend64.array(outputs)).log_prob(backend64.array(y))
+    of_ppl = model.likelihood.distribution(backend64, backend64.array(outputs)).log_prob(backend64.array(y))
     np.testing.assert_allclose(np.asarray(of_ppl), model.log_likelihood(outputs, y), rtol=PARITY, atol=PARITY)
 
 
@@ -36,11 +36,11 @@ def test_the_regressor_is_a_mixture_of_normals(rng):
 
 def test_targets_are_drawn_from_the_likelihood(rng):
     outputs = np.array([0.5, -1.0, 1.0])
-    drawn = MODELS["classifier"].sample_target(np.broadcast_to(outputs, (6000, 1, 3)), rng)[:, 0]
+    drawn = MODELS["classifier"].likelihood.sample(np.broadcast_to(outputs, (6000, 1, 3)), rng)[:, 0]
     expected = 6000 * np.exp(outputs) / np.exp(outputs).sum()
     assert stats.chisquare(np.bincount(drawn, minlength=3), expected).pvalue > SAMPLING_P
     outputs = np.array([0.2, -0.3, -2.0, 1.0, -0.5, 0.1])
-    drawn = MODELS["regressor"].sample_target(np.broadcast_to(outputs, (6000, 1, 6)), rng)[:, 0]
+    drawn = MODELS["regressor"].likelihood.sample(np.broadcast_to(outputs, (6000, 1, 6)), rng)[:, 0]
     w = np.exp(outputs[:2]) / np.exp(outputs[:2]).sum()
 
     def cdf(v):

@@ -275,7 +275,9 @@ def record(backend, model, values, x, train):
     result = []
 
     def run():
-        result.append(model.outputs(backend, backend.array(x), train=train))
+        inputs = backend.array(x)
+        keep = model.masks(backend, inputs) if train else None
+        result.append(model.outputs(backend.ops, model.parameters(backend, inputs), inputs, keep))
 
     backend.trace(run, values)
     return np.asarray(result[0])

@@ -20,7 +20,7 @@ def sites_of(backend, prior, network=NETWORK, classes=3, seed=0):
     """Sample sites of a classifier with that prior: name -> (distribution, value as NumPy)."""
     model = up.Classifier(network, classes, prior)
     with backend.inference.seeded(seed):
-        sites = backend.trace(model.outputs, {}, backend, backend.array(np.zeros((5, 3))))
+        sites = backend.trace(model.parameters, {}, backend, backend.array(np.zeros((5, 3))))
     return {name: (site.distribution, np.asarray(site.value)) for name, site in sites.items()}
 
 

@@ -167,7 +167,7 @@ def test_a_model_of_numpy_numbers_is_fitted_stored_and_predicts_the_same(backend
     x = rng.normal(size=(20, model.num_inputs))
     if name == "Circuit":
         x[:, 0] = np.arange(20) % 3
-    y = x[:, 0] if model.real_target else np.arange(20) % 2 if model.classes else None
+    y = x[:, 0] if model.likelihood.standardizes else np.arange(20) % 2 if model.classes else None
     fit = up.fit(model, x, y, backend=backend_name, method="map", num_steps=2, progress=False)
     fit.save(tmp_path / "fit.npz")
     again = up.load(tmp_path / "fit.npz")

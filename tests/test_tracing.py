@@ -146,7 +146,7 @@ def relations(backend, program, *args):
 def test_graphs_of_whole_models(backend, rng, kind):
     """All parameters are roots, and the data depend on all of them."""
     model, x = NETWORKS[kind], rng.normal(size=(12, 3))
-    y = None if kind == "circuit" else x[:, 0] if model.real_target else (x[:, 0] > 0.0).astype(int)
+    y = None if kind == "circuit" else x[:, 0] if model.likelihood.standardizes else (x[:, 0] > 0.0).astype(int)
     found = relations(backend, model.bind(backend.name), x, y)
     of_data = found.pop(next(reversed(found)))
     assert of_data == set(found)

@@ -6,6 +6,7 @@ Importing this package imports neither torch nor JAX. The parts for a PPL's own 
 
 from importlib.metadata import version as _version
 
+from ugmm_ppl import likelihoods as likelihoods
 from ugmm_ppl.checks import CheckpointError as CheckpointError
 from ugmm_ppl.checks import MissingExtraError as MissingExtraError
 from ugmm_ppl.checks import NonFiniteError as NonFiniteError
@@ -18,16 +19,17 @@ from ugmm_ppl.circuit import Structure as Structure
 from ugmm_ppl.circuit import chow_liu_tree as chow_liu_tree
 from ugmm_ppl.circuit import quad_tree as quad_tree
 from ugmm_ppl.circuit import random_trees as random_trees
-from ugmm_ppl.data.dataset import Data as Data
-from ugmm_ppl.distributions.described import dist as dist
-from ugmm_ppl.fitting.entry import fit as fit
-from ugmm_ppl.fitting.loading import load as load
-from ugmm_ppl.fitting.result import Fit as Fit
+from ugmm_ppl.data import Data as Data
+from ugmm_ppl.distributions import dist as dist
+from ugmm_ppl.fitting import Fit as Fit
+from ugmm_ppl.fitting import fit as fit
+from ugmm_ppl.fitting import load as load
 from ugmm_ppl.latent import LatentNetwork as LatentNetwork
-from ugmm_ppl.models.classifier import Classifier as Classifier
-from ugmm_ppl.models.regressor import Regressor as Regressor
-from ugmm_ppl.models.score import JointScore as JointScore
-from ugmm_ppl.nn.network import Network as Network
+from ugmm_ppl.models import Classifier as Classifier
+from ugmm_ppl.models import JointScore as JointScore
+from ugmm_ppl.models import NetworkModel as NetworkModel
+from ugmm_ppl.models import Regressor as Regressor
+from ugmm_ppl.nn import Network as Network
 from ugmm_ppl.priors import Prior as Prior
 
 __version__ = _version("ugmm-ppl")
@@ -45,6 +47,7 @@ __all__ = [
     "LatentNetwork",
     "MissingExtraError",
     "Network",
+    "NetworkModel",
     "NonFiniteError",
     "Prior",
     "Regressor",
@@ -52,6 +55,7 @@ __all__ = [
     "chow_liu_tree",
     "dist",
     "fit",
+    "likelihoods",
     "load",
     "quad_tree",
     "random_trees",

@@ -30,7 +30,7 @@ from ugmm_ppl.infer.schedule import kl_weights, learning_rates
 from ugmm_ppl.models import evaluation
 
 if TYPE_CHECKING:
-    from ugmm_ppl.models.network import NetworkModel
+    from ugmm_ppl.models.network import BaseNetworkModel
 
 METHODS = ("nuts", "svi")
 
@@ -82,10 +82,10 @@ class Calibration:
 
 
 def sbc(
-    model: NetworkModel,
+    model: BaseNetworkModel,
     x: Any,
     *,
-    fitted: NetworkModel | None = None,
+    fitted: BaseNetworkModel | None = None,
     num_simulations: int = 200,
     num_draws: int = 31,
     method: str = "nuts",
@@ -133,7 +133,7 @@ def sbc(
     with primitives.settings(dtype=dtype, device="cpu"):
         truth = evaluation.prior_draws(primitives, model, num_simulations, seed)
         outputs = evaluation.outputs(primitives, model, truth, x, len(x)).astype(np.float64)
-        y = model.sample_target(outputs, np.random.default_rng(seed))
+        y = model.likelihood.sample(outputs, np.random.default_rng(seed))
         starts = _starts(primitives, fitted, truth, seed)
         total = num_warmup + num_draws * thin if method == "nuts" else num_steps
         with Progress(total, f"{method}, {num_simulations} simulations", show=progress) as bar:
@@ -177,7 +177,7 @@ def _entries(
 
 
 def _starts(
-    backend: Backend, model: NetworkModel, truth: Mapping[str, np.ndarray], seed: int
+    backend: Backend, model: BaseNetworkModel, truth: Mapping[str, np.ndarray], seed: int
 ) -> list[dict[str, np.ndarray]]:
     """Unconstrained start values of every simulation: the true values of the one before it."""
     sites, _ = latent_sites(backend, model, model.template(), seed)
@@ -191,7 +191,7 @@ def _starts(
 
 def _guides(
     backend: Backend,
-    model: NetworkModel,
+    model: BaseNetworkModel,
     data: tuple[np.ndarray, np.ndarray],
     starts: list[dict[str, np.ndarray]],
     families: Mapping[str, str],

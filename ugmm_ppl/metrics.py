@@ -225,7 +225,7 @@ def evaluate(prediction: Any, y: np.ndarray, *, row_weights: Any = None) -> dict
     """The metrics of a run: mean log likelihood in nats per row, and others by the kind of prediction.
 
     Classes: accuracy, Brier score, ECE. Real targets: RMSE, MAE of the median, CRPS (of fewer draws, evenly spaced,
-    where all would take more than `likelihoods.prediction.CRPS_WORK` pairs), coverage and sharpness of the central 90 %
+    where all would take more than `likelihoods.mixture.CRPS_WORK` pairs), coverage and sharpness of the central 90 %
     intervals.
 
     Args:

@@ -41,4 +41,5 @@ def site_dims(fit: Predictive, shapes: Mapping[str, tuple[int, ...]]) -> dict[st
 
 def coordinates(fit: Predictive) -> dict[str, Any]:
     """Coordinates of the dims of the sites."""
-    return fit.model.coordinates(fit.feature_names) | {fit.model.output_axis: fit.model.output_names(fit.class_names)}
+    likelihood = fit.model.likelihood
+    return fit.model.coordinates(fit.feature_names) | {likelihood.axis: likelihood.names(fit.class_names)}

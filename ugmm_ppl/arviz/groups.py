@@ -150,10 +150,10 @@ class Collector:
         self.coords.setdefault("probe", np.arange(len(probe)))
         functions = self.fit.sample_functions(self.num_draws, seed=self.seed)
         outputs = functions.outputs(probe)
-        prediction = self.fit.model.prediction(outputs, self.fit.y_units, self.fit.primitives, None)
+        prediction = self.fit.model.likelihood.prediction(outputs, self.fit.y_units, self.fit.primitives, None)
         self.groups["functional"] = {"outputs": outputs, "value": prediction.draws}
         self.groups["constant_data"] = {"probe_x": probe}
-        output = self.fit.model.output_axis
+        output = self.fit.model.likelihood.axis
         self.dims |= {"outputs": ["probe", output], "probe_x": ["probe", self.fit.model.feature_axis]}
         self.dims["value"] = ["probe", output][: prediction.draws.ndim - 2]
 
@@ -165,7 +165,7 @@ class Collector:
         else:
             pointwise, predicted = self._targets()
             drawn = predicted if fit.y_units is None else fit.y_units.restore(predicted)
-            replicates = {"y": drawn if fit.model.real_target else drawn.astype(np.int32)}
+            replicates = {"y": drawn.astype(np.int32) if fit.model.likelihood.discrete else drawn}
         if fit.is_gaussian and self.request.wants("sample_stats"):
             log_p, log_q = np.empty((2, fit.num_chains, self.num_draws))
             with fit.settings():
@@ -206,7 +206,7 @@ class Collector:
 
         def both(outputs: np.ndarray, rows: slice) -> np.ndarray:
             log_likelihood = fit.model.log_likelihood(outputs.astype(np.float64), target[rows])
-            return np.stack([log_likelihood, fit.model.sample_target(outputs, rng)], -1)
+            return np.stack([log_likelihood, fit.model.likelihood.sample(outputs, rng)], -1)
 
         size = fit.num_chains * self.num_draws * len(self.x)
         functions = fit.sample_functions(self.num_draws, seed=self.seed)

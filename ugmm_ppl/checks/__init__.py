@@ -38,9 +38,11 @@ from ugmm_ppl.checks.model import building as building
 from ugmm_ppl.checks.model import floating as floating
 from ugmm_ppl.checks.model import last_axis as last_axis
 from ugmm_ppl.checks.model import layer as layer
+from ugmm_ppl.checks.model import likelihood as likelihood
 from ugmm_ppl.checks.model import model_parts as model_parts
 from ugmm_ppl.checks.model import module_with_state as module_with_state
 from ugmm_ppl.checks.model import no_module as no_module
+from ugmm_ppl.checks.model import readout as readout
 from ugmm_ppl.checks.posterior import bayesian as bayesian
 from ugmm_ppl.checks.posterior import bayesian_patterns as bayesian_patterns
 from ugmm_ppl.checks.posterior import full_block as full_block

@@ -24,6 +24,21 @@ def model_parts(network: Any, prior: Any, network_kind: Any, prior_kind: Any) ->
             raise ValueError(f"Prior.layers names layers 0..{depth - 1} of sizes={network.sizes}; got layer {index}.")
 
 
+def likelihood(got: Any, kind: type) -> None:
+    """Check that a model has a likelihood."""
+    if not isinstance(got, kind):
+        raise TypeError(f"likelihood must be one of up.likelihoods, e.g. up.likelihoods.Mixture(3); got {got!r}.")
+
+
+def readout(network: Any, likelihood: Any) -> None:
+    """Refuse the log densities of a ugmm readout as outputs that are no log densities."""
+    if network.readout == "ugmm" and not likelihood.takes_log_densities:
+        raise ValueError(
+            f"a likelihood of type {type(likelihood).__name__} needs outputs that are any real numbers; got a network "
+            "with readout='ugmm', whose outputs are log densities. Use readout='linear'."
+        )
+
+
 @contextlib.contextmanager
 def building(spec: Any) -> Iterator[None]:
     """Turn a PPL's refusal of a distribution's arguments into a message that names the description."""

@@ -94,10 +94,10 @@ def sampler(method: str, network: Any) -> None:
         raise ValueError(f"method='nuts' needs a network without dropout; got dropout={network.dropout}. Use 0.0.")
 
 
-def no_information(model: Any) -> NotImplementedError:
+def no_information(model: Any) -> ValueError:
     """The error for a model without the curvature that a Laplace approximation needs."""
-    return NotImplementedError(
-        f"method='laplace' needs a model with the method `information`; {type(model).__name__} has none. Use 'svi'."
+    return ValueError(
+        f"method='laplace' needs the Fisher information of the likelihood; {type(model).__name__} has none. Use 'svi'."
     )
 
 

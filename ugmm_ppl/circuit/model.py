@@ -18,7 +18,7 @@ from ugmm_ppl.circuit.start import initial_values
 from ugmm_ppl.circuit.structure import Structure, random_trees
 from ugmm_ppl.data.standardizer import Standardizer
 from ugmm_ppl.models.base import CHUNK_ELEMENTS, kind
-from ugmm_ppl.models.classes import DensityModel
+from ugmm_ppl.models.density import DensityModel
 from ugmm_ppl.models.sites import SiteSpec, unconstrained
 from ugmm_ppl.neuron import log_normalize, logsumexp
 from ugmm_ppl.nn.spaces import SCALE_FLOOR, log_weights
@@ -190,8 +190,8 @@ class Circuit(DensityModel):
             "leaves.logits": ("leaf", "state", "mixture_component"),
             "bins.logits": ("leaf_of_bins", "state", "bin"),
             "sums.logits": ("edge", "state", "child_state"),
-            "roots.logits": (self.output_axis, "root_state"),
-            "classes.logits": (self.output_axis,),
+            "roots.logits": (self.likelihood.axis, "root_state"),
+            "classes.logits": (self.likelihood.axis,),
         }
         shapes = self.shapes()
         stems = {site: unconstrained(site) for site in self.prior.sites()}

@@ -131,18 +131,11 @@ def run_predict(run_dir: Path, data: Path, out: Path | None, device: str = "cpu"
 
     fit = _load_run(run_dir, device)
     prediction = fit.predict(read_csv(data, fit.columns or fit.feature_names, missing=fit.model.takes_missing))
-    if fit.model.real_target:
-        levels = np.array([0.05, 0.5, 0.95])
-        header = ["mean", "std", "q05", "q50", "q95"]
-        columns = [prediction.mean, prediction.std, *prediction.quantile(levels)]
-    else:
-        names = fit.class_names or []
-        header = ["label", *(f"p({name})" for name in names)]
-        columns = [np.array(names)[prediction.label], *prediction.probs.T]
+    columns = prediction.columns(fit.class_names)
     with contextlib.nullcontext(sys.stdout) if out is None else out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(header)
-        for row in zip(*columns, strict=True):
+        writer.writerow(columns)
+        for row in zip(*columns.values(), strict=True):
             writer.writerow([cell if isinstance(cell, str) else f"{cell:.6g}" for cell in row])
 
 

@@ -13,7 +13,7 @@ from ugmm_ppl.diagnostics.lines import Line, judged, skipped
 from ugmm_ppl.diagnostics.subject import Subject
 
 if TYPE_CHECKING:
-    from ugmm_ppl.models.network import NetworkModel
+    from ugmm_ppl.models.network import BaseNetworkModel
 
 RHAT = (1.01, 1.1)
 """R-hat of a good fit, and one from which on chains disagree. Source: Vehtari et al. 2021, arXiv:1903.08008."""
@@ -28,7 +28,7 @@ ENTRIES = 200
 """Parameters whose R-hat is taken, evenly spaced."""
 
 
-def align(model: NetworkModel, draws: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def align(model: BaseNetworkModel, draws: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Permute the hidden neurons of every chain to match those of the first; no function changes by it.
 
     Layer by layer, neurons are matched to those of the first chain by the smallest sum of squared distances between the

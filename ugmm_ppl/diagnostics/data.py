@@ -30,7 +30,7 @@ def check_data(subject: Subject) -> list[Line]:
     x = np.asarray(subject.x[subject.rows], dtype=np.float64)
     y = subject.y[subject.rows]
     lines = [duplicated(x, subject.fit.feature_names)]
-    if subject.fit.model.real_target:
+    if subject.fit.model.likelihood.num_classes is None:
         return lines
     if len(x) < 5 * NEIGHBOURS:
         return [*lines, skipped("label noise", f"Fewer than {5 * NEIGHBOURS} rows.")]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import cast
 
 import numpy as np
 
 from ugmm_ppl.diagnostics.lines import Line, judged, skipped
 from ugmm_ppl.diagnostics.subject import Subject
+from ugmm_ppl.likelihoods.categorical import Categorical
 from ugmm_ppl.models import evaluation
-from ugmm_ppl.models.classes import ClassModel
 from ugmm_ppl.neuron import logsumexp
 from ugmm_ppl.nn.dense import layer_values, neuron_parameters
 from ugmm_ppl.nn.norm import layer_norm
@@ -80,8 +79,9 @@ def prior_predictions(subject: Subject) -> Line:
         x = subject.network_x[:50]
         outputs = evaluation.outputs(fit.primitives, fit.model, subject.prior, x, len(x)).astype(np.float64)
     advice = "The prior is too wide: before any data it is sure of nonsense. Narrow the priors, readout first."
-    if fit.model.real_target:
-        drawn = fit.model.sample_target(outputs, np.random.default_rng(subject.seed))
+    likelihood = fit.model.likelihood
+    if not isinstance(likelihood, Categorical):
+        drawn = likelihood.sample(outputs, np.random.default_rng(subject.seed))
         low, high = np.quantile(drawn, [0.1, 0.9])
         observed = np.quantile(fit.to_network_target(subject.y), [0.1, 0.9])
         ratio = float((high - low) / max(observed[1] - observed[0], 1e-12))
@@ -90,7 +90,7 @@ def prior_predictions(subject: Subject) -> Line:
             shown=f"spread {ratio:.2g} times that of y", problem=ratio > WIDE_PREDICTIONS[1],
             note=ratio > WIDE_PREDICTIONS[0], advice=advice,
         )  # fmt: skip
-    sure = float(np.mean(cast(ClassModel, fit.model).log_probs(outputs).max(-1) > math.log(0.999)))
+    sure = float(np.mean(likelihood.log_probs(outputs).max(-1) > math.log(0.999)))
     return judged(
         "prior predictions", sure, f"< {SATURATED:.0%} certain", shown=f"{sure:.0%} of class probabilities above 0.999",
         problem=sure > SATURATED, advice=advice,

@@ -9,7 +9,7 @@ import numpy as np
 from ugmm_ppl import kernels
 from ugmm_ppl.backends.threads import cached_property
 from ugmm_ppl.models import evaluation
-from ugmm_ppl.models.network import NetworkModel
+from ugmm_ppl.models.network import BaseNetworkModel
 from ugmm_ppl.models.score import JointScore
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Subject:
         Raises:
             TypeError: The model of the fit is no density of y given what a network makes of x.
         """
-        if not isinstance(fit.model, NetworkModel) or isinstance(fit.model, JointScore):
+        if not isinstance(fit.model, BaseNetworkModel) or isinstance(fit.model, JointScore):
             raise TypeError(
                 f"a fit of a network (Classifier, Regressor) is needed; got one of {type(fit.model).__name__}. Judge "
                 "it by its log density of rows that it was not fitted to."

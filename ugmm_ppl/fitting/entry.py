@@ -29,7 +29,7 @@ from ugmm_ppl.infer.loop import OPTIMIZERS, Moment, Plan, Run, train
 from ugmm_ppl.infer.method import TRAINERS
 from ugmm_ppl.infer.schedule import Batches, kl_weights, learning_rates
 from ugmm_ppl.models.base import Model
-from ugmm_ppl.models.network import NetworkModel
+from ugmm_ppl.models.network import BaseNetworkModel
 
 METHODS = ("svi", "map", "laplace", "em", "nuts")
 POINT_GUIDES = {"map": "delta", "em": "delta", "nuts": "normal"}
@@ -194,10 +194,12 @@ def fit(
         y = model.check_target(y, len(x))
         weights = checks.row_weights(weights, len(x))
         features = names_of(feature_names, x.shape[1], "x", "feature_names")
-        classes = None if model.real_target else names_of(class_names, model.num_outputs, "", "class_names")
-        x_units, y_units = _units(model, standardize, x, y if model.real_target else None, weights, features)
+        classes = _class_names(class_names, model.likelihood.num_classes)
+        x_units, y_units = _units(
+            model, standardize, x, y if model.likelihood.standardizes else None, weights, features
+        )
         as_seen(_counted(x, weights), x_units, dtype, observed=model.observed == "x")
-        if model.real_target:
+        if model.likelihood.standardizes:
             as_seen(_counted(y, weights), y_units, dtype, observed=True, what="y")
         (x, y, weights), held_out = _split(validation, model, (x, y, weights), seed, columns)
         result = fit_type(model)(
@@ -256,6 +258,11 @@ class _Training:
         described |= {"patience": self.patience, "split_batch": self.split_batch}
         described["start"] = self.start if isinstance(self.start, str) else digest(*self.start.state[0].values())
         return described
+
+
+def _class_names(given: Any, count: int | None) -> list[str] | None:
+    """Names of the classes, if there are any."""
+    return None if count is None else names_of(given, count, "", "class_names")
 
 
 def _batch_size(asked: int | None, rows: int, parts: int) -> int:
@@ -412,7 +419,7 @@ def _keep(fit: Fit, run: Run) -> None:
             fit.state[restart] = fit.family.initial(point)
         else:
             fit.state[restart] = laplace(
-                backend, cast(NetworkModel, fit.model), fit.family, point, x, *weights, temperature=fit.temperature
+                backend, cast(BaseNetworkModel, fit.model), fit.family, point, x, *weights, temperature=fit.temperature
             )
 
 

@@ -29,7 +29,7 @@ from ugmm_ppl.typing import Array
 
 if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
-    from ugmm_ppl.models.network import NetworkModel
+    from ugmm_ppl.models.network import BaseNetworkModel
 
 CHUNK_ELEMENTS = 2**21
 """Entries of the largest temporary, the Jacobians of a few rows: 16 MiB in float64."""
@@ -37,7 +37,7 @@ CHUNK_ELEMENTS = 2**21
 
 def laplace(
     backend: Backend,
-    model: NetworkModel,
+    model: BaseNetworkModel,
     guide: Guide,
     point: Mapping[str, np.ndarray],
     x: np.ndarray,
@@ -87,7 +87,7 @@ class _Posterior:
     def __init__(
         self,
         backend: Backend,
-        model: NetworkModel,
+        model: BaseNetworkModel,
         all_sites: Mapping[str, LatentSite],
         sites: Mapping[str, LatentSite],
         point: Mapping[str, np.ndarray],
@@ -162,11 +162,13 @@ def _root_rows(posterior: _Posterior, centre: Array, x: np.ndarray, temperatures
     """
     backend = posterior.backend
     jacobians = backend.derivatives.row_jacobians(posterior.outputs)
+    information = posterior.model.information
+    assert information is not None  # refused before the first step
     size, count = len(posterior.coupled), posterior.model.num_outputs
     step = max(1, CHUNK_ELEMENTS // (max(size, 64 * count) * count))  # a model may need that much too
     for first in range(0, len(x), step):
         outputs, jacobian = jacobians(centre, backend.array(x[first : first + step]))  # (R, O), (R, O, n)
-        values, vectors = np.linalg.eigh(posterior.model.information(outputs))  # (R, O), (R, O, O)
+        values, vectors = np.linalg.eigh(information(outputs))  # (R, O), (R, O, O)
         values = np.maximum(values, 0.0) / temperatures[first : first + step, None]
         root = np.sqrt(values)[:, :, None] * np.swapaxes(vectors, 1, 2)
         yield (root @ jacobian).reshape(-1, size)

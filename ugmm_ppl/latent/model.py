@@ -15,7 +15,7 @@ from ugmm_ppl.checks.data import classes_or_unknown
 from ugmm_ppl.distributions.described import SIMPLEX, Distribution, describe, from_description, normal
 from ugmm_ppl.latent import checks, density, encoder
 from ugmm_ppl.models.base import CHUNK_ELEMENTS, kind
-from ugmm_ppl.models.classes import DensityModel
+from ugmm_ppl.models.density import DensityModel
 from ugmm_ppl.models.sites import SiteSpec
 from ugmm_ppl.neuron import logsumexp
 from ugmm_ppl.nn.dense import LayerShape
@@ -157,12 +157,12 @@ class LatentNetwork(DensityModel):
         if self.classes is not None:
             on_simplex = isinstance(self.class_prior, Distribution) and self.class_prior.name in SIMPLEX
             site = f"classes.{'weights' if on_simplex else 'logits'}"
-            found[site] = SiteSpec(self.class_prior, (self.classes,), (self.output_axis,))
+            found[site] = SiteSpec(self.class_prior, (self.classes,), (self.likelihood.axis,))
         if self.components is not None or self.classes is not None:
             shape = (self.num_outputs, self.sizes[0], self.components or 1)
             roles = self.latent_prior.layer(None, tied=False)
             weightless = ("logits", "weights") if shape[-1] == 1 else ()
-            axes = (self.output_axis, "unit_0", "mixture_component")
+            axes = (self.likelihood.axis, "unit_0", "mixture_component")
             specs = {role: SiteSpec(prior, shape, axes) for role, prior in roles.items() if role not in weightless}
             found |= {f"{density.LATENT}.{role}": spec for role, spec in specs.items()}
         for index, layer in enumerate(self.layers):

@@ -2,8 +2,10 @@
 
 from ugmm_ppl.models.base import Model as Model
 from ugmm_ppl.models.classifier import Classifier as Classifier
+from ugmm_ppl.models.density import DensityModel as DensityModel
+from ugmm_ppl.models.network import BaseNetworkModel as BaseNetworkModel
 from ugmm_ppl.models.network import NetworkModel as NetworkModel
 from ugmm_ppl.models.regressor import Regressor as Regressor
 from ugmm_ppl.models.score import JointScore as JointScore
 
-__all__ = ["Classifier", "JointScore", "Model", "NetworkModel", "Regressor"]
+__all__ = ["BaseNetworkModel", "Classifier", "DensityModel", "JointScore", "Model", "NetworkModel", "Regressor"]

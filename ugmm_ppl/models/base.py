@@ -14,6 +14,7 @@ from ugmm_ppl.backends.load import load_backend
 from ugmm_ppl.backends.threads import cached_property
 from ugmm_ppl.data.standardizer import Standardizer
 from ugmm_ppl.distributions.described import Distribution
+from ugmm_ppl.likelihoods.base import Likelihood
 from ugmm_ppl.models.bound import Bound
 from ugmm_ppl.models.sites import SiteSpec, natural, unconstrained
 from ugmm_ppl.priors import draw
@@ -46,6 +47,8 @@ class Model(abc.ABC):
     """
 
     prior: Any
+    likelihood: Likelihood
+    """What the outputs say of y."""
 
     @property
     @abc.abstractmethod
@@ -53,56 +56,22 @@ class Model(abc.ABC):
         """Number of columns K of x."""
 
     @property
-    @abc.abstractmethod
     def num_outputs(self) -> int:
-        """Number of outputs O of the network."""
+        """Number of outputs O."""
+        return self.likelihood.num_outputs
 
-    @property
-    @abc.abstractmethod
-    def real_target(self) -> bool:
-        """Whether y is a real number, which `fit` standardises."""
-
-    @abc.abstractmethod
     def check_target(self, y: Any, rows: int) -> np.ndarray:
         """Return y as an array `(B,)`, or say what is wrong with it."""
+        return self.likelihood.check(y, rows)
 
-    @abc.abstractmethod
-    def likelihood(self, backend: Backend, outputs: Array) -> Any:
-        """The PPL's distribution of y, of batch shape `(..., B)`, given outputs `(..., B, O)`."""
-
-    @abc.abstractmethod
     def log_likelihood(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
         """log p(y | outputs) in nats in NumPy, `(..., B, O)` and `(B,)` to `(..., B)`; y as the network sees it."""
-
-    @abc.abstractmethod
-    def defined(self, outputs: np.ndarray) -> np.ndarray:
-        """Whether outputs `(..., O)` say anything of y: `(...)`; they may have overflowed."""
-
-    def information(self, outputs: np.ndarray) -> np.ndarray:
-        """Fisher information of y about the outputs in NumPy, E[s s^T] with s = d log p(y | outputs) / d outputs.
-
-        `(B, O)` to `(B, O, O)`; method="laplace" needs it.
-        """
-        raise checks.no_information(self)
-
-    @abc.abstractmethod
-    def sample_target(self, outputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """One y per output row in NumPy, `(..., B, O)` to `(..., B)`; y as the network sees it."""
-
-    @abc.abstractmethod
-    def prediction(
-        self, outputs: np.ndarray, units: Standardizer | None, backend: Backend, weights: np.ndarray | None = None
-    ) -> Any:
-        """The prediction object for outputs `(C, S, B, O)` and weights `(C,)` of chains, in the units of the data."""
+        return self.likelihood.log_prob(outputs, y)
 
     @property
-    def output_axis(self) -> str:
-        """Name of the axis of the outputs, for ArviZ."""
-        return "output" if self.real_target else "class"
-
-    @abc.abstractmethod
-    def output_names(self, class_names: list[str] | None) -> list[str]:
-        """Names of the O outputs."""
+    def information(self) -> Callable[[np.ndarray], np.ndarray] | None:
+        """Fisher information of the data about the outputs, as `Likelihood.information`; None if there is none."""
+        return self.likelihood.information
 
     @property
     @abc.abstractmethod

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from ugmm_ppl import checks, kernels
 from ugmm_ppl.backends.load import load_backend
 from ugmm_ppl.backends.threads import cached_property
+from ugmm_ppl.likelihoods.base import LIKELIHOODS, Likelihood
 from ugmm_ppl.models import evaluation
-from ugmm_ppl.models.base import CHUNK_ELEMENTS, Model
+from ugmm_ppl.models.base import CHUNK_ELEMENTS, Model, kind
 from ugmm_ppl.models.sites import SiteSpec
 from ugmm_ppl.nn.dropout import survivors
 from ugmm_ppl.nn.network import Network
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
 
 
-class NetworkModel(Model):
-    """A prior over the parameters of a network, and a likelihood of y given its outputs.
+class BaseNetworkModel(Model):
+    """What models of the form prior, network, likelihood share.
 
     Calling the model with a backend runs it as a probabilistic program: it samples the parameters at sites named
     `layers.0.loc`, `layers.0.log_scale`, `layers.0.logits`, ..., `readout.weight`, `readout.bias`, and then the site
@@ -34,13 +35,18 @@ class NetworkModel(Model):
     network: Network
     prior: Prior
 
+    def __post_init__(self) -> None:
+        """Check the parts."""
+        checks.model_parts(self.network, self.prior, Network, Prior)
+        checks.readout(self.network, self.likelihood)
+
     def described(self) -> dict[str, Any]:
         """Network, prior, and the fields of the class."""
         own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("network", "prior")}  # type: ignore[arg-type]
         return {"network": dataclasses.asdict(self.network), "prior": self.prior.described(), **own}
 
     @classmethod
-    def from_description(cls, parts: Mapping[str, Any], file: str) -> NetworkModel:
+    def from_description(cls, parts: Mapping[str, Any], file: str) -> Self:
         """The model from its JSON values."""
         made = {"network": Network(**parts["network"]), "prior": Prior.from_description(parts["prior"], file)}
         return cls(**(dict(parts) | made))
@@ -69,6 +75,8 @@ class NetworkModel(Model):
         """Refuse dropout with "nuts", and "em"."""
         super().check_method(method, weighted=weighted)
         checks.sampler(method, self.network)
+        if method == "laplace" and self.information is None:
+            raise checks.no_information(self)
 
     @property
     def row_work(self) -> int:
@@ -92,13 +100,13 @@ class NetworkModel(Model):
         row = max(self.network.sizes) if native else self.network.largest_layer(self.network_outputs)
         return max(1, CHUNK_ELEMENTS // row)
 
-    def start(self, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Adapt the network's start values to the meaning of the outputs."""
-        return values
-
     def initial_values(self, x: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-        """Start values of all parameters for inputs x `(B, K)` as the network sees them; equal for both backends."""
-        return self.start(self.network.initial_values(x, self.network_outputs, seed))
+        """Start values of the network, the readout adapted to the meaning of the outputs."""
+        values = self.network.initial_values(x, self.network_outputs, seed)
+        if self.network.readout == "linear":
+            readout = self.likelihood.start(values["readout.weight"], values["readout.bias"])
+            values["readout.weight"], values["readout.bias"] = readout
+        return values
 
     @cached_property
     def sites(self) -> dict[str, SiteSpec]:
@@ -107,14 +115,14 @@ class NetworkModel(Model):
         layers = self.network.layers(self.network_outputs)
         for i, layer in enumerate(layers):
             last = self.network.readout == "ugmm" and i == len(layers) - 1
-            neuron = self.output_axis if last and self.network_outputs == self.num_outputs else f"neuron_{i}"
+            neuron = self.likelihood.axis if last and self.network_outputs == self.num_outputs else f"neuron_{i}"
             shape, axes = (layer.out_features, layer.in_features), (neuron, f"input_{i}")
             for role, prior in self.prior.layer(i, tied=self.network.tied).items():
                 found[f"{layer.name}.{role}"] = SiteSpec(prior, shape, axes)
         if self.network.readout == "linear":
             outputs, width = self.network_outputs, self.network.sizes[-1]
             weight, bias = self.prior.linear(width).values()
-            axes = (self.output_axis, f"neuron_{len(layers) - 1}")
+            axes = (self.likelihood.axis, f"neuron_{len(layers) - 1}")
             found["readout.weight"] = SiteSpec(weight, (outputs, width), axes)
             found["readout.bias"] = SiteSpec(bias, (outputs,), axes[:1])
         return found
@@ -130,7 +138,7 @@ class NetworkModel(Model):
     ) -> Array:
         """y ~ likelihood of the outputs, the site `y`: `(B,)`."""
         outputs = self.outputs(backend.ops, values, x, self.masks(backend, x) if train else None)
-        return backend.sample("y", self.likelihood(backend, outputs), obs=y)
+        return backend.sample("y", self.likelihood.distribution(backend, outputs), obs=y)
 
     def masks(self, backend: Backend, x: Array) -> list[Array | None]:
         """Dropout masks of all layers."""
@@ -151,4 +159,41 @@ class NetworkModel(Model):
         with primitives.settings(dtype="float32", device="cpu"):
             values = evaluation.prior_draws(primitives, self, num_draws, seed)
             outputs = evaluation.outputs(primitives, self, values, x, self.rows_at_once)
-        return values | {"outputs": outputs, "y": self.sample_target(outputs, np.random.default_rng(seed))}
+        return values | {"outputs": outputs, "y": self.likelihood.sample(outputs, np.random.default_rng(seed))}
+
+
+@kind
+@dataclasses.dataclass(frozen=True, eq=False)
+class NetworkModel(BaseNetworkModel):
+    """A prior over the parameters of a network, and any likelihood of y given its outputs.
+
+    `Classifier` and `Regressor` are this with the likelihoods `Categorical` and `Mixture`.
+
+    Args:
+        network: The network.
+        likelihood: What its outputs say of y, e.g. `ugmm_ppl.likelihoods.Mixture(3)`.
+        prior: Prior over the parameters.
+
+    Raises:
+        TypeError: A part of another kind.
+        ValueError: A prior of layers that are not there, or a ugmm readout for a likelihood that cannot have one.
+    """
+
+    network: Network
+    likelihood: Likelihood
+    prior: Prior = dataclasses.field(default_factory=Prior)
+
+    def __post_init__(self) -> None:
+        """Check the parts."""
+        checks.likelihood(self.likelihood, Likelihood)
+        super().__post_init__()
+
+    def described(self) -> dict[str, Any]:
+        """Network, likelihood and prior."""
+        return super().described() | {"likelihood": self.likelihood.described()}
+
+    @classmethod
+    def from_description(cls, parts: Mapping[str, Any], file: str) -> Self:
+        """The model from its JSON values."""
+        given = dict(parts["likelihood"])
+        return super().from_description({**parts, "likelihood": LIKELIHOODS[given.pop("kind")](**given)}, file)

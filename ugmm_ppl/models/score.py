@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ugmm_ppl import checks
+from ugmm_ppl.backends.threads import cached_property
+from ugmm_ppl.likelihoods.categorical import Categorical
 from ugmm_ppl.models.base import kind
-from ugmm_ppl.models.classes import ClassModel
-from ugmm_ppl.models.network import NetworkModel
+from ugmm_ppl.models.network import BaseNetworkModel
 from ugmm_ppl.nn.network import Network
 from ugmm_ppl.priors import Prior
 from ugmm_ppl.typing import Array, Ops
@@ -24,7 +25,7 @@ OBJECTIVES = ("score", "conditional")
 
 @kind
 @dataclasses.dataclass(frozen=True, eq=False)
-class JointScore(ClassModel, NetworkModel):
+class JointScore(BaseNetworkModel):
     """A network with one output that sees the class as one more input; score(x, c), class = argmax over c.
 
     Source: the Iris experiment of uGMM-NN, arXiv:2509.07569, networks 5-10-5-1 and 5-20-8-1 with the code of the class,
@@ -53,14 +54,24 @@ class JointScore(ClassModel, NetworkModel):
 
     def __post_init__(self) -> None:
         """Check the arguments."""
-        checks.model_parts(self.network, self.prior, Network, Prior)
         checks.settle(self, classes=checks.count("classes", self.classes, least=2))
+        super().__post_init__()
         checks.choice("objective", self.objective, OBJECTIVES)
         if self.network.readout != "ugmm" or self.network.sizes[0] < 2:
             raise ValueError(
                 "JointScore needs a network with readout='ugmm' and at least two inputs, the last of them the class; "
                 f"got readout={self.network.readout!r} and sizes={self.network.sizes}."
             )
+
+    @cached_property
+    def likelihood(self) -> Categorical:  # type: ignore[override]
+        """p(y | x), which is a density, whatever the objective of the fit."""
+        return Categorical(self.classes)
+
+    @property
+    def information(self) -> None:
+        """None: the score is no density."""
+        return None
 
     @property
     def num_inputs(self) -> int:
@@ -81,10 +92,6 @@ class JointScore(ClassModel, NetworkModel):
         """The columns, and those of the network, its last input the class."""
         return super().coordinates([*feature_names, "class"]) | {"feature": feature_names}
 
-    def check_target(self, y: Any, rows: int) -> np.ndarray:
-        """Class codes as int64 `(B,)`."""
-        return checks.labels(y, rows, self.classes)
-
     def initial_values(self, x: np.ndarray, seed: int) -> dict[str, np.ndarray]:
         """Those of the network, for every row with a class drawn at random."""
         code = np.random.default_rng(seed).integers(self.classes, size=len(x))
@@ -104,10 +111,6 @@ class JointScore(ClassModel, NetworkModel):
         """The class as an input: codes, centred and scaled as if all classes were equally frequent."""
         codes = np.arange(self.classes)
         return (code - codes.mean()) / codes.std()
-
-    def log_likelihood(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """log p(y | x), which is a density, whatever the objective of the fit."""
-        return self.scores(self.log_probs(outputs), y)
 
     def scores(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
         """score(x, y) of outputs `(..., B, classes)`: `(..., B)`. Not a log density."""

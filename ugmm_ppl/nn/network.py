@@ -133,16 +133,6 @@ class Network:
             return ops.matvec(values["readout.weight"], h) + values["readout.bias"]
         return h
 
-    def zeros(self, outputs: int) -> dict[str, np.ndarray]:
-        """Zero for every parameter: site -> value; gives the shapes where no data are at hand."""
-        values: dict[str, np.ndarray] = {}
-        for layer in self.layers(outputs):
-            for role in ("log_scale", "logits") if self.tied else ("loc", "log_scale", "logits"):
-                values[f"{layer.name}.{role}"] = np.zeros((layer.out_features, layer.in_features))
-        if self.readout == "linear":
-            values |= {"readout.weight": np.zeros((outputs, self.sizes[-1])), "readout.bias": np.zeros(outputs)}
-        return values
-
     def initial_values(self, x: np.ndarray, outputs: int, seed: int) -> dict[str, np.ndarray]:
         """Start values of all parameters, drawn in NumPy so that both backends get the same numbers.
 

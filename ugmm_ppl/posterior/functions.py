@@ -61,7 +61,8 @@ class Functions:
 
     def _prediction(self, x: Any, chunk_size: int | None, first_row: int) -> Any:
         outputs = self.outputs(x, chunk_size=chunk_size, first_row=first_row)
-        return self.fit.model.prediction(outputs, self.fit.y_units, self.fit.primitives, self.fit.unequal_weights)
+        fit = self.fit
+        return fit.model.likelihood.prediction(outputs, fit.y_units, fit.primitives, fit.unequal_weights)
 
     def predict_iter(self, x: Any, *, chunk_size: int | None = None) -> Iterator[Any]:
         """Predictions of successive rows; arguments as in `Fit.predict_iter`."""
@@ -120,7 +121,7 @@ class Functions:
                     inputs = fit.to_network(x[rows], first_row=first_row + start)
                     padded = _pad(inputs) if chunk_size >= VECTOR else inputs
                     outputs = fit.evaluate(draws, padded, len(padded), params)[:, : len(inputs)]
-                    checks.defined(fit.model.defined(outputs), first_row + start)
+                    checks.defined(fit.model.likelihood.defined(outputs), first_row + start)
                     result[chain, block, rows] = function(outputs, rows)
         return result
 

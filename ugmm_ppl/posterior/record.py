@@ -128,7 +128,7 @@ class Record:
 
     def targets(self, outputs: np.ndarray, seed: int | None) -> np.ndarray:
         """One y per output row, in the units of the data."""
-        drawn = self.model.sample_target(outputs, np.random.default_rng(self.seed if seed is None else seed))
+        drawn = self.model.likelihood.sample(outputs, np.random.default_rng(self.seed if seed is None else seed))
         return drawn if self.y_units is None else self.y_units.restore(drawn)
 
     def checked_data(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ from ugmm_ppl.checks.machine import require
 from ugmm_ppl.data.files import Target, writing
 from ugmm_ppl.diagnostics import Diagnosis, diagnose
 from ugmm_ppl.diagnostics.subject import Subject
-from ugmm_ppl.likelihoods.prediction import ClassPrediction
+from ugmm_ppl.likelihoods.categorical import ClassPrediction
 from ugmm_ppl.metrics import evaluate
 from ugmm_ppl.report import pictures
 from ugmm_ppl.report.template import PAGE, STYLE
@@ -84,7 +84,7 @@ def _pictures(subject: Subject) -> list[tuple[str, str, str]]:
         found.append(("Training", _draw("loss", pictures.losses, fit), "Loss of every restart, medians of many steps."))
     drawn = fit.sample_predictive(x, num_draws=subject.num_draws, seed=subject.seed)
     prior = fit.prior_draws(x, min(DRAWS, 100), seed=subject.seed)["y"]
-    names = None if fit.model.real_target else fit.model.output_names(fit.class_names)
+    names = None if fit.model.likelihood.num_classes is None else fit.model.likelihood.names(fit.class_names)
     if names is None:
         check = _draw("check", pictures.check_real, y, prior, drawn)
     else:
@@ -244,7 +244,7 @@ def _worst_table(subject: Subject) -> str:
     """Inputs and target of the worst rows, the first twelve columns."""
     fit, worst = subject.fit, _worst(subject)
     names = fit.feature_names[:12]
-    classes = None if fit.model.real_target else fit.model.output_names(fit.class_names)
+    classes = None if fit.model.likelihood.num_classes is None else fit.model.likelihood.names(fit.class_names)
     head = "".join(f"<th>{html.escape(name)}</th>" for name in ("row", "y", *names))
     body = ""
     for row in worst:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ugmm_ppl.arviz.plots import plot_forest
-from ugmm_ppl.likelihoods.prediction import ClassPrediction
+from ugmm_ppl.likelihoods.categorical import ClassPrediction
 from ugmm_ppl.metrics import expected_calibration_error, reliability
 from ugmm_ppl.posterior.predictive import Predictive
 

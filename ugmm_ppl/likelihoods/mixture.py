@@ -1,58 +1,128 @@
-"""Predictions: what `Fit.predict` returns, as NumPy arrays in the units of the data."""
+"""Mixture: y is a real number, and the outputs are the parameters of a univariate Gaussian mixture."""
 
 from __future__ import annotations
 
 import dataclasses
 from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ugmm_ppl import checks, metrics, neuron
 from ugmm_ppl.backends.base import Backend
+from ugmm_ppl.data.standardizer import Standardizer
 from ugmm_ppl.distributions import pathwise
-from ugmm_ppl.distributions.mixture import Mixture
+from ugmm_ppl.distributions.mixture import Mixture as GaussianMixture
+from ugmm_ppl.distributions.sampling import gumbel_max
+from ugmm_ppl.likelihoods.base import Likelihood, likelihood
 from ugmm_ppl.neuron import safe_log
+from ugmm_ppl.nn.spaces import SCALE_FLOOR
 from ugmm_ppl.ops.numpy import NUMPY
+from ugmm_ppl.typing import Array, Ops
+
+QUADRATURE_POINTS = np.array([-9.0, -7.0, -5.5, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.5, 7.0, 9.0])
+"""Distances from the location of a component, in its scales, between which its density is smooth."""
+
+LARGEST_LOG_SCALE = 88.0
+"""Its exponential is a float32."""
 
 CRPS_WORK = 2e8
 """Pairs of components, over all rows, that `evaluate` takes the CRPS of, ten seconds; above, it leaves out draws."""
 
 
+@likelihood
 @dataclasses.dataclass(frozen=True)
-class ClassPrediction:
-    """Class probabilities.
+class Mixture(Likelihood):
+    """p(y | outputs) = sum_m weights_m N(y; loc_m, scale_m^2).
 
-    Attributes:
-        draws: p(class | x, theta) for every posterior draw, `(C, S, B, classes)`.
-        weights: What each chain counts for, `(C,)`; None if all count alike.
+    The 3 M outputs are the mixture logits, the locations and the log scales, in this order.
+
+    Args:
+        components: Number M of components.
     """
 
-    draws: np.ndarray
-    weights: np.ndarray | None = None
+    components: int = 3
 
-    @cached_property
-    def probs(self) -> np.ndarray:
-        """Posterior predictive class probabilities, the mean over draws, weighted by chain, `(B, classes)`."""
-        if self.weights is None:
-            return self.draws.mean((0, 1), dtype=np.float64)
-        return np.tensordot(self.weights, self.draws.mean(1, dtype=np.float64), 1)
+    standardizes: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        checks.settle(self, components=checks.count("components", self.components))
 
     @property
-    def label(self) -> np.ndarray:
-        """Most probable class code, `(B,)`."""
-        return self.probs.argmax(-1)
+    def num_outputs(self) -> int:
+        """Three per component."""
+        return 3 * self.components
 
-    def log_density(self, y: np.ndarray) -> np.ndarray:
-        """log p(y | x, data) in nats of class codes y `(B,)`: `(B,)`."""
-        return NUMPY.log(np.take_along_axis(self.probs, checks.labels(y, *self.probs.shape)[:, None], axis=-1)[:, 0])
+    def names(self, class_names: list[str] | None) -> list[str]:
+        """The roles of the outputs, by component."""
+        del class_names
+        return [f"{role}_{m}" for role in ("logit", "loc", "log_scale") for m in range(self.components)]
 
-    def metrics(self, y: np.ndarray, row_weights: np.ndarray | None = None) -> dict[str, float]:
-        """Accuracy, Brier score and ECE for observed class codes y `(B,)`; described at `ugmm_ppl.metrics.evaluate`."""
-        return {
-            "accuracy": metrics.accuracy(self.probs, y, row_weights=row_weights),
-            "brier": metrics.brier(self.probs, y, row_weights=row_weights),
-            "ece": metrics.expected_calibration_error(self.probs, y, row_weights=row_weights),
-        }
+    def check(self, y: Any, rows: int) -> np.ndarray:
+        """Finite targets as float64 `(B,)`."""
+        return checks.targets(y, rows)
+
+    def parameters(self, ops: Ops, outputs: Array) -> tuple[Array, Array, Array]:
+        """(loc, scale, logits) of the mixture, `(..., M)` each, from outputs `(..., 3 M)`."""
+        m = self.components
+        logits, loc, log_scale = outputs[..., :m], outputs[..., m : 2 * m], outputs[..., 2 * m :]
+        return loc, ops.at_least(ops.exp(log_scale), SCALE_FLOOR), logits
+
+    def distribution(self, backend: Backend, outputs: Array) -> Any:
+        """UnivariateGaussianMixture of the PPL."""
+        loc, scale, logits = self.parameters(backend.ops, outputs)
+        return backend.dist.UnivariateGaussianMixture(loc, scale, logits=logits)
+
+    def log_prob(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Log density of the mixture at the observed y."""
+        loc, scale, logits = self.parameters(NUMPY, outputs)
+        with np.errstate(over="ignore"):  # of a y that is far away
+            return neuron.log_prob(NUMPY, y, loc, scale, neuron.log_normalize(NUMPY, logits))
+
+    def defined(self, outputs: np.ndarray) -> np.ndarray:
+        """Finite ones that make a finite scale."""
+        log_scale = outputs[..., 2 * self.components :]
+        return np.all(np.isfinite(outputs), axis=-1) & np.all(log_scale < LARGEST_LOG_SCALE, axis=-1)
+
+    def information(self, outputs: np.ndarray) -> np.ndarray:
+        """By Gauss-Legendre quadrature between points a few scales from each other, those of all components.
+
+        s = (r - weights, r z / scale, r (z^2 - 1)) with respect to logits, locations and log scales, where r are the
+        responsibilities and z = (y - loc) / scale.
+        """
+        loc, scale, logits = (a[:, None, :] for a in self.parameters(NUMPY, outputs))  # (B, 1, M)
+        log_weights = neuron.log_normalize(NUMPY, logits)
+        points = np.sort((loc[..., None] + scale[..., None] * QUADRATURE_POINTS).reshape(len(outputs), -1))
+        nodes, masses = np.polynomial.legendre.leggauss(8)
+        half = 0.5 * np.diff(points)[..., None]
+        y = (points[:, :-1, None] + half * (1.0 + nodes)).reshape(len(outputs), -1)  # (B, Q)
+        mass = (half * masses).reshape(y.shape) * np.exp(neuron.log_prob(NUMPY, y, loc, scale, log_weights))
+        r, z = neuron.responsibilities(NUMPY, y, loc, scale, log_weights), (y[..., None] - loc) / scale
+        score = np.concatenate([r - np.exp(log_weights), r * z / scale, r * (z * z - 1.0)], axis=-1)  # (B, Q, 3 M)
+        return np.swapaxes(score * mass[..., None], 1, 2) @ score
+
+    def sample(self, outputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A component by the Gumbel-max trick, then a value from it."""
+        loc, scale, logits = self.parameters(NUMPY, outputs)
+        k = gumbel_max(logits, rng)[..., None]
+        loc, scale = np.take_along_axis(loc, k, -1)[..., 0], np.take_along_axis(scale, k, -1)[..., 0]
+        return loc + scale * rng.normal(size=loc.shape)
+
+    def prediction(
+        self, outputs: np.ndarray, units: Standardizer | None, backend: Backend, weights: np.ndarray | None = None
+    ) -> RegressionPrediction:
+        """The posterior predictive density, a mixture over draws and components, in the units of the data."""
+        loc, scale, logits = self.parameters(NUMPY, outputs)
+        if units is not None:
+            loc, scale = units.restore(loc), scale * units.scale
+        return RegressionPrediction(loc, scale, neuron.log_normalize(NUMPY, logits), backend, weights)
+
+    def start(self, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Components spread over the standardised target, each of scale 0.6."""
+        m = self.components
+        loc = np.linspace(-0.5, 0.5, m) if m > 1 else np.zeros(1)
+        return 0.1 * weight, np.concatenate([np.zeros(m), loc, np.full(m, -0.5)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +214,7 @@ class RegressionPrediction:
         levels = [checks.number("q", level, 0.0, 1.0) for level in np.atleast_1d(np.asarray(q, dtype=np.float64))]
         loc, scale, log_weights = self._mixture
         with self.backend.settings(dtype="float64", device="cpu"):
-            mixture = Mixture(*(self.backend.array(a) for a in (loc, scale, np.exp(log_weights), log_weights)))
+            mixture = GaussianMixture(*(self.backend.array(a) for a in (loc, scale, np.exp(log_weights), log_weights)))
             found = [
                 np.asarray(pathwise.quantile(self.backend.ops, self.backend.array(np.full(len(loc), level)), mixture))
                 for level in levels
@@ -181,3 +251,9 @@ class RegressionPrediction:
         chains, draws, rows, components = self.loc.shape
         most = max(1, int((CRPS_WORK / rows) ** 0.5 / (chains * components)))
         return self if draws <= most else self.at(np.linspace(0, draws - 1, most).round().astype(int))
+
+    def columns(self, class_names: list[str] | None) -> dict[str, np.ndarray]:
+        """Mean, standard deviation, and the quantiles 5, 50 and 95 %."""
+        del class_names
+        low, median, high = self.quantile(np.array([0.05, 0.5, 0.95]))
+        return {"mean": self.mean, "std": self.std, "q05": low, "q50": median, "q95": high}

@@ -1,0 +1,117 @@
+"""What a likelihood is: facts about y, its density given the outputs of a model, and its predictions."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import numpy as np
+
+from ugmm_ppl.backends.base import Backend
+from ugmm_ppl.data.standardizer import Standardizer
+from ugmm_ppl.typing import Array
+
+LIKELIHOODS: dict[str, type[Likelihood]] = {}
+"""Likelihoods by the name under which files hold them."""
+
+L = TypeVar("L", bound="type[Likelihood]")
+
+
+def likelihood(kind: L) -> L:
+    """Register a class of likelihoods, so that fits with it can be loaded."""
+    LIKELIHOODS[kind.__name__] = kind
+    return kind
+
+
+class Prediction(Protocol):
+    """What a fit says of y at B rows, in the units of the data."""
+
+    @property
+    def draws(self) -> np.ndarray:
+        """What every posterior draw says of y, `(C, S, B)` or `(C, S, B, classes)`."""
+
+    def log_density(self, y: np.ndarray) -> np.ndarray:
+        """log p(y | x, data) in nats, `(B,)` to `(B,)`."""
+
+    def metrics(self, y: np.ndarray, row_weights: np.ndarray | None = None) -> dict[str, float]:
+        """Other metrics than the log density, by name, of rows that count `row_weights` `(B,)` times."""
+
+    def columns(self, class_names: list[str] | None) -> Mapping[str, np.ndarray]:
+        """The prediction as columns of a table, `(B,)` each."""
+
+
+class Likelihood(abc.ABC):
+    """p(y | outputs), outputs `(..., O)` of a model; a frozen dataclass whose fields are plain data.
+
+    Letters: B rows; y and samples are as the model sees them, standardised if `standardizes`.
+    """
+
+    standardizes: ClassVar[bool] = False
+    """Whether `fit` standardises y."""
+
+    discrete: ClassVar[bool] = False
+    """Whether y are whole numbers, and the density is a probability."""
+
+    takes_log_densities: ClassVar[bool] = False
+    """Whether outputs may be activations of neurons, log densities as those of a ugmm readout."""
+
+    information: Callable[[Any], np.ndarray] | None = None
+    """Fisher information of y about outputs `(B, O)`, E[s s^T] with s = d log p(y | outputs) / d outputs, `(B, O, O)`.
+
+    In NumPy; None if there is none, which method="laplace" needs.
+    """
+
+    @property
+    @abc.abstractmethod
+    def num_outputs(self) -> int:
+        """Number of outputs O."""
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes, if y is a class code."""
+        return None
+
+    @property
+    def axis(self) -> str:
+        """Name of the axis of the outputs, for ArviZ."""
+        return "output" if self.num_classes is None else "class"
+
+    @abc.abstractmethod
+    def names(self, class_names: list[str] | None) -> list[str]:
+        """Names of the O outputs."""
+
+    @abc.abstractmethod
+    def check(self, y: Any, rows: int) -> np.ndarray:
+        """Return y as an array `(B,)`, or say what is wrong with it."""
+
+    @abc.abstractmethod
+    def distribution(self, backend: Backend, outputs: Array) -> Any:
+        """The PPL's distribution of y, of batch shape `(..., B)`, given outputs `(..., B, O)`."""
+
+    @abc.abstractmethod
+    def log_prob(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """log p(y | outputs) in nats in NumPy, `(..., B, O)` and `(B,)` to `(..., B)`."""
+
+    @abc.abstractmethod
+    def defined(self, outputs: np.ndarray) -> np.ndarray:
+        """Whether outputs `(..., O)` say anything of y: `(...)`; they may have overflowed."""
+
+    @abc.abstractmethod
+    def sample(self, outputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """One y per output row in NumPy, `(..., B, O)` to `(..., B)`."""
+
+    @abc.abstractmethod
+    def prediction(
+        self, outputs: np.ndarray, units: Standardizer | None, backend: Backend, weights: np.ndarray | None = None
+    ) -> Any:
+        """The `Prediction` of outputs `(C, S, B, O)` and weights `(C,)` of chains, in the units of the data."""
+
+    def start(self, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Start values of a linear readout, `(O, J)` and `(O,)`, adapted to the meaning of the outputs."""
+        return weight, bias
+
+    def described(self) -> dict[str, Any]:
+        """The likelihood as JSON values."""
+        return {"kind": type(self).__name__, **dataclasses.asdict(self)}  # type: ignore[call-overload]

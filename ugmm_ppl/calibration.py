@@ -26,13 +26,14 @@ from ugmm_ppl.guides.guide import make_guide
 from ugmm_ppl.guides.sites import latent_sites
 from ugmm_ppl.infer.elbo import negative_elbo
 from ugmm_ppl.infer.loop import Plan, train
+from ugmm_ppl.infer.method import METHODS
 from ugmm_ppl.infer.schedule import kl_weights, learning_rates
 from ugmm_ppl.models import evaluation
 
 if TYPE_CHECKING:
     from ugmm_ppl.models.network import BaseNetworkModel
 
-METHODS = ("nuts", "svi")
+CALIBRATED = ("nuts", "svi")
 
 MOST_QUANTITIES = 20
 """Parameters whose ranks are kept, evenly spaced over all."""
@@ -121,7 +122,7 @@ def sbc(
     Raises:
         ValueError, TypeError: Bad inputs or settings.
     """
-    method = checks.choice("method", method, METHODS)
+    sampler = METHODS[checks.choice("method", method, CALIBRATED)].markov
     num_simulations, num_draws = checks.count("num_simulations", num_simulations), checks.count("num_draws", num_draws)
     num_warmup, thin = checks.count("num_warmup", num_warmup), checks.count("thin", thin)
     max_tree_depth, num_steps = checks.count("max_tree_depth", max_tree_depth), checks.count("num_steps", num_steps)
@@ -129,15 +130,15 @@ def sbc(
     families = checks.guide(guide, FAMILIES)
     x, fitted = checks.inputs(x, model.network.sizes[0]), fitted or model
     primitives = load_backend(backend)
-    dtype = "float64" if method == "nuts" else "float32"
+    dtype = METHODS[method].dtype
     with primitives.settings(dtype=dtype, device="cpu"):
         truth = evaluation.prior_draws(primitives, model, num_simulations, seed)
         outputs = evaluation.outputs(primitives, model, truth, x, len(x)).astype(np.float64)
         y = model.likelihood.sample(outputs, np.random.default_rng(seed))
         starts = _starts(primitives, fitted, truth, seed)
-        total = num_warmup + num_draws * thin if method == "nuts" else num_steps
+        total = num_warmup + num_draws * thin if sampler else num_steps
         with Progress(total, f"{method}, {num_simulations} simulations", show=progress) as bar:
-            if method == "nuts":
+            if sampler:
                 drawn = primitives.inference.nuts(
                     functools.partial(fitted, primitives), (x, y), starts, data_size=float(len(x)),
                     num_warmup=num_warmup, num_draws=num_draws * thin, max_tree_depth=max_tree_depth, seed=seed,

@@ -254,7 +254,7 @@ def _thinned(fit: Predictive, request: Request) -> tuple[Predictive, int]:
     count = fit.count_draws(request.num_draws)
     if request.thin == 1:
         return fit, count
-    if fit.method != "nuts":
+    if not fit.inference.markov:
         return fit, max(1, count // request.thin)
     every = slice(0, count, request.thin)
     state = {name: value[:, every] for name, value in fit.state[0].items()}

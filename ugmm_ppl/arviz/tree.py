@@ -139,7 +139,7 @@ def datasets(collector: Collector, groups: Mapping[str, Mapping[str, np.ndarray]
 
     fit = collector.fit
     attrs = {
-        "inference": fit.method, "backend": fit.backend, "guide": "none" if fit.method == "nuts" else _said(fit.guide),
+        "inference": fit.method, "backend": fit.backend, "guide": "none" if fit.inference.markov else _said(fit.guide),
         "bayesian": _said(fit.bayesian), "model": type(fit.model).__name__, "temperature": fit.temperature,
         "weighting": fit.weighting, "library": "ugmm_ppl",
     }  # fmt: skip

@@ -48,10 +48,12 @@ from ugmm_ppl.checks.posterior import bayesian_patterns as bayesian_patterns
 from ugmm_ppl.checks.posterior import full_block as full_block
 from ugmm_ppl.checks.posterior import guide as guide
 from ugmm_ppl.checks.posterior import guide_patterns as guide_patterns
-from ugmm_ppl.checks.posterior import inference as inference
+from ugmm_ppl.checks.posterior import laplace_families as laplace_families
 from ugmm_ppl.checks.posterior import no_curvature as no_curvature
 from ugmm_ppl.checks.posterior import no_em as no_em
 from ugmm_ppl.checks.posterior import no_information as no_information
+from ugmm_ppl.checks.posterior import no_weights as no_weights
+from ugmm_ppl.checks.posterior import nothing_inferred as nothing_inferred
 from ugmm_ppl.checks.posterior import sampler as sampler
 from ugmm_ppl.checks.posterior import weighing as weighing
 from ugmm_ppl.checks.table import training_names as training_names

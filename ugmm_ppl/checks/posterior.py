@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from ugmm_ppl.checks.basic import choice, listed
 
 
@@ -73,31 +75,44 @@ def bayesian_patterns(matched: Mapping[str, Sequence[str]], sites: Iterable[str]
             )
 
 
-def inference(method: str, families: Mapping[str, str], inferred: Any) -> None:
-    """Refuse settings of guide and bayesian that the method has no meaning for."""
-    if method == "map" and inferred != "all":
+def nothing_inferred(inferred: Any) -> None:
+    """Refuse to infer some sites by a method that has a point at every site."""
+    if inferred != "all":
         raise ValueError(
             f"bayesian needs a method that infers, 'svi', 'laplace' or 'nuts'; got bayesian={inferred!r} and a point "
             "at every site. Leave bayesian out, or choose another method or guide."
         )
+
+
+def laplace_families(families: Mapping[str, str]) -> None:
+    """Refuse families of a guide that are not made of a curvature."""
     unknown = set(families.values()) - {"normal", "full", "delta"}
-    if method == "laplace" and (unknown or set(families.values()) == {"delta"}):
+    if unknown or set(families.values()) == {"delta"}:
         raise ValueError(
             "method='laplace' needs a guide of 'normal' (diagonal) and 'full' blocks; got "
             f"{listed(families.values())}. With too many parameters for 'full' use bayesian='readout', or 'normal'."
         )
 
 
-def sampler(method: str, network: Any) -> None:
+def sampler(dropout: Any) -> None:
     """Refuse dropout where the density must not change from call to call."""
-    if method == "nuts" and any(network.dropout_rates()):
-        raise ValueError(f"method='nuts' needs a network without dropout; got dropout={network.dropout}. Use 0.0.")
+    if np.any(dropout):
+        raise ValueError(f"method='nuts' needs a network without dropout; got dropout={dropout}. Use 0.0.")
+
+
+def no_weights() -> ValueError:
+    """The error for weights of rows where the variables of every row are sampled."""
+    return ValueError(
+        "method='nuts' samples the layers of every row, and has no p(x) that could be raised to a weight. Repeat rows "
+        "of whole weights, numpy.repeat(x, weights, axis=0), or use 'svi' or 'map'."
+    )
 
 
 def no_information(model: Any) -> ValueError:
     """The error for a model without the curvature that a Laplace approximation needs."""
     return ValueError(
-        f"method='laplace' needs the Fisher information of the likelihood; {type(model).__name__} has none. Use 'svi'."
+        f"method='laplace' needs a model of y given x, with the Fisher information of its likelihood; "
+        f"{type(model).__name__} has none. Use 'svi' or 'nuts'."
     )
 
 
@@ -116,9 +131,9 @@ def no_em(model: Any) -> ValueError:
     )
 
 
-def weighing(how: str, method: str, temperature: float, given: bool) -> None:
+def weighing(how: str, method: str, bound: bool, temperature: float, given: bool) -> None:
     """Refuse ways to weigh restarts that do not apply to a fit, or lack their data."""
-    if how == "elbo" and (method != "svi" or temperature != 1.0):
+    if how == "elbo" and not (bound and temperature == 1.0):
         raise ValueError(
             "weights by 'elbo' need method='svi' and temperature=1.0, whose loss is a bound of the evidence; got "
             f"method={method!r}, temperature={temperature}. Use 'stacking' on held-out rows."

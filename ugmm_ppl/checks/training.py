@@ -71,14 +71,14 @@ def checkpoint_of_other_backend(path: Any, backend: str) -> None:
     )
 
 
-def training(method: str, validation: Any, patience: Any, checkpoint: Any, callbacks: Any) -> None:
+def training(markov: bool, validation: Any, patience: Any, checkpoint: Any, callbacks: Any) -> None:
     """Check the settings of a training that depend on each other."""
     if patience is not None and validation is None:
         raise ValueError(
             f"patience counts evaluations on held-out data, and needs validation; got patience={patience} and "
             "validation=None. Give validation=0.1, say."
         )
-    if checkpoint is not None and method == "nuts":
+    if checkpoint is not None and markov:
         raise ValueError(
             "checkpoint needs method='svi' or 'map'; got 'nuts', which has none. Interrupted, it keeps its draws."
         )

@@ -3,7 +3,7 @@
 from ugmm_ppl.circuit.conditional import Conditional as Conditional
 from ugmm_ppl.circuit.density import CircuitDensity as CircuitDensity
 from ugmm_ppl.circuit.density import MostProbable as MostProbable
-from ugmm_ppl.circuit.em import EMTrainer as EMTrainer
+from ugmm_ppl.circuit.em import EM as EM
 from ugmm_ppl.circuit.fit import CircuitFit as CircuitFit
 from ugmm_ppl.circuit.imputation import Imputation as Imputation
 from ugmm_ppl.circuit.leaves import Bernoulli as Bernoulli

@@ -16,18 +16,21 @@ never lowers the joint density of data and parameters.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from ugmm_ppl import checks
 from ugmm_ppl.backends.base import Backend
-from ugmm_ppl.backends.trainer import Steps
+from ugmm_ppl.backends.trainer import Steps, Trainer
 from ugmm_ppl.circuit import passes
 from ugmm_ppl.circuit.model import Circuit
 from ugmm_ppl.distributions.described import SIMPLEX, Distribution
 from ugmm_ppl.guides.guide import Guide
 from ugmm_ppl.guides.sites import constrain
-from ugmm_ppl.infer.method import trainer_of
+from ugmm_ppl.infer.method import Task, method
+from ugmm_ppl.infer.trained import Trained
+from ugmm_ppl.models.base import Model
 from ugmm_ppl.ops.numpy import NUMPY
 from ugmm_ppl.typing import Array
 
@@ -51,7 +54,24 @@ STEMS = {
 }
 
 
-@trainer_of("em")
+@method
+class EM(Trained):
+    """Expectation and maximisation."""
+
+    name = "em"
+    point = True
+    family = "delta"
+
+    def refuse(self, model: Model, families: Mapping[str, str], bayesian: Any, *, weighted: bool) -> None:
+        """Refuse other models than circuits."""
+        if not isinstance(model, Circuit):
+            raise checks.no_em(model)
+
+    def trainer(self, task: Task, guide: Guide, seeds: list[int]) -> Trainer:
+        """Steps of EM."""
+        return EMTrainer(task.backend, cast(Circuit, task.model), guide, task.data)
+
+
 class EMTrainer:
     """`ugmm_ppl.backends.trainer.Trainer` that takes steps of EM; restarts one after the other.
 

@@ -37,7 +37,7 @@ class CircuitFit(Fit):
             num_draws: Draws per chain; None is 20, one for "map" and "em".
             seed: Seed of the draws; None is the seed of the fit.
         """
-        if num_draws is None and self.method not in ("map", "em"):
+        if num_draws is None and not self.inference.point:
             num_draws = min(QUERY_DRAWS, self.count_draws(None))
         draws = self.posterior(num_draws, seed=seed)
         per_chain = next(iter(draws.values())).shape[1]

@@ -118,14 +118,6 @@ class Circuit(DensityModel):
             "root_state": roots,
         }
 
-    def check_method(self, method: str, *, weighted: bool = False) -> None:
-        """All but "laplace"."""
-        del weighted
-        if method == "laplace":
-            raise ValueError(
-                "method='laplace' needs a model of y given x; a Circuit has 'svi', 'map', 'em' and 'nuts'."
-            )
-
     def check_inputs(
         self,
         x: Any,

@@ -120,7 +120,7 @@ def write_results(fit: up.Fit, data: up.Data, out: Path, seconds: float) -> dict
 
 def _reached(fit: up.Fit) -> dict[str, int]:
     """Draws per chain of "nuts", steps of all restarts otherwise."""
-    if fit.method == "nuts":
+    if fit.inference.markov:
         return {"draws": fit.stats["diverging"].shape[1]}
     return {"steps": int(np.isfinite(fit.losses).sum())}
 

@@ -67,14 +67,14 @@ def align(model: BaseNetworkModel, draws: Mapping[str, np.ndarray]) -> dict[str,
 def check_chains(subject: Subject) -> list[Line]:
     """Lines of chains."""
     fit = subject.fit
-    lines = _sampler(subject) if fit.method == "nuts" else []
+    lines = _sampler(subject) if fit.inference.markov else []
     names = ("R-hat of functions", "ESS of functions")
     if subject.x is None:
         return [*lines, *(skipped(name, "The fit holds no data: give x and y.") for name in names)]
     if fit.num_chains < 2 or subject.num_draws < 4:
-        more = "num_chains" if fit.method == "nuts" else "num_restarts"
+        more = fit.inference.chains
         return [*lines, *(skipped(name, f"One chain, or a point: give {more}.") for name in names)]
-    sampled = fit.method == "nuts"
+    sampled = fit.inference.markov
     rhat = arviz.rhat(subject.values)
     worst = float(np.nanmax(rhat)) if np.isfinite(rhat).any() else np.nan
     advice = (

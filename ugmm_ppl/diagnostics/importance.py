@@ -76,7 +76,7 @@ def check_importance(subject: Subject) -> list[Line]:
     """Lines of k-hats and LOO."""
     names = ["k-hat, whole guide", "k-hat, predictions", "LOO", "LOO, k-hat of rows"]
     fit = subject.fit
-    if fit.method == "map":
+    if fit.inference.point:
         return [skipped("LOO", "A point has no posterior: use method='svi', or held-out rows.")]
     if subject.x is None:
         return [skipped(name, "The fit holds no data: give x and y.") for name in names]

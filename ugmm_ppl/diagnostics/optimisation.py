@@ -37,11 +37,11 @@ STILL = 0.05
 def check_training(subject: Subject, *, more_steps: bool = True) -> list[Line]:
     """Lines of the training."""
     fit = subject.fit
-    if fit.method == "nuts":
+    if fit.inference.markov:
         return []
     lines = [learning_rate(fit)]
     lines.append(convergence(subject) if more_steps else skipped("ELBO convergence", "Switched off: more_steps=False."))
-    if fit.method == "svi":
+    if fit.inference.bound:
         lines.append(moved(fit))
     return lines
 
@@ -53,7 +53,7 @@ def learning_rate(fit: Predictive) -> Line:
     smallest; the worst restart counts. The fall counts as a tenth of the first loss at least, so that noise is no rise.
     """
     rate = fit.training.get("learning_rate", float("nan"))
-    advice = f"Steps are too long. Predictive again with a tenth of learning_rate={rate:g}."
+    advice = f"Steps are too long. Fit again with a tenth of learning_rate={rate:g}."
     worst = 0.0
     for losses in fit.losses:
         taken = losses[np.isfinite(losses)]
@@ -80,7 +80,7 @@ def convergence(subject: Subject) -> Line:
     fit, name = subject.fit, "ELBO convergence"
     if subject.x is None or not fit.losses.size or not fit.training:
         return skipped(name, "The fit holds no data or settings of its training: give x and y.")
-    if fit.method == "laplace":
+    if not fit.inference.continues:
         return skipped(name, "A Laplace approximation is not trained on; look at the loss.")
     before, error_before = _last(fit.losses)
     after, error_after = _last(_trained_on(subject))
@@ -91,7 +91,7 @@ def convergence(subject: Subject) -> Line:
     worst = int(np.nanargmax(gains))
     gain, error = float(gains[worst]), float(errors[worst])
     steps = fit.training["num_steps"]
-    what = "negative ELBO" if fit.method == "svi" else "loss"
+    what = fit.inference.loss
     return judged(
         name, gain, f"gain less two errors < {GAIN} nats per row",
         shown=f"{what} {before[worst]:.1f} ± {error_before[worst]:.1f}; further steps gain {gain:.3f} ± {error:.3f}",

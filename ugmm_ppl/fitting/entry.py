@@ -7,13 +7,12 @@ import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from ugmm_ppl import checks
 from ugmm_ppl.backends.load import load_backend
-from ugmm_ppl.backends.progress import Progress
 from ugmm_ppl.checks.data import names_of
 from ugmm_ppl.data.standardizer import Standardizer, as_seen, no_variance, repeated
 from ugmm_ppl.fitting import storage
@@ -21,18 +20,13 @@ from ugmm_ppl.fitting.registry import fit_type
 from ugmm_ppl.fitting.result import Fit
 from ugmm_ppl.guides.blocks import FAMILIES
 from ugmm_ppl.guides.guide import Guide
-from ugmm_ppl.guides.sites import constrain, latent_sites
+from ugmm_ppl.guides.sites import latent_sites
 from ugmm_ppl.infer.checkpoint import Checkpoint, digest
-from ugmm_ppl.infer.elbo import negative_elbo
-from ugmm_ppl.infer.laplace import laplace
-from ugmm_ppl.infer.loop import OPTIMIZERS, Moment, Plan, Run, train
-from ugmm_ppl.infer.method import TRAINERS
-from ugmm_ppl.infer.schedule import Batches, kl_weights, learning_rates
+from ugmm_ppl.infer.loop import OPTIMIZERS, Moment
+from ugmm_ppl.infer.method import Task, of
+from ugmm_ppl.infer.settings import Settings
 from ugmm_ppl.models.base import Model
-from ugmm_ppl.models.network import BaseNetworkModel
 
-METHODS = ("svi", "map", "laplace", "em", "nuts")
-POINT_GUIDES = {"map": "delta", "em": "delta", "nuts": "normal"}
 STARTS = ("data", "map")
 
 _Data: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray | None]
@@ -161,11 +155,9 @@ def fit(
         raise TypeError(f"model must be an up.Classifier, up.Regressor, up.Circuit or up.LatentNetwork; got {model!r}.")
     backend, guide, bayesian = (checks.plain(word) for word in (backend, guide, bayesian))
     families = checks.guide(guide, FAMILIES)
-    method = checks.choice("method", method, METHODS)
-    if method == "svi" and set(families.values()) == {"delta"}:
-        method = "map"
-    checks.inference(method, families, bayesian)
-    dtype = checks.choice("dtype", dtype or ("float64" if method == "nuts" else "float32"), ("float32", "float64"))
+    way = of(method).chosen(families)
+    way.refuse(model, families, bayesian, weighted=weights is not None)
+    dtype = checks.choice("dtype", dtype or way.dtype, ("float32", "float64"))
     num_steps, num_restarts = checks.count("num_steps", num_steps), checks.count("num_restarts", num_restarts)
     num_chains, num_warmup = checks.count("num_chains", num_chains), checks.count("num_warmup", num_warmup)
     num_draws, max_tree_depth = checks.count("num_draws", num_draws), checks.count("max_tree_depth", max_tree_depth)
@@ -181,10 +173,9 @@ def fit(
     split_batch, progress = checks.flag("split_batch", split_batch), checks.flag("progress", progress)
     standardize = checks.plain(standardize)
     checks.optimizer(optimizer, backend, OPTIMIZERS)
-    checks.training(method, validation, patience, checkpoint, callbacks)
+    checks.training(way.markov, validation, patience, checkpoint, callbacks)
     if not isinstance(start, Fit):
         checks.choice("start", start, STARTS)
-    model.check_method(method, weighted=weights is not None)
     primitives = load_backend(backend)
     device = primitives.device_name(device)
     with primitives.settings(dtype=dtype, device=device):
@@ -203,61 +194,43 @@ def fit(
             as_seen(_counted(y, weights), y_units, dtype, observed=True, what="y")
         (x, y, weights), held_out = _split(validation, model, (x, y, weights), seed, columns)
         result = fit_type(model)(
-            model=model, backend=backend, method=method, dtype=dtype, bayesian=bayesian, device=device,
-            guide=POINT_GUIDES.get(method, guide if isinstance(guide, str) else families),
+            model=model, backend=backend, method=way.name, dtype=dtype, bayesian=bayesian, device=device,
+            guide=way.family or (guide if isinstance(guide, str) else families),
             seed=seed, temperature=temperature, init_scale=init_scale, rank=rank, x_units=x_units,
             y_units=y_units, feature_names=features, columns=columns, class_names=classes, train_x=x, train_y=y,
             row_weights=weights,
         )  # fmt: skip
-        training = _Training(
-            num_restarts=num_chains if method == "nuts" else num_restarts, num_steps=num_steps,
+        settings = Settings(
+            num_chains=num_chains if way.chains == "num_chains" else num_restarts, num_steps=num_steps,
             batch_size=_batch_size(batch_size, result.num_rows, num_particles if split_batch else 1),
             learning_rate=learning_rate, schedule=schedule, optimizer=optimizer, clip_norm=clip_norm,
             num_particles=num_particles, split_batch=split_batch, kl_warmup=kl_warmup, held_out=held_out,
-            patience=patience, start=start,
-            checkpoint=None if checkpoint is None else Path(checkpoint), every=every, callbacks=callbacks,
+            patience=patience, start=start, checkpoint=None if checkpoint is None else Path(checkpoint), every=every,
+            callbacks=callbacks, num_warmup=num_warmup, num_draws=num_draws, max_tree_depth=max_tree_depth,
             progress=progress,
         )  # fmt: skip
-        if method == "nuts":
-            _sample(result, training, num_warmup=num_warmup, num_draws=num_draws, max_tree_depth=max_tree_depth)
-        else:
-            _train(result, training)
+        _run(result, settings)
     return result
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Training:
-    """The checked settings of "svi" and "map"."""
-
-    num_restarts: int
-    num_steps: int
-    batch_size: int
-    learning_rate: float
-    schedule: str | Callable[[float], float]
-    optimizer: Any
-    clip_norm: float | None
-    num_particles: int
-    split_batch: bool
-    kl_warmup: float
-    held_out: tuple[np.ndarray, ...] | None
-    patience: int | None
-    start: str | Fit
-    checkpoint: Path | None
-    every: int
-    callbacks: Sequence[Callable[[Moment], Any]]
-    progress: bool
-
-    def described(self) -> dict[str, Any]:
-        """What makes the steps what they are, as JSON values; objects by their names, data by a digest."""
-        plain = ("num_restarts", "num_steps", "batch_size", "learning_rate", "clip_norm", "num_particles", "kl_warmup")
-        described: dict[str, Any] = {name: getattr(self, name) for name in plain}
-        for name in ("schedule", "optimizer"):
-            given = getattr(self, name)
-            described[name] = given if isinstance(given, str) else getattr(given, "__name__", type(given).__name__)
-        described["held_out"] = None if self.held_out is None else digest(*self.held_out)
-        described |= {"patience": self.patience, "split_batch": self.split_batch}
-        described["start"] = self.start if isinstance(self.start, str) else digest(*self.start.state[0].values())
-        return described
+def _run(fit: Fit, settings: Settings) -> None:
+    """Run the method of a fit, which keeps what it reaches."""
+    way = fit.inference
+    fit.training = {} if way.markov else settings.described()
+    task = Task(
+        backend=fit.primitives, model=fit.model, guide=fit.family, data=fit.network_data(),
+        starts=_starts(fit, settings), settings=settings, seed=fit.seed, temperature=fit.temperature,
+        scorer=functools.partial(_scorer, fit, settings.held_out), checkpoint=_checkpoint(fit, settings),
+    )  # fmt: skip
+    try:
+        reached = way.run(task)
+    except checks.CheckpointError as error:
+        fit.keep(error.reached)
+        error.fit = fit
+        raise
+    fit.keep(reached)
+    if reached.failed:
+        raise checks.NonFiniteError(*reached.failed, fit)
 
 
 def _class_names(given: Any, count: int | None) -> list[str] | None:
@@ -298,70 +271,11 @@ def _split(
     return (x[kept], y[kept], weights[kept]), (x[held_rows], y[held_rows], weights[held_rows])
 
 
-def _sample(fit: Fit, training: _Training, *, num_warmup: int, num_draws: int, max_tree_depth: int) -> None:
-    """Run NUTS, one chain per start."""
-    backend, data = load_backend(fit.backend), fit.network_data()
-    x, y, *_ = data
-    starts, inferred = _starts(fit, training), fit.family.inferred
-    held, _ = constrain(fit.family.sites, {n: backend.array(u) for n, u in starts[0].items() if n not in inferred})
-    model = backend.condition(functools.partial(fit.model, backend), held)
-    local = [fit.model.local_starts(x, y, fit.seed + chain) for chain in range(len(starts))]
-    starts = [{n: u for n, u in start.items() if n in inferred} | own for start, own in zip(starts, local, strict=True)]
-    label = f"nuts, {len(starts)} chains"
-    with Progress(num_warmup + num_draws, label, show=training.progress) as bar:
-        drawn = backend.inference.nuts(
-            model, data, starts, data_size=len(x) / fit.temperature, num_warmup=num_warmup,
-            num_draws=num_draws, max_tree_depth=max_tree_depth, seed=fit.seed, progress=bar,
-        )  # fmt: skip
-    fit.state, fit.stats, fit.interrupted = [drawn.values], drawn.stats, drawn.interrupted
-    fit.held = {name: backend.numpy(value) for name, value in held.items()}
-
-
-def _train(fit: Fit, training: _Training) -> None:
-    """Run "svi", "map", "laplace" or "em" from several starts side by side."""
-    backend, data = load_backend(fit.backend), fit.network_data()
-    rows = len(data[0])
-    guide = fit.family.at_points() if fit.method == "laplace" else fit.family
-    fit.training = training.described()
-    objective = functools.partial(negative_elbo, backend, functools.partial(fit.model, backend), guide, data_size=rows)
-    starts, seeds = _starts(fit, training), [fit.seed + restart for restart in range(training.num_restarts)]
-    if fit.method in TRAINERS:
-        trainer = TRAINERS[fit.method](backend, fit.model, guide, data)
-    else:
-        trainer = backend.trainer(
-            objective, guide.noise_shapes(), data, seeds, optimizer=training.optimizer,
-            clip_norm=training.clip_norm, num_particles=training.num_particles, split_batch=training.split_batch,
-        )  # fmt: skip
-    orders = [Batches(rows, training.batch_size, seed) for seed in seeds]
-    plan = Plan(
-        learning_rates(training.num_steps, training.learning_rate, training.schedule),
-        kl_weights(training.num_steps, fit.temperature, training.kl_warmup),
-        lambda restart, step: orders[restart](step),
-        training.patience,
-    )
-    label = fit.method if len(seeds) == 1 else f"{fit.method}, {len(seeds)} restarts"
-    with Progress(training.num_steps, label, show=training.progress) as bar:
-        try:
-            run = train(
-                trainer, [guide.initial(start) for start in starts], plan, callbacks=training.callbacks,
-                held_out=_scorer(fit, guide, training.held_out), checkpoint=_checkpoint(fit, training), progress=bar,
-            )  # fmt: skip
-        except checks.CheckpointError as error:
-            _keep(fit, error.reached)
-            error.fit = fit
-            raise
-    _keep(fit, run)
-    if run.failed:
-        _, step, gradient = run.failed
-        raise checks.NonFiniteError(step, guide.culprits(gradient), fit)
-
-
-def _scorer(fit: Fit, guide: Guide, held_out: tuple[np.ndarray, ...] | None) -> Callable[..., np.ndarray] | None:
+def _scorer(fit: Fit, held_out: tuple[np.ndarray, ...] | None, guide: Guide) -> Callable[..., np.ndarray] | None:
     """Log predictive density of held-out data per row, in nats and the units of y, for parameters of every restart."""
     if held_out is None:
         return None
-    backend, model = load_backend(fit.backend), fit.model
-    x, y = fit.to_network(held_out[0]), fit.to_network_target(held_out[1])
+    backend, model = fit.primitives, fit.model
     weights = held_out[2] if len(held_out) == 3 else None
     x, y = fit.to_network(held_out[0], what="validation[0]"), fit.to_network_target(held_out[1])
     draws = range(EVALUATION_DRAWS if guide.noise_shapes() else 1)
@@ -376,51 +290,31 @@ def _scorer(fit: Fit, guide: Guide, held_out: tuple[np.ndarray, ...] | None) -> 
     return lambda params: np.array([score(each) for each in params])
 
 
-def _checkpoint(fit: Fit, training: _Training) -> Checkpoint | None:
+def _checkpoint(fit: Fit, settings: Settings) -> Checkpoint | None:
     """Where the training is stored, with what it must have been begun with."""
-    if training.checkpoint is None:
+    if settings.checkpoint is None:
         return None
     names = ("backend", "method", "guide", "bayesian", "dtype", "device", "seed", "temperature", "init_scale", "rank")
-    settings = {name: getattr(fit, name) for name in names} | training.described()
-    settings |= {"model": storage.describe_model(fit.model), "data": digest(*fit.network_data())}
-    return Checkpoint(training.checkpoint, training.every, settings)
+    described = {name: getattr(fit, name) for name in names} | settings.described()
+    described |= {"model": storage.describe_model(fit.model), "data": digest(*fit.network_data())}
+    return Checkpoint(settings.checkpoint, settings.every, described)
 
 
-def _starts(fit: Fit, training: _Training) -> list[dict[str, np.ndarray]]:
+def _starts(fit: Fit, settings: Settings) -> list[dict[str, np.ndarray]]:
     """Unconstrained start values of every restart or chain."""
-    if training.start == "map":
+    if settings.start == "map":
         first = dataclasses.replace(fit, method="map", guide="delta", bayesian="all")
-        path = training.checkpoint
-        _train(
-            first,
-            dataclasses.replace(
-                training, start="data", checkpoint=None if path is None else path.with_suffix(f".map{path.suffix}")
-            ),
-        )
+        path = settings.checkpoint
+        path = None if path is None else path.with_suffix(f".map{path.suffix}")
+        _run(first, dataclasses.replace(settings, start="data", checkpoint=path))
         return first.points()
-    if isinstance(training.start, Fit):
-        points = training.start.points()
+    if isinstance(settings.start, Fit):
+        points = settings.start.points()
         checks.start_sites(points[0], fit.family.sites)
-        return [points[restart % len(points)] for restart in range(training.num_restarts)]
+        return [points[restart % len(points)] for restart in range(settings.num_chains)]
     x, _, *weights = fit.network_data()
     x = repeated(x, *weights)
-    return [_start(fit, x, fit.seed + restart) for restart in range(training.num_restarts)]
-
-
-def _keep(fit: Fit, run: Run) -> None:
-    """Take over what a training has reached; for "laplace" the Gaussians around it."""
-    fit.keep(run)
-    if fit.method != "laplace":
-        return
-    backend, (x, _, *weights) = load_backend(fit.backend), fit.network_data()
-    for restart, params in enumerate(fit.state):
-        point = {name: params[f"{name}:loc"] for name in fit.family.sites}
-        if run.failed:  # the curvature at a last good state may mean nothing
-            fit.state[restart] = fit.family.initial(point)
-        else:
-            fit.state[restart] = laplace(
-                backend, cast(BaseNetworkModel, fit.model), fit.family, point, x, *weights, temperature=fit.temperature
-            )
+    return [_start(fit, x, fit.seed + restart) for restart in range(settings.num_chains)]
 
 
 def _counted(a: np.ndarray, weights: np.ndarray | None) -> np.ndarray:

@@ -17,19 +17,20 @@ the last-layer approximation. Sources: Daxberger et al. 2021, arXiv:2106.14806; 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ugmm_ppl import checks
+from ugmm_ppl.backends.base import Backend
 from ugmm_ppl.guides.blocks import FullBlock, NormalBlock, entries, join, split
 from ugmm_ppl.guides.guide import Guide
 from ugmm_ppl.guides.sites import LatentSite, constrain
+from ugmm_ppl.infer.loop import Run
+from ugmm_ppl.infer.method import Task, method
+from ugmm_ppl.infer.trained import Trained
+from ugmm_ppl.models.base import Model
 from ugmm_ppl.typing import Array
-
-if TYPE_CHECKING:
-    from ugmm_ppl.backends.base import Backend
-    from ugmm_ppl.models.network import BaseNetworkModel
 
 CHUNK_ELEMENTS = 2**21
 """Entries of the largest temporary, the Jacobians of a few rows: 16 MiB in float64."""
@@ -37,7 +38,7 @@ CHUNK_ELEMENTS = 2**21
 
 def laplace(
     backend: Backend,
-    model: BaseNetworkModel,
+    model: Model,
     guide: Guide,
     point: Mapping[str, np.ndarray],
     x: np.ndarray,
@@ -87,7 +88,7 @@ class _Posterior:
     def __init__(
         self,
         backend: Backend,
-        model: BaseNetworkModel,
+        model: Model,
         all_sites: Mapping[str, LatentSite],
         sites: Mapping[str, LatentSite],
         point: Mapping[str, np.ndarray],
@@ -184,3 +185,36 @@ def _around(
         except np.linalg.LinAlgError:
             pass
     raise checks.no_curvature(block.sites)
+
+
+@method
+class Laplace(Trained):
+    """A Gaussian around the maximum of the joint density, by the curvature there."""
+
+    name = "laplace"
+    density = True
+    continues = False
+
+    def refuse(self, model: Model, families: Mapping[str, str], bayesian: Any, *, weighted: bool) -> None:
+        """Refuse models without Fisher information, and families that it cannot make of a curvature."""
+        if model.information is None:
+            raise checks.no_information(model)
+        checks.laplace_families(families)
+
+    def guide(self, task: Task) -> Guide:
+        """Points, in place of every block."""
+        return task.guide.at_points()
+
+    def reached(self, task: Task, run: Run) -> list[dict[str, np.ndarray]]:
+        """The Gaussians around the points; of a failed run, whose curvature may mean nothing, those of start scale."""
+        x, _, *weights = task.data
+        found = []
+        for params in run.params:
+            point = {name: params[f"{name}:loc"] for name in task.guide.sites}
+            if run.failed:
+                found.append(task.guide.initial(point))
+            else:
+                found.append(
+                    laplace(task.backend, task.model, task.guide, point, x, *weights, temperature=task.temperature)
+                )
+        return found

@@ -85,22 +85,6 @@ def small_enough(entries: int, limit: int) -> None:
         )
 
 
-def no_laplace() -> ValueError:
-    """The error for "laplace"."""
-    return ValueError(
-        "method='laplace' needs a likelihood in closed form, and that of a LatentNetwork is an integral over z. Use "
-        "'svi', 'map' or 'nuts'."
-    )
-
-
-def no_weights() -> ValueError:
-    """The error for weights of rows where the layers of every row are sampled."""
-    return ValueError(
-        "method='nuts' samples the layers of every row, and has no p(x) that could be raised to a weight. Repeat rows "
-        "of whole weights, numpy.repeat(x, weights, axis=0), or use 'svi' or 'map'."
-    )
-
-
 def no_outputs() -> TypeError:
     """The error for outputs without a guide."""
     return TypeError(

@@ -226,7 +226,7 @@ class LatentFit(Fit):
         return self.to_network(rows), codes
 
     def _query_draws(self, num_draws: int | None, seed: int | None) -> Draws:
-        if num_draws is None and self.method != "map":
+        if num_draws is None and not self.inference.point:
             num_draws = min(QUERY_DRAWS, self.count_draws(None))
         draws = self.posterior(num_draws, seed=seed)
         per_chain = next(iter(draws.values())).shape[1]
@@ -260,7 +260,7 @@ class LatentFit(Fit):
         size = min(len(rows), max(1, CHUNK_ELEMENTS // (samples * largest)))
         for draw in range(len(draws.weights)):
             if draw % draws.per_chain == 0:
-                own = {} if self.method == "nuts" else _local(self.state[draw // draws.per_chain])
+                own = {} if self.inference.markov else _local(self.state[draw // draws.per_chain])
                 with self.settings():
                     weigher, own = self._proposal(draws.mean(draw), rows, own, trained=trained)
             values = draws.at(draw)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ugmm_ppl.checks import count, no_em, plain, settle
+from ugmm_ppl.checks import count, plain, settle
 from ugmm_ppl.checks.data import classes_or_unknown
 from ugmm_ppl.distributions.described import SIMPLEX, Distribution, describe, from_description, normal
 from ugmm_ppl.latent import checks, density, encoder
@@ -121,14 +121,10 @@ class LatentNetwork(DensityModel):
         """By the values of all components of the largest layer."""
         return max(1, CHUNK_ELEMENTS // (POINTWISE_SAMPLES * max(k * j for _, k, j in self.layers)))
 
-    def check_method(self, method: str, *, weighted: bool = False) -> None:
-        """All but "em" and "laplace", and "nuts" not with weights of rows."""
-        if method == "em":
-            raise no_em(self)
-        if method == "laplace":
-            raise checks.no_laplace()
-        if method == "nuts" and weighted:
-            raise checks.no_weights()
+    @property
+    def has_local_variables(self) -> bool:
+        """True: z and the hidden layers."""
+        return True
 
     def check_inputs(
         self,

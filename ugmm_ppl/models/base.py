@@ -121,11 +121,15 @@ class Model(abc.ABC):
     def from_description(cls, parts: Mapping[str, Any], file: str) -> Model:
         """The model from what `described` gave, in a file that messages call `file`."""
 
-    def check_method(self, method: str, *, weighted: bool = False) -> None:
-        """Say what is wrong with a method for this model; `weighted`: rows have weights."""
-        del weighted
-        if method == "em":
-            raise checks.no_em(self)
+    @property
+    def dropout(self) -> float | tuple[float, ...]:
+        """Probabilities by which parts are left out in training."""
+        return 0.0
+
+    @property
+    def has_local_variables(self) -> bool:
+        """Whether rows have variables of their own, which a sampler draws beside the parameters."""
+        return False
 
     def check_inputs(
         self,

@@ -34,3 +34,8 @@ class DensityModel(Model):
     def observed(self) -> str:
         """The density is that of x, and of the class."""
         return "x"
+
+    @property
+    def information(self) -> None:
+        """None: the outputs are no parameters of a density of y."""
+        return None

@@ -71,12 +71,10 @@ class BaseNetworkModel(Model):
         """That of the inputs of the first layer."""
         return "input_0"
 
-    def check_method(self, method: str, *, weighted: bool = False) -> None:
-        """Refuse dropout with "nuts", and "em"."""
-        super().check_method(method, weighted=weighted)
-        checks.sampler(method, self.network)
-        if method == "laplace" and self.information is None:
-            raise checks.no_information(self)
+    @property
+    def dropout(self) -> float | tuple[float, ...]:
+        """That of the network."""
+        return self.network.dropout
 
     @property
     def row_work(self) -> int:

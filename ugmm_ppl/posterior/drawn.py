@@ -24,7 +24,7 @@ class Drawn(Record):
 
     def points(self) -> list[dict[str, np.ndarray]]:
         """The centre of each restart's guide, unconstrained values by site; of "svi" and "map"."""
-        if self.method == "nuts":
+        if self.inference.markov:
             raise ValueError("start must be a fit by 'svi' or 'map', whose restarts have a centre; got one by 'nuts'.")
         found = []
         with self.settings():
@@ -142,9 +142,9 @@ class Drawn(Record):
     def count_draws(self, num_draws: int | None) -> int:
         """Draws per chain: those asked for, or what the method has."""
         num_draws = None if num_draws is None else checks.count("num_draws", num_draws)
-        if self.method in ("map", "em"):
+        if self.inference.point:
             return 1
-        if self.method == "nuts":
+        if self.inference.markov:
             kept = next(iter(self.state[0].values())).shape[1]
             if num_draws is not None and num_draws > kept:
                 raise ValueError(
@@ -162,7 +162,7 @@ class Drawn(Record):
 
     def chain_draws(self, chain: int, indices: range, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """The same of one chain, `(S, ...)` and `(S,)`; "nuts" has no log q."""
-        if self.method == "nuts":
+        if self.inference.markov:
             drawn = {name: value[chain, indices.start : indices.stop] for name, value in self.state[0].items()}
             held = {n: np.broadcast_to(value, (len(indices), *value.shape)) for n, value in self.held.items()}
             return drawn | held, np.empty(0)

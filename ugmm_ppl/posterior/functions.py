@@ -115,7 +115,7 @@ class Functions:
         result = np.empty((fit.num_chains, self.num_draws, len(x), *shape), dtype or fit.dtype)
         with fit.settings():
             for chain, block, draws in self._blocks():
-                params = None if fit.method == "nuts" else fit.state[chain]
+                params = None if fit.inference.markov else fit.state[chain]
                 for start in range(0, len(x), chunk_size):
                     rows = slice(start, start + chunk_size)
                     inputs = fit.to_network(x[rows], first_row=first_row + start)

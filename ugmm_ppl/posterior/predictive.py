@@ -167,7 +167,7 @@ class Predictive(Drawn):
             ValueError: An unknown way, or one that does not apply; rows that the fit was trained on.
         """
         checks.choice("how", how, weighing.WEIGHINGS)
-        checks.weighing(how, self.method, self.temperature, x is not None and y is not None)
+        checks.weighing(how, self.method, self.inference.bound, self.temperature, x is not None and y is not None)
         weights = None
         if how == "elbo":
             weights = weighing.elbo_weights(self._negative_elbos())

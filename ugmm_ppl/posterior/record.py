@@ -12,7 +12,7 @@ from ugmm_ppl import checks
 from ugmm_ppl.backends.base import Backend
 from ugmm_ppl.backends.load import load_backend
 from ugmm_ppl.data.standardizer import Standardizer, as_seen
-from ugmm_ppl.infer.loop import Run
+from ugmm_ppl.infer.method import METHODS, Method, Reached
 from ugmm_ppl.models.base import Model
 
 
@@ -85,18 +85,25 @@ class Record:
     @property
     def num_chains(self) -> int:
         """Number of chains C: restarts, or chains of NUTS."""
-        return len(next(iter(self.state[0].values()))) if self.method == "nuts" else len(self.state)
+        return len(next(iter(self.state[0].values()))) if self.inference.markov else len(self.state)
 
-    def keep(self, run: Run) -> None:
-        """Take over what a training has reached."""
-        self.state, self.interrupted = run.params, run.interrupted
-        self.losses, self.log_likelihoods, self.kls = run.losses, run.log_likelihoods, run.kls
-        self.scores, self.score_steps = run.scores, run.score_steps
+    @property
+    def inference(self) -> Method:
+        """The method, with its facts."""
+        return METHODS[self.method]
+
+    def keep(self, reached: Reached) -> None:
+        """Take over what a method has reached."""
+        self.state, self.held, self.stats = reached.state, reached.held, reached.stats
+        self.interrupted = reached.interrupted
+        if reached.run is not None:
+            for name in ("losses", "log_likelihoods", "kls", "scores", "score_steps"):
+                setattr(self, name, getattr(reached.run, name))
 
     @property
     def is_gaussian(self) -> bool:
         """Whether draws come from a Gaussian guide, whose density is known."""
-        return self.method in ("svi", "laplace")
+        return self.inference.density
 
     @property
     def primitives(self) -> Backend:

@@ -129,7 +129,7 @@ def _parameters(subject: Subject) -> list[tuple[str, str, str]]:
     fit = subject.fit
     tree = arviz.to_arviz(
         fit,
-        num_draws=subject.num_draws if fit.method != "map" else None,
+        num_draws=subject.num_draws if not fit.inference.point else None,
         groups=["posterior"],
         derived=True,
         seed=subject.seed,

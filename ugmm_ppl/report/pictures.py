@@ -82,7 +82,7 @@ def losses(plt: Any, fit: Predictive) -> Any:
     if finite.size:
         low, high = np.quantile(finite, [0.0, 0.97])
         axis.set_ylim(low - 0.05 * (high - low) - 1e-9, high + 0.1 * (high - low) + 1e-9)
-    axis.set(xlabel="step", ylabel="negative ELBO (nats)" if fit.method == "svi" else "minus log joint (nats)")
+    axis.set(xlabel="step", ylabel=f"{fit.inference.loss} (nats)")
     return figure
 
 

@@ -84,7 +84,7 @@ def plot_losses(fit: Predictive, path: Path) -> None:
     axis.set_ylim(low - 0.05 * (high - low), high + 0.1 * (high - low))
     axis.set(
         xlabel="step",
-        ylabel="negative ELBO (nats)" if fit.method == "svi" else "minus log joint (nats)",
+        ylabel=f"{fit.inference.loss} (nats)",
         title="Loss",
     )
     if len(fit.losses) > 1:

@@ -340,7 +340,7 @@ ROWS = np.random.default_rng(0).normal(size=(6, 2))
         (np.zeros(4), None, {}, ValueError, ("must be 2-D", "(4,)")),
         ([["a", "b"]], None, {}, TypeError, ("must hold real numbers",)),
         (ROWS, np.zeros(6, int), {}, ValueError, ("this LatentNetwork has no classes",)),
-        (ROWS, None, {"method": "laplace"}, ValueError, ("likelihood in closed form", "'svi', 'map' or 'nuts'")),
+        (ROWS, None, {"method": "laplace"}, ValueError, ("a model of y given x", "LatentNetwork has none", "'nuts'")),
         (ROWS, None, {"method": "em"}, ValueError, ("method='em' needs a Circuit",)),
     ],
 )

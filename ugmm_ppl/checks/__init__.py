@@ -9,6 +9,7 @@ from ugmm_ppl.checks.basic import number as number
 from ugmm_ppl.checks.basic import plain as plain
 from ugmm_ppl.checks.basic import settle as settle
 from ugmm_ppl.checks.data import constant_columns as constant_columns
+from ugmm_ppl.checks.data import counts as counts
 from ugmm_ppl.checks.data import defined as defined
 from ugmm_ppl.checks.data import far_out as far_out
 from ugmm_ppl.checks.data import held_out as held_out

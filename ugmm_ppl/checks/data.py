@@ -113,6 +113,18 @@ def targets(y: Any, rows: int) -> np.ndarray:
     return a.astype(np.float64, copy=False)
 
 
+def counts(y: Any, rows: int) -> np.ndarray:
+    """Return y as a float64 `(B,)` array of counts 0, 1, 2, ..., or say what is wrong with it."""
+    a = targets(y, rows)
+    wrong = np.flatnonzero((a < 0.0) | (a != np.round(a)))
+    if wrong.size:
+        raise ValueError(
+            f"y must hold counts 0, 1, 2, ...; got {a[wrong[0]]} in row {wrong[0]} ({wrong.size} such rows). For real "
+            "numbers use Regressor."
+        )
+    return a
+
+
 def row_weights(weights: Any, rows: int, what: str = "weights") -> np.ndarray | None:
     """Return weights of rows as a float64 `(B,)` array, None for none, or say what is wrong with them."""
     if weights is None:

@@ -8,6 +8,7 @@ from ugmm_ppl.likelihoods.categorical import Categorical as Categorical
 from ugmm_ppl.likelihoods.categorical import ClassPrediction as ClassPrediction
 from ugmm_ppl.likelihoods.mixture import Mixture as Mixture
 from ugmm_ppl.likelihoods.mixture import RegressionPrediction as RegressionPrediction
+from ugmm_ppl.likelihoods.poisson import Poisson as Poisson
 
 __all__ = [
     "LIKELIHOODS",
@@ -15,6 +16,7 @@ __all__ = [
     "ClassPrediction",
     "Likelihood",
     "Mixture",
+    "Poisson",
     "Prediction",
     "RegressionPrediction",
     "likelihood",

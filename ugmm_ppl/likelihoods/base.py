@@ -38,6 +38,9 @@ class Prediction(Protocol):
     def metrics(self, y: np.ndarray, row_weights: np.ndarray | None = None) -> dict[str, float]:
         """Other metrics than the log density, by name, of rows that count `row_weights` `(B,)` times."""
 
+    def profile(self, row: int, y: float) -> tuple[np.ndarray, np.ndarray]:
+        """Values around what is probable in a row and around an observed y, and their densities or probabilities."""
+
     def columns(self, class_names: list[str] | None) -> Mapping[str, np.ndarray]:
         """The prediction as columns of a table, `(B,)` each."""
 

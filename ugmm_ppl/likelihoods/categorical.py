@@ -130,6 +130,11 @@ class ClassPrediction:
         """log p(y | x, data) in nats of class codes y `(B,)`: `(B,)`."""
         return NUMPY.log(np.take_along_axis(self.probs, checks.labels(y, *self.probs.shape)[:, None], axis=-1)[:, 0])
 
+    def profile(self, row: int, y: float) -> tuple[np.ndarray, np.ndarray]:
+        """The five most probable classes of a row and the observed one; and their probabilities."""
+        shown = np.sort(np.unique(np.r_[np.argsort(-self.probs[row])[:5], int(y)]))
+        return shown, self.probs[row, shown]
+
     def metrics(self, y: np.ndarray, row_weights: np.ndarray | None = None) -> dict[str, float]:
         """Accuracy, Brier score and ECE for observed class codes y `(B,)`; described at `ugmm_ppl.metrics.evaluate`."""
         return {

@@ -235,6 +235,13 @@ class RegressionPrediction:
         at = np.arange(rows)
         return loc[at, k] + scale[at, k] * rng.normal(size=(n, rows))
 
+    def profile(self, row: int, y: float) -> tuple[np.ndarray, np.ndarray]:
+        """Values from the 0.5 % to the 99.5 % quantile of a row and beyond an observed y; and their densities."""
+        low, high = self.quantile(np.array([0.005, 0.995]))[:, row]
+        width = max(high - low, 1e-12)
+        grid = np.linspace(min(low, y) - 0.1 * width, max(high, y) + 0.1 * width, 200)
+        return grid, np.exp(neuron.log_prob(NUMPY, grid, *(a[row] for a in self._mixture)))
+
     def metrics(self, y: np.ndarray, row_weights: np.ndarray | None = None) -> dict[str, float]:
         """RMSE, MAE, CRPS, coverage and sharpness for observed y `(B,)`; described at `ugmm_ppl.metrics.evaluate`."""
         low, median, high = self.quantile(np.array([0.05, 0.5, 0.95]))

@@ -119,7 +119,9 @@ def _pictures(subject: Subject) -> list[tuple[str, str, str]]:
     found.append(("Influence of inputs", _draw("influence", pictures.influence, fit.feature_names, falls), said))
     worst = _worst(subject)
     at_worst = fit.predict(subject.x[worst], num_draws=subject.num_draws, seed=subject.seed)
-    picture = _draw("worst", pictures.worst_rows, at_worst, subject.y[worst], worst, names)
+    picture = _draw(
+        "worst", pictures.worst_rows, at_worst, subject.y[worst], worst, names, fit.model.likelihood.discrete
+    )
     found.append(("Worst predicted rows", picture, "Predictive density (blue) and what was observed (orange)."))
     return found
 

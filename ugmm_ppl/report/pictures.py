@@ -198,27 +198,22 @@ def influence(plt: Any, names: list[str], falls: np.ndarray) -> Any:
     return figure
 
 
-def worst_rows(plt: Any, prediction: Any, y: np.ndarray, rows: np.ndarray, names: list[str] | None) -> Any:
+def worst_rows(
+    plt: Any, prediction: Any, y: np.ndarray, rows: np.ndarray, names: list[str] | None, discrete: bool
+) -> Any:
     """Predictive distribution of some rows, and what was observed."""
     figure, axes = plt.subplots(2, 3, figsize=(7.2, 3.6), layout="constrained")
     for axis, row in zip(axes.ravel(), range(len(rows)), strict=False):
+        values, heights = prediction.profile(row, y[row])
         if names is None:
-            loc, scale, weights = (a[row] for a in prediction.mixture)
-            low, high = prediction.quantile([0.005, 0.995])[:, row]
-            width = max(high - low, 1e-12)
-            grid = np.linspace(min(low, y[row]) - 0.1 * width, max(high, y[row]) + 0.1 * width, 200)
-            log_weights = np.log(np.maximum(weights, 1e-300))
-            parts = np.exp(neuron.log_prob(NUMPY, grid, loc, scale, log_weights))
-            axis.fill_between(grid, parts, color=MODEL, alpha=0.4)
+            axis.fill_between(values, heights, color=MODEL, alpha=0.4, step="mid" if discrete else None)
             axis.axvline(y[row], color=PRIOR, lw=1.5)
             axis.set_ylim(bottom=0.0)
             axis.set_yticks([])
         else:
-            probs = prediction.probs[row]
-            shown = np.sort(np.unique(np.r_[np.argsort(-probs)[:5], y[row]]))
-            colours = [PRIOR if c == y[row] else MODEL for c in shown]
-            axis.barh(np.arange(len(shown)), probs[shown], color=colours, alpha=0.8)
-            axis.set_yticks(np.arange(len(shown)), [short(names[c], 12) for c in shown], fontsize=7)
+            colours = [PRIOR if c == y[row] else MODEL for c in values]
+            axis.barh(np.arange(len(values)), heights, color=colours, alpha=0.8)
+            axis.set_yticks(np.arange(len(values)), [short(names[c], 12) for c in values], fontsize=7)
             axis.set_xlim(0, 1)
         axis.set_title(f"row {rows[row]}", fontsize=8)
     for axis in axes.ravel()[len(rows) :]:

@@ -1,0 +1,148 @@
+"""Every likelihood of the register says the same in the PPL and in NumPy, in densities, samples and predictions."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+from tolerances import PARITY, SAMPLING_P
+
+import ugmm_ppl as up
+from ugmm_ppl.likelihoods import LIKELIHOODS
+
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
+ARGUMENTS = {"Categorical": (3,)}
+"""Of those that need some."""
+
+CASES = {name: kind(*ARGUMENTS.get(name, ())) for name, kind in LIKELIHOODS.items()}
+each = pytest.mark.parametrize("name", CASES)
+
+
+def outputs_of(likelihood, rng, *leading):
+    """Outputs of moderate size."""
+    return rng.normal(size=(*leading, likelihood.num_outputs))
+
+
+@each
+def test_facts_hold_together(name, rng):
+    likelihood = CASES[name]
+    outputs = outputs_of(likelihood, rng, 5, 20)
+    assert len(likelihood.names(None)) == likelihood.num_outputs
+    assert likelihood.defined(outputs).all()
+    assert not likelihood.defined(np.full_like(outputs, np.nan)).any()
+    y = likelihood.check(likelihood.sample(outputs[0], rng), 20)
+    assert y.shape == (20,)
+    if likelihood.discrete:
+        np.testing.assert_array_equal(y, np.round(y))
+        assert not likelihood.standardizes
+    weight, bias = likelihood.start(np.ones((likelihood.num_outputs, 4)), np.zeros(likelihood.num_outputs))
+    assert weight.shape == (likelihood.num_outputs, 4)
+    assert bias.shape == (likelihood.num_outputs,)
+
+
+@each
+def test_the_ppl_and_numpy_agree(backend64, name, rng):
+    likelihood = CASES[name]
+    outputs = outputs_of(likelihood, rng, 5, 20)
+    y = likelihood.sample(outputs[0], rng)
+    of_ppl = likelihood.distribution(backend64, backend64.array(outputs)).log_prob(backend64.array(y))
+    np.testing.assert_allclose(np.asarray(of_ppl), likelihood.log_prob(outputs, y), rtol=PARITY, atol=PARITY)
+
+
+@each
+def test_samples_are_of_the_density(name, rng):
+    """The mean of exp(log q(y) - log p(y)) under y ~ p is the mass of q, which is 1: for q of other outputs."""
+    likelihood = CASES[name]
+    p, q = outputs_of(likelihood, rng), outputs_of(likelihood, rng)
+    y = likelihood.sample(np.broadcast_to(p, (40_000, likelihood.num_outputs)), rng)
+    near, there = (np.broadcast_to(a, (len(y), likelihood.num_outputs)) for a in (0.5 * (p + q), p))
+    ratio = np.exp(likelihood.log_prob(near, y) - likelihood.log_prob(there, y))
+    error = ratio.std() / np.sqrt(len(ratio))
+    assert abs(ratio.mean() - 1.0) < 5.0 * error + 1e-3
+    again = likelihood.sample(np.broadcast_to(p, (40_000, likelihood.num_outputs)), np.random.default_rng(5))
+    assert stats.ks_2samp(y, again).pvalue > SAMPLING_P
+
+
+@each
+def test_information_is_the_variance_of_the_score(name, rng):
+    likelihood = CASES[name]
+    if likelihood.information is None:
+        pytest.skip(f"{name} has no Fisher information, and says so")
+    outputs, count = outputs_of(likelihood, rng), 200_000
+    y, step = likelihood.sample(np.broadcast_to(outputs, (count, likelihood.num_outputs)), rng), 1e-5
+
+    def at(moved):
+        return likelihood.log_prob(np.broadcast_to(outputs + moved, (count, likelihood.num_outputs)), y)
+
+    units = step * np.eye(likelihood.num_outputs)
+    score = np.stack([(at(unit) - at(-unit)) / (2.0 * step) for unit in units], -1)
+    found = likelihood.information(outputs[None])[0]
+    terms = score[:, :, None] * score[:, None, :]
+    np.testing.assert_array_less(np.abs(terms.mean(0) - found), 5.0 * terms.std(0) / np.sqrt(count) + 1e-6)
+
+
+@each
+def test_predictions_average_over_draws(backend64, name, rng):
+    """log p(y) is that of the mean over draws, weighted by chain; its columns are as long as the rows."""
+    likelihood, weights = CASES[name], np.array([0.2, 0.8])
+    outputs = outputs_of(likelihood, rng, 2, 3, 7)
+    y = likelihood.sample(outputs[0, 0], rng)
+    each_draw = np.exp(likelihood.log_prob(outputs, y)).mean(1)
+    for given, want in ((None, each_draw.mean(0)), (weights, weights @ each_draw)):
+        prediction = likelihood.prediction(outputs, None, backend64, given)
+        np.testing.assert_allclose(prediction.log_density(y), np.log(want), rtol=1e-10, atol=1e-10)
+        assert prediction.draws.shape[:3] == (2, 3, 7)
+        assert all(len(column) == 7 for column in prediction.columns(None).values())
+        assert all(np.isfinite(value) for value in prediction.metrics(y).values())
+        values, heights = prediction.profile(2, y[2])
+        assert values.min() <= y[2] <= values.max()
+        assert (heights >= 0.0).all()
+        if likelihood.discrete:
+            assert heights.sum() <= 1.0 + 1e-9
+
+
+@each
+def test_quantiles_invert_the_distribution_function(backend64, name, rng):
+    likelihood = CASES[name]
+    prediction = likelihood.prediction(outputs_of(likelihood, rng, 2, 3, 7), None, backend64, None)
+    if not hasattr(prediction, "quantile"):
+        pytest.skip(f"{name} has classes, which have no order")
+    levels = np.array([0.05, 0.5, 0.95])
+    found = prediction.quantile(levels)
+    below = np.stack([prediction.cdf(q - (1.0 if likelihood.discrete else 0.0)) for q in found])
+    at = np.stack([prediction.cdf(q) for q in found])
+    assert (at >= levels[:, None] - 1e-8).all()
+    assert (below <= levels[:, None] + 1e-8).all()
+    drawn = prediction.samples(20_000, seed=1)
+    np.testing.assert_allclose(drawn.mean(0), prediction.mean, atol=6.0 * (prediction.std / np.sqrt(20_000)).max())
+    np.testing.assert_allclose(drawn.std(0), prediction.std, rtol=0.1)
+
+
+@each
+def test_any_likelihood_makes_a_model(backend_name, name, rng, tmp_path):
+    """From a fit to a file and back, and on to ArviZ."""
+    likelihood, x = CASES[name], rng.normal(size=(40, 2))
+    model = up.NetworkModel(up.Network((2, 4)), likelihood)
+    y = likelihood.sample(outputs_of(likelihood, rng, 40), rng)
+    fit = up.fit(model, x, y, backend=backend_name, num_steps=10, progress=False)
+    fit.save(tmp_path / "fit.npz")
+    again = up.load(tmp_path / "fit.npz")
+    assert again.model.likelihood == likelihood
+    assert json.loads(json.dumps(likelihood.described()))["kind"] == name
+    np.testing.assert_array_equal(again.predict(x, num_draws=3).draws, fit.predict(x, num_draws=3).draws)
+    tree = fit.to_arviz(num_draws=3, num_prior_draws=2)
+    np.testing.assert_array_equal(tree["observed_data"]["y"].values, fit.train_y)
+
+
+def test_what_is_no_likelihood_is_refused():
+    with pytest.raises(TypeError, match=r"likelihood must be one of up\.likelihoods.*got 'poisson'"):
+        up.NetworkModel(up.Network((2, 4)), "poisson")
+    with pytest.raises(ValueError, match="needs outputs that are any real numbers; got a network with readout='ugmm'"):
+        up.Regressor(up.Network((2, 4), readout="ugmm"))
+
+
+@pytest.mark.parametrize("y", [[0.5, 1.0], [-1.0, 2.0]])
+def test_counts_are_whole_and_not_negative(y):
+    with pytest.raises(ValueError, match=r"y must hold counts 0, 1, 2, \.\.\.; got"):
+        up.likelihoods.Poisson().check(np.array(y), 2)

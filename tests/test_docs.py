@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import INSTALLED
+from test_direction import LINES
 
 import ugmm_ppl
 
@@ -131,6 +132,14 @@ def test_every_public_name_is_documented(package):
         thing = getattr(importlib.import_module(package), name)
         home = getattr(thing, "__module__", None)
         assert home in shown, f"{package}.{name} lives in {home}, which no page shows"
+
+
+def test_the_order_of_the_packages_is_the_one_that_is_tested():
+    """The table of docs/inside.md has the lines of tests/test_direction.py, from the top down."""
+    table = (ROOT / "docs" / "inside.md").read_text().partition("## The packages")[2].partition("\n## ")[0]
+    rows = [set(re.findall(r"`(\w+)`", cell)) for cell in re.findall(r"^\| (`.*?) \|", table, re.M)][1:]
+    lines = [{home or "__init__" for homes in rooms.values() for home in homes} for rooms in reversed(LINES)]
+    assert rows == [line - {"__main__"} for line in lines]
 
 
 def test_every_page_is_in_the_navigation():

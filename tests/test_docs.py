@@ -1,8 +1,11 @@
 """The documentation is true: its code runs, and it names everything that is public."""
 
 import contextlib
+import dataclasses
 import importlib
 import importlib.util
+import inspect
+import pkgutil
 import re
 import shlex
 from importlib.metadata import version
@@ -20,7 +23,10 @@ BLOCK = re.compile(
     r"(?:^<!-- (?P<mark>[a-z]+)(?:: (?P<value>[\w. ]+))? -->\n)?^```(?P<language>python|bash)\n(?P<code>.*?)^```$",
     re.M | re.S,
 )
-API = re.compile(r"^::: (ugmm_ppl[\w.]*)", re.M)
+API_PAGES = sorted((ROOT / "docs" / "api").glob("*.md"))
+SHOWN = re.compile(r"^::: (?P<target>\S+)\n(?P<options>(?:    .*\n)*)", re.M)
+MEMBERS = re.compile(r"^ +members: (?:false|\[(?P<names>[^\]]*)\])", re.M)
+MOST_PAGES = 20
 
 
 def blocks(page):
@@ -93,45 +99,102 @@ def test_code_runs(page, tmp_path, monkeypatch):
     assert ran, f"no block of {page.name} could run here"
 
 
-def documented():
-    """Names after `:::` in the pages of the API."""
-    return {name for page in (ROOT / "docs" / "api").glob("*.md") for name in API.findall(page.read_text())}
-
-
-def modules():
-    """Every module of the package that a person may import, found without importing it."""
+def public_modules():
+    """Packages, and files directly in the package: what a person may import, by name."""
     root = Path(ugmm_ppl.__file__).parent
-    dotted = (
-        ".".join(path.relative_to(root.parent).with_suffix("").parts)
-        for path in root.rglob("*.py")
-        if path.name != "__main__.py"
-    )
-    return sorted(name.removesuffix(".__init__") for name in dotted)
+    names = {path.parent.name for path in root.glob("*/__init__.py")} | {path.stem for path in root.glob("[!_]*.py")}
+    return ["ugmm_ppl", *(f"ugmm_ppl.{name}" for name in sorted(names))]
 
 
-def test_every_module_has_a_page():
-    pages = {page.stem for page in (ROOT / "docs" / "api").glob("*.md")}
-    missing_pages = [name for name in modules() if name not in pages]
-    assert not missing_pages
-    stale = sorted(pages - set(modules()))
-    assert not stale, "pages of modules that are not there"
-    for name in modules():
-        text = (ROOT / "docs" / "api" / f"{name}.md").read_text()
-        assert re.search(rf"^::: {re.escape(name)}$", text, re.M), f"docs/api/{name}.md does not show {name}"
+def public_names(module):
+    """Those that a package lists; of a file its functions and classes."""
+    if hasattr(module, "__path__"):
+        return getattr(module, "__all__", [])
+    own = {name: thing for name, thing in vars(module).items() if getattr(thing, "__module__", "") == module.__name__}
+    return [name for name, thing in own.items() if callable(thing) and not name.startswith("_")]
 
 
-@pytest.mark.parametrize("package", ["ugmm_ppl", "ugmm_ppl.pyro", "ugmm_ppl.numpyro"])
-def test_every_public_name_is_documented(package):
-    backend = package.partition(".")[2]
-    if backend and not INSTALLED[backend]:
-        pytest.skip(f"{backend} is not installed here")
-    page = (ROOT / "docs" / "api" / f"{package}.md").read_text()
-    shown = documented()
-    for name in importlib.import_module(package).__all__:
-        assert f"`{name}`" in page, f"docs/api/{package}.md does not name {name}"
-        thing = getattr(importlib.import_module(package), name)
-        home = getattr(thing, "__module__", None)
-        assert home in shown, f"{package}.{name} lives in {home}, which no page shows"
+def not_here(name):
+    """Why what a dotted name says cannot be imported here, or None."""
+    backend = name.split(".")[1] if "." in name else ""
+    return None if INSTALLED.get(backend, True) else f"{name} is not looked at: {backend} is not installed here"
+
+
+def resolved(name):
+    """What a dotted name says, or None if there is no such thing."""
+    try:
+        return pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """One `:::` of a page: the dotted name after it, and which members are shown; None is all."""
+
+    page: str
+    target: str
+    members: tuple[str, ...] | None
+
+    def shows(self, name, thing):
+        """Whether a public name is shown: itself, or by the module in which it is defined."""
+        if not_here(self.target):
+            return False
+        if resolved(self.target) is thing:
+            return True
+        home = self.target == getattr(thing, "__module__", None)
+        return home and (self.members is None or name in self.members)
+
+
+def shown():
+    """Every `:::` of the pages of the API."""
+    found = []
+    for page in API_PAGES:
+        for block in SHOWN.finditer(page.read_text()):
+            members = MEMBERS.search(block["options"])
+            names = None if members is None else tuple(re.findall(r"\w+", members["names"] or ""))
+            found.append(Shown(page.name, block["target"], names))
+    return found
+
+
+def listed(page):
+    """Names in the first column of the tables of a page."""
+    first = re.findall(r"^\| (.*?) \|", page.read_text(), re.M)
+    return {name for cell in first for name in re.findall(r"`(\w+)`", cell)}
+
+
+def test_the_api_has_few_pages():
+    assert 0 < len(API_PAGES) <= MOST_PAGES
+
+
+def test_what_the_pages_of_the_api_show_is_there():
+    lost = []
+    for block in shown():
+        reason = not_here(block.target)
+        if reason:
+            print(reason)
+            continue
+        names = [block.target, *(f"{block.target}.{member}" for member in block.members or ())]
+        lost += [f"{block.page}: {name}" for name in names if resolved(name) is None]
+    assert not lost, "what pages of the API show and is not there"
+
+
+@pytest.mark.parametrize("name", public_modules())
+def test_every_public_name_is_documented(name):
+    """On a page of the API, in a table of names, and by a block that shows it."""
+    if not_here(name):
+        pytest.skip(not_here(name))
+    module = importlib.import_module(name)
+    blocks = shown()
+    tables = [ROOT / "docs" / "api" / "ugmm_ppl.md"] if module is ugmm_ppl else API_PAGES
+    in_tables = set().union(*(listed(page) for page in tables))
+    for public in public_names(module):
+        thing = getattr(module, public)
+        assert public in in_tables, f"no table lists {name}.{public}"
+        if inspect.ismodule(thing):
+            assert (ROOT / "docs" / "api" / f"{thing.__name__}.md").is_file(), f"{thing.__name__} has no page"
+            continue
+        assert any(block.shows(public, thing) for block in blocks), f"no ::: shows {name}.{public}"
 
 
 def test_the_order_of_the_packages_is_the_one_that_is_tested():

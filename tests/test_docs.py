@@ -205,6 +205,13 @@ def test_the_order_of_the_packages_is_the_one_that_is_tested():
     assert rows == [line - {"__main__"} for line in lines]
 
 
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_links_to_files_hold(page):
+    """Those of the pages that are not on the site, where MkDocs looks at them."""
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / page).read_text()):
+        assert link.startswith("https://") or (ROOT / link).exists(), f"{page} links to {link}"
+
+
 def test_every_page_is_in_the_navigation():
     navigation = (ROOT / "mkdocs.yml").read_text()
     for page in sorted((ROOT / "docs").rglob("*.md")):

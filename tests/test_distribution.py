@@ -181,6 +181,13 @@ def test_expand_and_to_event(backend64, rng, given):
     np.testing.assert_allclose(got, want.sum(-1), rtol=EXACT64, atol=EXACT64)
 
 
+@pytest.mark.parametrize("shape", [(), (2,), (3, 1), (3, 4)])
+def test_expanding_to_what_does_not_fit_is_refused_in_the_ppls_words(backend, shape):
+    d = mixture(backend, [[0.0], [1.0], [2.0]], [1.0], probs=[1.0])
+    with pytest.raises(ValueError, match=r"Cannot broadcast distribution of shape \(3,\) to shape \("):
+        d.expand(shape)
+
+
 def test_values_of_an_expanded_distribution_differ(backend):
     values = draw(backend, mixture(backend, [0.0], [1.0], probs=[1.0]).expand((1_000,)))
     assert len(np.unique(values)) > 990

@@ -29,6 +29,7 @@ from ugmm_ppl.checks.machine import no_kernel as no_kernel
 from ugmm_ppl.checks.machine import slow_gpu_kernel as slow_gpu_kernel
 from ugmm_ppl.checks.machine import slow_kernel as slow_kernel
 from ugmm_ppl.checks.mixture import component as component
+from ugmm_ppl.checks.mixture import expansion as expansion
 from ugmm_ppl.checks.mixture import mixture_parameters as mixture_parameters
 from ugmm_ppl.checks.mixture import moments as moments
 from ugmm_ppl.checks.mixture import not_converged as not_converged

@@ -90,6 +90,16 @@ def component(k: Any, components: int) -> int:
     return int(k)
 
 
+def expansion(batch_shape: Any, wanted: Any) -> None:
+    """Refuse to expand a distribution to a shape to which its own does not broadcast, in the words of both PPLs."""
+    own, wanted = tuple(batch_shape), tuple(wanted)
+    if len(wanted) < len(own) or any(a not in (1, b) for a, b in zip(own[::-1], wanted[::-1], strict=False)):
+        raise ValueError(
+            f"Cannot broadcast distribution of shape {own} to shape {wanted}. Sizes can be added in front, and axes of "
+            "size 1 made longer."
+        )
+
+
 def not_converged(what: str, tolerance: float) -> FloatingPointError:
     """The error for a numerical method that does not reach its tolerance."""
     return FloatingPointError(

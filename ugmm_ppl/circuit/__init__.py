@@ -15,3 +15,21 @@ from ugmm_ppl.circuit.structure import Structure as Structure
 from ugmm_ppl.circuit.structure import chow_liu_tree as chow_liu_tree
 from ugmm_ppl.circuit.structure import quad_tree as quad_tree
 from ugmm_ppl.circuit.structure import random_trees as random_trees
+
+__all__ = [
+    "EM",
+    "Bernoulli",
+    "Binned",
+    "Categorical",
+    "Circuit",
+    "CircuitDensity",
+    "CircuitFit",
+    "CircuitPrior",
+    "Conditional",
+    "Imputation",
+    "MostProbable",
+    "Structure",
+    "chow_liu_tree",
+    "quad_tree",
+    "random_trees",
+]

@@ -3,3 +3,5 @@
 from ugmm_ppl.latent.evidence import Evidence as Evidence
 from ugmm_ppl.latent.fit import LatentFit as LatentFit
 from ugmm_ppl.latent.model import LatentNetwork as LatentNetwork
+
+__all__ = ["Evidence", "LatentFit", "LatentNetwork"]

@@ -139,7 +139,12 @@ class UnivariateGaussianMixture(MixtureQueries, Distribution):
         return Mixture(loc, scale, self._weights, self._log_weights, weights_vary=self._probs is not None)
 
     def expand(self, batch_shape: tuple[int, ...]) -> UnivariateGaussianMixture:
-        """The same mixture with a larger batch shape."""
+        """The same mixture with a larger batch shape.
+
+        Raises:
+            ValueError: Its own batch shape does not broadcast to it.
+        """
+        checks.expansion(self.batch_shape, batch_shape)
         shape = (*batch_shape, self.loc.shape[-1])
         loc, scale, weights = (
             jnp.broadcast_to(a, shape)

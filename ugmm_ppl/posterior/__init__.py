@@ -1,1 +1,5 @@
-"""What a fit says of data: predictions, functions, and the weights of its chains."""
+"""What a fit holds, draws, and says of data."""
+
+from ugmm_ppl.posterior.functions import Functions as Functions
+
+__all__ = ["Functions"]

@@ -154,7 +154,12 @@ class UnivariateGaussianMixture(MixtureQueries, TorchDistribution):
         return Mixture(loc, scale, self._weights, self._log_weights, weights_vary=self._given == "probs")
 
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> UnivariateGaussianMixture:
-        """The same mixture with a larger batch shape."""
+        """The same mixture with a larger batch shape.
+
+        Raises:
+            ValueError: Its own batch shape does not broadcast to it.
+        """
+        checks.expansion(self.batch_shape, batch_shape)
         new = self._get_checked_instance(UnivariateGaussianMixture, _instance)
         shape = (*torch.Size(batch_shape), self.loc.shape[-1])
         new.loc, new.scale, new._given = self.loc.expand(shape), self.scale.expand(shape), self._given

@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 from conftest import INSTALLED
 from helpers import refused
+from scipy import stats
+from tolerances import SAMPLING_P
 
 import ugmm_ppl as up
 from ugmm_ppl.report.page import write_report
+from ugmm_ppl.report.pictures import loo_pit
 
 pytestmark = [
     pytest.mark.usefixtures("quick_compiler"),
@@ -103,3 +106,14 @@ def test_report_of_a_regressor_and_without_data(tmp_path):
     fit.save(tmp_path / "fit.npz")
     with refused(ValueError, "x and y are needed", "Give both"):
         up.load(tmp_path / "fit.npz").report(tmp_path / "other.html")
+
+
+@pytest.mark.parametrize("discrete", [True, False])
+def test_loo_pit_of_the_right_model_is_uniform(rng, discrete):
+    """Of counts too, where P(y_rep <= y) alone is not."""
+    draw = rng.poisson if discrete else rng.normal
+    y, drawn = draw(1.0, size=500).astype(float), draw(1.0, size=(1, 400, 500)).astype(float)
+    u = loo_pit(drawn, y, np.full(drawn.shape, -1.0), np.zeros((1, 400)))
+    assert stats.kstest(u, "uniform").pvalue > SAMPLING_P
+    if discrete:
+        assert stats.kstest((drawn[0] <= y).mean(0), "uniform").pvalue < 1e-9

@@ -222,12 +222,17 @@ def worst_rows(
 
 
 def loo_pit(drawn: np.ndarray, y: np.ndarray, pointwise: np.ndarray, log_ratio: np.ndarray) -> np.ndarray:
-    """P(y_rep <= y) under the leave-one-out weights of each row `(B,)`, from predictive draws `(C, S, B)`."""
+    """P(y_rep < y) + v P(y_rep = y) under the leave-one-out weights of each row `(B,)`, from draws `(C, S, B)`.
+
+    v is uniform on [0, 1]: so it is uniform for counts too. Source: Czado, Gneiting and Held 2009, Biometrics 65(4).
+    """
     flat = pointwise.reshape(-1, len(y)).T
     with silence():  # about large k-hats, which the table of the report has
         log_weights, _ = arviz.psis(log_ratio.ravel() - log_ratio.max() - flat)
     weights = np.exp(neuron.log_normalize(NUMPY, log_weights))
-    return np.clip((weights * (y[:, None] >= drawn.reshape(-1, len(y)).T)).sum(1), 0.0, 1.0)
+    replicates = drawn.reshape(-1, len(y)).T
+    below, at = ((weights * where).sum(1) for where in (replicates < y[:, None], replicates == y[:, None]))
+    return np.clip(below + np.random.default_rng(0).uniform(size=len(y)) * at, 0.0, 1.0)
 
 
 def short(text: str, most: int = 30) -> str:

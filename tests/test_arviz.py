@@ -8,7 +8,7 @@ from helpers import refused
 from scipy import stats
 
 import ugmm_ppl as up
-from ugmm_ppl import arviz
+from ugmm_ppl import arviz, budgets
 from ugmm_ppl.arviz import groups as groups_module
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
@@ -158,9 +158,9 @@ def test_thinning(fits):
 def test_summaries_are_those_of_the_draws(fits, monkeypatch):
     """Small sites keep their draws, the others mean, standard deviation and quantiles, made a part at a time."""
     draws = fits["svi"].posterior(20, derived=True)
-    monkeypatch.setattr(groups_module, "ENTRIES", 100)  # several blocks of draws and parts of entries
-    monkeypatch.setattr(groups_module, "SUMMARISED", 150)
-    monkeypatch.setattr(groups_module, "HELD", 2 * 20 * 12)
+    monkeypatch.setattr(budgets, "HELD", 100)  # several blocks of draws and parts of entries
+    monkeypatch.setattr(budgets, "SUMMARISED", 150)
+    monkeypatch.setattr(budgets, "TREE", 2 * 20 * 12)
     tree = fits["svi"].to_arviz(num_draws=20, derived=True)
     assert set(tree["posterior"].data_vars) == {"readout.weight", "readout.bias"}
     summary = tree["posterior_summary"]
@@ -182,7 +182,7 @@ def test_streamed_files_hold_the_same_tree(fits, ending, tmp_path, monkeypatch):
     """Written in blocks of a few draws, and read back under either ArviZ, it is `to_arviz`."""
     if ending == "zarr":
         pytest.importorskip("zarr", reason="zarr is not installed here")
-    monkeypatch.setattr(groups_module, "ENTRIES", 200)
+    monkeypatch.setattr(budgets, "HELD", 200)
     fit, path = fits["svi"], tmp_path / f"posterior.{ending}"
     fit.export(path, num_draws=20, derived=True, num_prior_draws=3)
     want, found = fit.to_arviz(num_draws=20, derived=True, num_prior_draws=3), arviz.read(path)
@@ -205,7 +205,7 @@ def test_streamed_files_hold_the_same_tree(fits, ending, tmp_path, monkeypatch):
 
 
 def test_a_large_posterior_is_streamed_in_bounded_memory(fits, tmp_path, monkeypatch):
-    """No block holds more entries than `ENTRIES`, or one draw."""
+    """No block holds more entries than `budgets.HELD`, or one draw."""
     sizes = []
     blocks = groups_module.Collector.blocks
 
@@ -214,7 +214,7 @@ def test_a_large_posterior_is_streamed_in_bounded_memory(fits, tmp_path, monkeyp
             sizes.append(sum(value.size for value in draws.values()))
             yield chain, block, draws, log_q
 
-    monkeypatch.setattr(groups_module, "ENTRIES", 200)
+    monkeypatch.setattr(budgets, "HELD", 200)
     monkeypatch.setattr(groups_module.Collector, "blocks", watched)
     fits["svi"].export(tmp_path / "posterior.nc", num_draws=20, groups=["posterior"])
     assert len(sizes) > 4

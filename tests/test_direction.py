@@ -8,7 +8,7 @@ import ugmm_ppl
 ROOT = Path(ugmm_ppl.__file__).parent
 
 LINES = (
-    {"typing": ("typing",)},
+    {"typing": ("typing",), "budgets": ("budgets",)},
     {"checks": ("checks",), "neuron": ("neuron",)},
     {"ops": ("ops",)},
     {"kernels": ("kernels",), "distributions": ("distributions",), "data": ("data",)},

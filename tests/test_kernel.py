@@ -11,6 +11,7 @@ from kernel_cases import NO_TRITON, SHAPES, assert_gradients, draw, needs_native
 from tolerances import EXACT64, GRADIENT32, HALF16, NETWORK32, ORACLE32
 
 import ugmm_ppl as up
+from ugmm_ppl import budgets
 from ugmm_ppl.backends.load import load_backend
 
 INF = np.inf
@@ -23,7 +24,6 @@ VARIANTS = [
     pytest.param(("chunked", "float64"), id="chunked-float64"),
     pytest.param(("reference", "float32"), id="reference-float32"),
 ]
-FOR = {"pyro": "for_torch", "numpyro": "for_jax"}
 
 
 LAYOUTS = ("one row", "a batch", "draws of the parameters, one batch", "different parameters along different axes")
@@ -52,8 +52,8 @@ def kernel(variant, monkeypatch, backend_name):
     if name == "triton":
         interpret(monkeypatch, backend_name)
         within.enter_context(np.errstate(all="ignore"))  # Triton's interpreter is NumPy, which warns of log2(0) = -inf
-    size = 200 if backend_name == "pyro" else {"cpu": 200, "elsewhere": 200}
-    monkeypatch.setattr(f"ugmm_ppl.kernels.{FOR[backend_name]}.CHUNK_ELEMENTS", size)
+    monkeypatch.setattr(budgets, "CACHED", 200)
+    monkeypatch.setattr(budgets, "COMPILED_CHUNK", {"cpu": 200, "elsewhere": 200})
     with within:
         yield name
 

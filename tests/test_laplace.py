@@ -8,6 +8,7 @@ from scipy import integrate, stats
 from tolerances import EXACT64, GRADIENT64, PARITY, QUADRATURE
 
 import ugmm_ppl as up
+from ugmm_ppl import budgets
 from ugmm_ppl.backends.load import load_backend
 from ugmm_ppl.guides.blocks import split
 from ugmm_ppl.guides.guide import make_guide
@@ -95,7 +96,7 @@ def test_blocks_take_their_part_of_the_precision(backend64, monkeypatch):
     precision = np.linalg.inv(covariance(params))
     ends = np.cumsum([np.prod(site.unconstrained_shape) for site in guide.sites.values()])
     place = dict(zip(guide.sites, map(np.arange, [0, *ends[:-1]], ends), strict=True))
-    monkeypatch.setattr(laplace, "CHUNK_ELEMENTS", 1600)  # two rows, and forty products, at a time
+    monkeypatch.setattr(budgets, "JACOBIANS", 1600)  # two rows, and forty products, at a time
     families = {"readout.*": "full", "*": "normal"}
     inferred = [name for name in guide.sites if name != "layers.0.loc"]
     params = approximate(backend64, NATURAL, families, inferred)[-1]

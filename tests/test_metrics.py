@@ -7,9 +7,9 @@ from scipy import integrate, special, stats
 from sklearn import metrics as sk
 from tolerances import EXACT64, QUADRATURE
 
-from ugmm_ppl import metrics
+from ugmm_ppl import budgets, metrics
 from ugmm_ppl.backends.load import load_backend
-from ugmm_ppl.likelihoods import ClassPrediction, RegressionPrediction, mixture
+from ugmm_ppl.likelihoods import ClassPrediction, RegressionPrediction
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_crps_of_a_few_rows_at_a_time_is_the_same(rng, monkeypatch):
     loc, scale, weights = draw_mixture(rng, 5, (7,))
     y = rng.normal(size=7)
     whole = metrics.crps(loc, scale, weights, y)
-    monkeypatch.setattr(metrics, "PAIRS", 50)
+    monkeypatch.setattr(budgets, "TEMPORARY", 50)
     np.testing.assert_array_equal(metrics.crps(loc, scale, weights, y), whole)
 
 
@@ -172,10 +172,10 @@ def test_evaluate_takes_fewer_draws_of_a_large_prediction(rng, monkeypatch):
     """With work for 4 draws of 9 the CRPS is that of the draws 0, 3, 5 and 8."""
     loc = rng.normal(size=(2, 9, 5, 1))
     prediction = RegressionPrediction(loc, np.ones_like(loc), np.zeros_like(loc), None)
-    monkeypatch.setattr(mixture, "CRPS_WORK", 5 * 8**2)
+    monkeypatch.setattr(budgets, "CRPS_WORK", 5 * 8**2)
     few = prediction._few_draws()
     np.testing.assert_array_equal(few.loc, loc[:, [0, 3, 5, 8]])
-    monkeypatch.setattr(mixture, "CRPS_WORK", 1e9)
+    monkeypatch.setattr(budgets, "CRPS_WORK", 1e9)
     assert prediction._few_draws() is prediction
 
 

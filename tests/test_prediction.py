@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from tolerances import NETWORK32
 
-from ugmm_ppl import neuron
+from ugmm_ppl import budgets, neuron
 from ugmm_ppl.ops.numpy import NUMPY
-from ugmm_ppl.posterior import functions
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -77,12 +76,12 @@ def test_memory_maps_predict_what_arrays_do(small_fits, dtype, tmp_path):
 def test_blocks_of_draws_make_no_difference(small_fits, monkeypatch):
     fit, x = small_fits.regressor, small_fits.x
     whole = fit.outputs(x, num_draws=5, chunk_size=70)
-    monkeypatch.setattr(functions, "ENTRIES", 2 * fit.num_parameters)  # two draws at a time, made again for each call
+    monkeypatch.setattr(budgets, "HELD", 2 * fit.num_parameters)  # two draws at a time, made again for each call
     drawn = fit.sample_functions(5)
     assert drawn._held is None
     for _ in range(2):
         np.testing.assert_allclose(drawn.outputs(x, chunk_size=70), whole, rtol=1e-6, atol=1e-6)
-    assert 1 <= drawn.chunk_size() <= functions.ENTRIES // (3 * 5 * 6)
+    assert 1 <= drawn.chunk_size() <= budgets.HELD // (3 * 5 * 6)
 
 
 def test_functions_are_the_networks_of_the_draws(small_fits):

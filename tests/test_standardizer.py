@@ -82,7 +82,7 @@ def test_a_memory_map_is_not_copied_whole(tmp_path, monkeypatch):
     """What is taken from it at a time stays small."""
     file = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, (4_000, 1_000))
     file[:] = 300.0 + np.random.default_rng(0).normal(size=file.shape)
-    monkeypatch.setattr("ugmm_ppl.checks.basic.BLOCK_ENTRIES", 2**16)
+    monkeypatch.setattr("ugmm_ppl.budgets.BLOCK", 2**16)
     import tracemalloc
 
     tracemalloc.start()

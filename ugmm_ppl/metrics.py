@@ -11,13 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ugmm_ppl import checks
+from ugmm_ppl import budgets, checks
 from ugmm_ppl.checks.machine import require
 
 BINNINGS = ("width", "mass")
-
-PAIRS = 2**22
-"""Pairs of components that are held together."""
 
 
 def accuracy(probs: np.ndarray, y: np.ndarray, *, row_weights: np.ndarray | None = None) -> float:
@@ -193,7 +190,7 @@ def crps(loc: np.ndarray, scale: np.ndarray, weights: np.ndarray, y: np.ndarray)
         `(B,)`, not negative; smaller is better.
     """
     scoring = require("scoringrules", "diagnostics")
-    rows = max(1, PAIRS // loc.shape[1] ** 2)
+    rows = max(1, budgets.TEMPORARY // loc.shape[1] ** 2)
     parts = [slice(start, start + rows) for start in range(0, len(y), rows)]
     return np.concatenate([scoring.crps_mixnorm(y[b], loc[b], scale[b], weights[b], backend="numpy") for b in parts])
 

@@ -9,21 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ugmm_ppl import checks
+from ugmm_ppl import budgets, checks
 from ugmm_ppl.arviz.dims import coordinates, site_dims, site_shapes
 from ugmm_ppl.arviz.request import GROUPS, OF_DATA, Request
 from ugmm_ppl.models import evaluation
-from ugmm_ppl.posterior.functions import ENTRIES
 
 if TYPE_CHECKING:
     from ugmm_ppl.models import evaluation
 from ugmm_ppl.posterior.predictive import Predictive
-
-HELD = 2**25
-"""Entries of draws that a tree holds where it is left to decide: chains x draws x parameters."""
-
-SUMMARISED = 2**26
-"""Entries of draws that are held at a time where they are summarised; the draws are made again for each part."""
 
 STATISTICS = {"mean": None, "sd": None, "q05": 0.05, "q50": 0.5, "q95": 0.95}
 """What is kept of sites that are summarised; numbers are quantiles."""
@@ -90,7 +83,7 @@ class Collector:
 
     def blocks(self) -> Iterator[tuple[int, slice, dict[str, np.ndarray], np.ndarray]]:
         """Chain, numbers of the draws, draws `(S, ...)` by site, log q `(S,)`: as many draws as may be held."""
-        at_once = max(1, ENTRIES // self.fit.num_parameters)
+        at_once = max(1, budgets.HELD // self.fit.num_parameters)
         for chain in range(self.fit.num_chains):
             for first in range(0, self.num_draws, at_once):
                 block = range(first, min(self.num_draws, first + at_once))
@@ -100,10 +93,10 @@ class Collector:
                 yield chain, slice(block.start, block.stop), draws, log_q
 
     def _drawn(self) -> list[str]:
-        """Sites whose draws are kept: all or none that are asked for, or the small ones up to `HELD` entries."""
+        """Sites whose draws are kept: all or none that are asked for, or small ones up to `budgets.TREE` entries."""
         if self.request.keep != "auto":
             return list(self.shapes) if self.request.keep == "draws" else []
-        room, kept = HELD // (self.fit.num_chains * self.num_draws), set()
+        room, kept = budgets.TREE // (self.fit.num_chains * self.num_draws), set()
         for name in sorted(self.shapes, key=lambda name: math.prod(self.shapes[name])):
             room -= math.prod(self.shapes[name])
             if room >= 0:
@@ -113,7 +106,7 @@ class Collector:
     def _summarise(self, names: list[str]) -> None:
         """Mean, standard deviation and quantiles over the draws of each chain, a part of the entries at a time."""
         sizes = [math.prod(self.shapes[name]) for name in names]
-        total, step = sum(sizes), max(1, SUMMARISED // self.num_draws)
+        total, step = sum(sizes), max(1, budgets.SUMMARISED // self.num_draws)
         found = np.empty((self.fit.num_chains, len(STATISTICS), total), self.fit.dtype)
         for first in range(0, total, step):
             part = slice(first, min(total, first + step))
@@ -210,7 +203,7 @@ class Collector:
 
         size = fit.num_chains * self.num_draws * len(self.x)
         functions = fit.sample_functions(self.num_draws, seed=self.seed)
-        found = functions.map(self.x, both, (2,), dtype="float64" if size <= ENTRIES else fit.dtype)
+        found = functions.map(self.x, both, (2,), dtype="float64" if size <= budgets.HELD else fit.dtype)
         return found[..., 0], found[..., 1]
 
     def _training(self) -> None:

@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ugmm_ppl import budgets
 from ugmm_ppl.typing import Array
-
-BLOCK_ENTRIES = 2**20
-"""Entries of an array that are looked at together."""
 
 
 def choice(what: str, got: Any, valid: Iterable[str]) -> str:
@@ -98,7 +96,7 @@ def as_numpy(a: Array) -> np.ndarray:
 
 def row_blocks(a: np.ndarray) -> Iterator[slice]:
     """Slices of the rows of an array, which together are looked at in bounded memory."""
-    step = max(1, BLOCK_ENTRIES * len(a) // max(1, a.size))
+    step = max(1, budgets.BLOCK * len(a) // max(1, a.size))
     return (slice(start, start + step) for start in range(0, len(a), step))
 
 

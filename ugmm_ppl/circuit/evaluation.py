@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from ugmm_ppl import budgets
 from ugmm_ppl.circuit import checks, passes, tracing
 from ugmm_ppl.circuit.model import Circuit
 from ugmm_ppl.data.standardizer import Standardizer
 from ugmm_ppl.neuron import log_normalize, logsumexp, near_zero
 from ugmm_ppl.ops.numpy import NUMPY
-
-ENTRIES = 2**22
-"""Entries of the largest temporary of a query, 32 MiB."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -83,7 +81,7 @@ class Evaluation:
         model = self.model
         nodes, leaves = model.forest.num_nodes, len(model.all_leaves.features)
         per_row = self.num_draws * model.neurons * max(nodes * factor, leaves * model.components)
-        size = max(1, ENTRIES // per_row)
+        size = max(1, budgets.TEMPORARY // per_row)
         return (slice(start, start + size) for start in range(0, rows, size))
 
     def up(self, x: np.ndarray) -> passes.Upward:
@@ -134,7 +132,7 @@ class Evaluation:
             up, own = self.up(seen[rows]), seen[rows]
             roots = self.log_roots(up, y[rows])
             checks.impossible_evidence(logsumexp(NUMPY, np.moveaxis(roots, 1, 0).reshape(len(own), -1)))
-            at_once = max(1, ENTRIES // (len(own) * self.model.forest.num_nodes * self.model.neurons))
+            at_once = max(1, budgets.TEMPORARY // (len(own) * self.model.forest.num_nodes * self.model.neurons))
             for first in range(0, n, at_once):
                 draws = slice(first, min(n, first + at_once))
                 count = draws.stop - first

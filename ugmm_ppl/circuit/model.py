@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ugmm_ppl import budgets
 from ugmm_ppl.checks import count, settle
 from ugmm_ppl.checks.data import classes_or_unknown
 from ugmm_ppl.circuit import checks, passes
@@ -17,7 +18,7 @@ from ugmm_ppl.circuit.prior import CircuitPrior
 from ugmm_ppl.circuit.start import initial_values
 from ugmm_ppl.circuit.structure import Structure, random_trees
 from ugmm_ppl.data.standardizer import Standardizer
-from ugmm_ppl.models.base import CHUNK_ELEMENTS, kind
+from ugmm_ppl.models.base import kind
 from ugmm_ppl.models.density import DensityModel
 from ugmm_ppl.models.sites import SiteSpec, unconstrained
 from ugmm_ppl.neuron import log_normalize, logsumexp
@@ -94,7 +95,7 @@ class Circuit(DensityModel):
     @property
     def rows_at_once(self) -> int:
         """By the values of all components of all leaves."""
-        return max(1, CHUNK_ELEMENTS // (len(self.all_leaves.features) * self.neurons * self.components))
+        return max(1, budgets.TEMPORARY // (len(self.all_leaves.features) * self.neurons * self.components))
 
     @cached_property
     def continuous(self) -> np.ndarray:

@@ -17,17 +17,11 @@ from typing import Any
 import numpy as np
 
 import ugmm_ppl as up
-from ugmm_ppl import checks, kernels
+from ugmm_ppl import budgets, checks, kernels
 from ugmm_ppl.checks.machine import require
-
-MAX_EXPORT = 2e7
-"""Entries of the posterior that are exported: parameters x draws."""
 
 MAX_REPLICATES = 10
 """Tables that are drawn from a model of x, and as many from its prior."""
-
-MAX_WORK = {"native": 2e11, "chunked": 5e10, "reference": 5e10}
-"""Exponentials that the export may take for its draws, about two minutes: draws x rows x J K of the largest layer."""
 
 
 def run_fit(
@@ -99,7 +93,7 @@ def write_results(fit: up.Fit, data: up.Data, out: Path, seconds: float) -> dict
     y = fit.model.check_target(y, len(x))
     parameters = fit.num_parameters
     work = len(data.x) * fit.model.row_work
-    limit = min(MAX_EXPORT // parameters, MAX_WORK[kernels.info().kernel] // work)
+    limit = min(budgets.EXPORTED // parameters, budgets.EXPORT_WORK[kernels.info().kernel] // work)
     limit = min(limit, MAX_REPLICATES) if fit.model.observed == "x" else limit
     draws = int(np.clip(limit, 20, 500)) if fit.is_gaussian else None
     prediction = fit.predict(x, num_draws=draws)

@@ -7,15 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ugmm_ppl import checks
+from ugmm_ppl import budgets, checks
 from ugmm_ppl.checks.basic import row_blocks
 
 SAFE = (1e-140, 1e140)
 """Spreads whose squares, and sums of these, are within the range of float64."""
-
-
-MOST_REPEATED = 2**17
-"""Rows that whole weights may make."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +97,7 @@ def repeated(x: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     if weights is None:
         return x
     total = float(weights.sum())
-    whole = total <= MOST_REPEATED and bool(np.all(weights == np.round(weights)))
+    whole = total <= budgets.REPEATED_ROWS and bool(np.all(weights == np.round(weights)))
     count = round(total) if whole else len(x)
     return x[np.searchsorted(np.cumsum(weights), (np.arange(count) + 0.5) * (total / count), side="right")]
 

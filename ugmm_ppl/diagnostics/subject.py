@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ugmm_ppl import kernels
+from ugmm_ppl import budgets, kernels
 from ugmm_ppl.backends.threads import cached_property
 from ugmm_ppl.models import evaluation
 from ugmm_ppl.models.network import BaseNetworkModel
@@ -14,14 +14,6 @@ from ugmm_ppl.models.score import JointScore
 
 if TYPE_CHECKING:
     from ugmm_ppl.posterior.predictive import Predictive
-
-
-WORK = {"native": 5e10, "chunked": 5e9, "reference": 5e9}
-"""Exponentials that the draws of a diagnosis may take, about half a minute: draws x rows x J K of the largest layer."""
-
-
-HELD = 2**24
-"""Entries of draws that are held."""
 
 
 FEWEST_DRAWS = 100
@@ -66,11 +58,11 @@ class Subject:
     def _affordable(self) -> int:
         """Draws per chain that take little time and memory."""
         fit = self.fit
-        held = HELD // (fit.num_chains * fit.num_parameters)
+        held = budgets.DIAGNOSED // (fit.num_chains * fit.num_parameters)
         if self.x is None:
             return int(held)
         largest = self.model.network.largest_layer(self.model.num_outputs)
-        work = WORK[kernels.info().kernel] / (len(self.x) * largest * fit.num_chains)
+        work = budgets.DIAGNOSIS_WORK[kernels.info().kernel] / (len(self.x) * largest * fit.num_chains)
         return int(max(20, min(held, work)))
 
     @cached_property
@@ -101,7 +93,7 @@ class Subject:
     @cached_property
     def prior(self) -> dict[str, np.ndarray]:
         """Two hundred draws of the prior, `(S, ...)` by site; fewer of a large model."""
-        count = int(np.clip(HELD // self.fit.num_parameters, 20, 200))
+        count = int(np.clip(budgets.DIAGNOSED // self.fit.num_parameters, 20, 200))
         with self.fit.settings():
             return evaluation.prior_draws(self.fit.primitives, self.fit.model, count, self.seed)
 

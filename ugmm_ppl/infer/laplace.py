@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ugmm_ppl import checks
+from ugmm_ppl import budgets, checks
 from ugmm_ppl.backends.base import Backend
 from ugmm_ppl.guides.blocks import FullBlock, NormalBlock, entries, join, split
 from ugmm_ppl.guides.guide import Guide
@@ -31,9 +31,6 @@ from ugmm_ppl.infer.method import Task, method
 from ugmm_ppl.infer.trained import Trained
 from ugmm_ppl.models.base import Model
 from ugmm_ppl.typing import Array
-
-CHUNK_ELEMENTS = 2**21
-"""Entries of the largest temporary, the Jacobians of a few rows: 16 MiB in float64."""
 
 
 def laplace(
@@ -138,7 +135,7 @@ def _prior_precision(
     diagonal = products(centre, backend.array(alone[None]))[0]
     together = np.array([i for i in place if coupled[i]], dtype=int)
     block = np.zeros((len(together), len(together)) if full else 0)
-    step = max(1, CHUNK_ELEMENTS // len(coupled))
+    step = max(1, budgets.JACOBIANS // len(coupled))
     for first in range(0, len(together), step):
         index = together[first : first + step]
         unit = np.zeros((len(index), len(coupled)))
@@ -166,7 +163,7 @@ def _root_rows(posterior: _Posterior, centre: Array, x: np.ndarray, temperatures
     information = posterior.model.information
     assert information is not None  # refused before the first step
     size, count = len(posterior.coupled), posterior.model.num_outputs
-    step = max(1, CHUNK_ELEMENTS // (max(size, 64 * count) * count))  # a model may need that much too
+    step = max(1, budgets.JACOBIANS // (max(size, 64 * count) * count))  # a model may need that much too
     for first in range(0, len(x), step):
         outputs, jacobian = jacobians(centre, backend.array(x[first : first + step]))  # (R, O), (R, O, n)
         values, vectors = np.linalg.eigh(information(outputs))  # (R, O), (R, O, O)

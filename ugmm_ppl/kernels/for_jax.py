@@ -18,13 +18,10 @@ from jax import Array, export
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from ugmm_ppl import checks, neuron
+from ugmm_ppl import budgets, checks, neuron
 from ugmm_ppl.kernels import library
 from ugmm_ppl.ops.jax import OPS
 from ugmm_ppl.ops.jax_arrays import symbolic
-
-CHUNK_ELEMENTS = {"cpu": 2**11, "elsewhere": 2**24}
-"""Entries of a chunk's temporary. On the CPU mostly one row at a time: then XLA fuses it away."""
 
 ON_GPU = "triton"
 """What `auto` takes on a GPU: "triton" (`ugmm_ppl.kernels.pallas_kernels`), "chunked", or "reference", which leaves the
@@ -131,7 +128,7 @@ def _reference(*arguments: Array) -> Array:
 
 def _chunked(*arguments: Array) -> Array:
     """A few rows at a time; what the backward pass needs is computed again there."""
-    on_cpu, elsewhere = (functools.partial(_in_chunks, size) for size in CHUNK_ELEMENTS.values())
+    on_cpu, elsewhere = (functools.partial(_in_chunks, size) for size in budgets.COMPILED_CHUNK.values())
     return jax.lax.platform_dependent(*arguments, cpu=on_cpu, default=elsewhere)
 
 

@@ -12,13 +12,9 @@ from torch.autograd import forward_ad
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 from torch.utils.checkpoint import checkpoint
 
-from ugmm_ppl import checks, neuron
+from ugmm_ppl import budgets, checks, neuron
 from ugmm_ppl.kernels import library
 from ugmm_ppl.ops.torch import OPS
-
-CHUNK_ELEMENTS = 2**20
-"""Entries of a chunk's temporary: 4 MiB in float32, which stay in the cache."""
-
 
 PLAIN = frozenset({Tensor, torch.nn.Parameter})
 """Tensors that are what they seem."""
@@ -98,7 +94,7 @@ def _forward_mode(transforms: list[Any]) -> bool:
 def _chunked(x: Tensor, loc: Tensor, scale: Tensor, log_weights: Tensor) -> Tensor:
     """A few rows at a time; what the backward pass needs is computed again there."""
     parameters = (loc, scale, log_weights)
-    rows = max(1, CHUNK_ELEMENTS // max(1, *(p.numel() for p in parameters)))
+    rows = max(1, budgets.CACHED // max(1, *(p.numel() for p in parameters)))
     if x.ndim < 2 or x.shape[-2] <= rows or any(p.ndim > 2 and p.shape[-3] > 1 for p in parameters):
         return _reference(x, *parameters)
     needs_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *parameters))

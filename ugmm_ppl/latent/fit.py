@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ugmm_ppl import budgets
 from ugmm_ppl import checks as common
 from ugmm_ppl.backends.threads import cached_property
 from ugmm_ppl.fitting.registry import fit_of
@@ -19,7 +20,6 @@ from ugmm_ppl.latent.evidence import Evidence, Weighed, Weigher, combine
 from ugmm_ppl.latent.model import POINTWISE_SAMPLES, LatentNetwork
 from ugmm_ppl.latent.queries import Averages, Draws, Sampling, local_fit, with_rows
 from ugmm_ppl.models import evaluation
-from ugmm_ppl.models.base import CHUNK_ELEMENTS
 from ugmm_ppl.neuron import log_normalize, logsumexp
 from ugmm_ppl.ops.numpy import NUMPY
 from ugmm_ppl.posterior.drawn import stacked
@@ -257,7 +257,7 @@ class LatentFit(Fit):
         """Weighted draws of the layers for every posterior draw and block of rows."""
         base, samples = self.seed if sampling.seed is None else sampling.seed, draws.share(sampling.num_samples)
         largest = max(k * j for _, k, j in self.model.layers)
-        size = min(len(rows), max(1, CHUNK_ELEMENTS // (samples * largest)))
+        size = min(len(rows), max(1, budgets.TEMPORARY // (samples * largest)))
         for draw in range(len(draws.weights)):
             if draw % draws.per_chain == 0:
                 own = {} if self.inference.markov else _local(self.state[draw // draws.per_chain])

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from ugmm_ppl import budgets
 from ugmm_ppl.checks import count, plain, settle
 from ugmm_ppl.checks.data import classes_or_unknown
 from ugmm_ppl.distributions.described import SIMPLEX, Distribution, describe, from_description, normal
 from ugmm_ppl.latent import checks, density, encoder
-from ugmm_ppl.models.base import CHUNK_ELEMENTS, kind
+from ugmm_ppl.models.base import kind
 from ugmm_ppl.models.density import DensityModel
 from ugmm_ppl.models.sites import SiteSpec
 from ugmm_ppl.neuron import logsumexp
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 
 POINTWISE_SAMPLES = 50
 """Importance samples of a row where its density is one of many: log likelihoods, predictions, held-out scores."""
-
-NUTS_ENTRIES = 20_000
-"""Most values of z and hidden layers, over all rows, that "nuts" samples beside the parameters."""
 
 
 @kind
@@ -119,7 +117,7 @@ class LatentNetwork(DensityModel):
     @property
     def rows_at_once(self) -> int:
         """By the values of all components of the largest layer."""
-        return max(1, CHUNK_ELEMENTS // (POINTWISE_SAMPLES * max(k * j for _, k, j in self.layers)))
+        return max(1, budgets.TEMPORARY // (POINTWISE_SAMPLES * max(k * j for _, k, j in self.layers)))
 
     @property
     def has_local_variables(self) -> bool:
@@ -219,7 +217,7 @@ class LatentNetwork(DensityModel):
     def local_starts(self, x: np.ndarray, y: np.ndarray, seed: int) -> dict[str, np.ndarray]:
         """Start values of the layers of all rows, which "nuts" samples too."""
         checks.known_classes(y[:, 0], self.classes)
-        checks.small_enough(len(x) * self.num_latents, NUTS_ENTRIES)
+        checks.small_enough(len(x) * self.num_latents, budgets.LOCAL_VARIABLES)
         rng = np.random.default_rng(seed)
         return {
             name: 0.1 * rng.normal(size=(len(x), size)) for name, size in zip(self.hidden, self.sizes, strict=False)

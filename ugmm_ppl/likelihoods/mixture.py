@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ugmm_ppl import checks, metrics, neuron
+from ugmm_ppl import budgets, checks, metrics, neuron
 from ugmm_ppl.backends.base import Backend
 from ugmm_ppl.data.standardizer import Standardizer
 from ugmm_ppl.distributions import pathwise
@@ -25,9 +25,6 @@ QUADRATURE_POINTS = np.array([-9.0, -7.0, -5.5, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0
 
 LARGEST_LOG_SCALE = 88.0
 """Its exponential is a float32."""
-
-CRPS_WORK = 2e8
-"""Pairs of components, over all rows, that `evaluate` takes the CRPS of, ten seconds; above, it leaves out draws."""
 
 
 @likelihood
@@ -254,9 +251,9 @@ class RegressionPrediction:
         }
 
     def _few_draws(self) -> RegressionPrediction:
-        """The prediction by as many draws as `CRPS_WORK` allows, evenly spaced."""
+        """The prediction by as many draws as `budgets.CRPS_WORK` allows, evenly spaced."""
         chains, draws, rows, components = self.loc.shape
-        most = max(1, int((CRPS_WORK / rows) ** 0.5 / (chains * components)))
+        most = max(1, int((budgets.CRPS_WORK / rows) ** 0.5 / (chains * components)))
         return self if draws <= most else self.at(np.linspace(0, draws - 1, most).round().astype(int))
 
     def columns(self, class_names: list[str] | None) -> dict[str, np.ndarray]:

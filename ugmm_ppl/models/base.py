@@ -24,10 +24,6 @@ if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
 
 
-CHUNK_ELEMENTS = 2**22
-"""Entries of the largest temporary of a prediction."""
-
-
 KINDS: dict[str, type[Model]] = {}
 """Models by the name under which files hold them."""
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from ugmm_ppl import checks, kernels
+from ugmm_ppl import budgets, checks, kernels
 from ugmm_ppl.backends.load import load_backend
 from ugmm_ppl.backends.threads import cached_property
 from ugmm_ppl.likelihoods.base import LIKELIHOODS, Likelihood
 from ugmm_ppl.models import evaluation
-from ugmm_ppl.models.base import CHUNK_ELEMENTS, Model, kind
+from ugmm_ppl.models.base import Model, kind
 from ugmm_ppl.models.sites import SiteSpec
 from ugmm_ppl.nn.dropout import survivors
 from ugmm_ppl.nn.network import Network
@@ -96,7 +96,7 @@ class BaseNetworkModel(Model):
         """
         native = kernels.info().kernel == "native"
         row = max(self.network.sizes) if native else self.network.largest_layer(self.network_outputs)
-        return max(1, CHUNK_ELEMENTS // row)
+        return max(1, budgets.TEMPORARY // row)
 
     def initial_values(self, x: np.ndarray, seed: int) -> dict[str, np.ndarray]:
         """Start values of the network, the readout adapted to the meaning of the outputs."""

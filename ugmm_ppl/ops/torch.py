@@ -9,14 +9,11 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from ugmm_ppl import neuron
+from ugmm_ppl import budgets, neuron
 from ugmm_ppl.ops.torch_arrays import default_dtype
 from ugmm_ppl.typing import Coefficients, Ops, Step
 
 HALF = (torch.float16, torch.bfloat16)
-
-PART_ELEMENTS = 2**20
-"""Entries of a temporary `(..., K)` where values are taken in parts."""
 
 
 class TorchOps:
@@ -178,7 +175,7 @@ class TorchOps:
         if along:
             mixture = mixture._replace(**{name: getattr(mixture, name)[:1] for name in mixture._fields[:4]})
         row = math.prod(torch.broadcast_shapes(value.shape[1:], mixture.loc.shape[int(along) : -1]))
-        rows = max(1, PART_ELEMENTS // max(1, row * mixture.loc.shape[-1]))
+        rows = max(1, budgets.CACHED // max(1, row * mixture.loc.shape[-1]))
         if len(value) <= 2 * rows:
             return function(value, mixture)
         return torch.cat([function(part, mixture) for part in value.split(rows)])

@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ugmm_ppl import checks
+from ugmm_ppl import budgets, checks
 from ugmm_ppl.backends.threads import cached_property
 
 if TYPE_CHECKING:
     from ugmm_ppl.posterior.drawn import Drawn
-
-ENTRIES = 2**23
-"""Parameters that are held together (draws x parameters), and outputs of a chunk of rows (C x S x rows x O)."""
 
 VECTOR = 16
 """Rows that a kernel takes together."""
@@ -130,19 +127,19 @@ class Functions:
         if given is not None:
             return checks.count("chunk_size", given)
         model = self.fit.model
-        rows = min(model.rows_at_once, ENTRIES // (self.fit.num_chains * self.num_draws * model.num_outputs))
+        rows = min(model.rows_at_once, budgets.HELD // (self.fit.num_chains * self.num_draws * model.num_outputs))
         return rows - rows % VECTOR if rows >= VECTOR else max(1, rows)
 
     @cached_property
     def _held(self) -> dict[str, np.ndarray] | None:
         """All draws `(C, S, ...)` by site if they are few, else None."""
-        if self.fit.num_chains * self.num_draws * self.fit.num_parameters > ENTRIES:
+        if self.fit.num_chains * self.num_draws * self.fit.num_parameters > budgets.HELD:
             return None
         return self.fit.draws(range(self.num_draws), self.seed)[0]
 
     def _blocks(self) -> Iterator[tuple[int, slice, dict[str, np.ndarray]]]:
         """Chain, numbers of the draws, and the draws `(S, ...)` by site, as many as may be held together."""
-        at_once = max(1, ENTRIES // self.fit.num_parameters)
+        at_once = max(1, budgets.HELD // self.fit.num_parameters)
         for chain in range(self.fit.num_chains):
             for first in range(0, self.num_draws, at_once):
                 block = range(first, min(self.num_draws, first + at_once))

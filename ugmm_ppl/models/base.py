@@ -1,4 +1,4 @@
-"""What `fit` asks of a model, and what all models of the form prior, network, likelihood share."""
+"""What a model is: a table of sites, outputs as a pure function of them, and one program for all models."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ import numpy as np
 import ugmm_ppl as up
 from ugmm_ppl.backends.base import Backend
 from ugmm_ppl.backends.load import load_backend
-from ugmm_ppl.guides.blocks import normal_log_prob
+from ugmm_ppl.guides.base import normal_log_prob
 from ugmm_ppl.guides.guide import Guide, make_guide
 from ugmm_ppl.guides.sites import latent_sites
 from ugmm_ppl.infer.elbo import negative_elbo

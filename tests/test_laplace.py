@@ -10,7 +10,7 @@ from tolerances import EXACT64, GRADIENT64, PARITY, QUADRATURE
 import ugmm_ppl as up
 from ugmm_ppl import budgets
 from ugmm_ppl.backends.load import load_backend
-from ugmm_ppl.guides.blocks import split
+from ugmm_ppl.guides.base import split
 from ugmm_ppl.guides.guide import make_guide
 from ugmm_ppl.guides.sites import latent_sites
 from ugmm_ppl.infer import laplace

@@ -21,7 +21,7 @@ from ugmm_ppl.backends.base import Backend
 from ugmm_ppl.backends.load import load_backend
 from ugmm_ppl.backends.progress import Progress
 from ugmm_ppl.checks.machine import require
-from ugmm_ppl.guides.blocks import FAMILIES
+from ugmm_ppl.guides.base import FAMILIES
 from ugmm_ppl.guides.guide import make_guide
 from ugmm_ppl.guides.sites import latent_sites
 from ugmm_ppl.infer.elbo import negative_elbo

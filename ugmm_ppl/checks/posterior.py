@@ -1,6 +1,6 @@
 """What is inferred, and how: guides, methods, and the weights of restarts."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from ugmm_ppl.checks.basic import choice, listed
 
 
-def guide(families: Any, valid: Sequence[str]) -> dict[str, str]:
+def guide(families: Any, valid: Collection[str]) -> dict[str, str]:
     """Return families of a guide by pattern; one family stands for all sites, the pattern "*"."""
     if not isinstance(families, Mapping):
         return {"*": choice("guide", families, valid)}
@@ -84,13 +84,20 @@ def nothing_inferred(inferred: Any) -> None:
         )
 
 
-def laplace_families(families: Mapping[str, str]) -> None:
-    """Refuse families of a guide that are not made of a curvature."""
-    unknown = set(families.values()) - {"normal", "full", "delta"}
-    if unknown or set(families.values()) == {"delta"}:
+def laplace_families(families: Mapping[str, str], curved: Mapping[str, bool], points: Collection[str]) -> None:
+    """Refuse families of a guide that are not made of a curvature.
+
+    Args:
+        families: Families by pattern.
+        curved: Those that are made of a curvature, and whether of its diagonal alone.
+        points: Those that are points, which may stand beside them.
+    """
+    asked = set(families.values())
+    if asked - set(curved) - set(points) or not asked & set(curved):
+        known = " and ".join(f"{name!r} (diagonal)" if diagonal else repr(name) for name, diagonal in curved.items())
         raise ValueError(
-            "method='laplace' needs a guide of 'normal' (diagonal) and 'full' blocks; got "
-            f"{listed(families.values())}. With too many parameters for 'full' use bayesian='readout', or 'normal'."
+            f"method='laplace' needs a guide of {known} blocks; got {listed(families.values())}. With too many "
+            "parameters for 'full' use bayesian='readout', or 'normal'."
         )
 
 

@@ -18,7 +18,7 @@ from ugmm_ppl.data.standardizer import Standardizer, as_seen, no_variance, repea
 from ugmm_ppl.fitting import storage
 from ugmm_ppl.fitting.registry import fit_type
 from ugmm_ppl.fitting.result import Fit
-from ugmm_ppl.guides.blocks import FAMILIES
+from ugmm_ppl.guides.base import FAMILIES
 from ugmm_ppl.guides.guide import Guide
 from ugmm_ppl.guides.sites import latent_sites
 from ugmm_ppl.infer.checkpoint import Checkpoint, digest

@@ -1,6 +1,6 @@
 """Guides: variational families over all latent sites of a model, written once for both backends.
 
-A guide is a product of independent blocks (`ugmm_ppl.guides.blocks`) in the unconstrained space u of all latent sites;
+A guide is a product of independent blocks (`ugmm_ppl.guides.base`) in the unconstrained space u of all latent sites;
 a bijector per site maps it to the support. `ugmm_ppl.infer.elbo` has the loss that is minimised over a guide. Source:
 Kucukelbir et al. 2017 (ADVI), JMLR 18(14).
 """
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ugmm_ppl import checks
-from ugmm_ppl.guides.blocks import FAMILIES, Block, DeltaBlock, make_block
+from ugmm_ppl.guides.base import FAMILIES, Block
+from ugmm_ppl.guides.delta import DeltaBlock, ModeBlock
 from ugmm_ppl.guides.sites import LatentSite, constrain
 from ugmm_ppl.typing import Array
 
@@ -48,7 +49,7 @@ class Guide:
 
     def at_points(self) -> Guide:
         """The guide that finds the mode of the density which this one approximates: a point in place of every block."""
-        return Guide(self.sites, tuple(DeltaBlock(block.sites, block.has_density) for block in self.blocks))
+        return Guide(self.sites, tuple((ModeBlock if b.has_density else DeltaBlock)(b.sites) for b in self.blocks))
 
     def initial(self, start: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Parameters around unconstrained start values."""
@@ -118,7 +119,7 @@ def make_guide(
     """The guide of a family, or of several families by pattern.
 
     Args:
-        families: One of `ugmm_ppl.guides.blocks.FAMILIES` for all sites; or a mapping from patterns of site names, such
+        families: One of `ugmm_ppl.guides.FAMILIES` for all sites; or a mapping from patterns of site names, such
             as "readout.*" and "*", to families: each makes one block of the sites that it is the first to match.
         backend: The backend.
         sites: The latent sites.
@@ -135,7 +136,7 @@ def make_guide(
     checks.guide_patterns(families, chosen, own)
     groups = {p: {name: site for name, site in own.items() if chosen[name] == p} for p in families}
     blocks = [
-        make_block(families[pattern], backend, group, pattern, init_scale=init_scale, rank=rank)
+        FAMILIES[families[pattern]].make(backend, group, pattern, init_scale=init_scale, rank=rank)
         for pattern, group in groups.items()
         if group
     ]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ugmm_ppl.guides.blocks import normal_log_prob
+from ugmm_ppl.guides.base import normal_log_prob
 from ugmm_ppl.guides.sites import constrain
 from ugmm_ppl.typing import Array
 

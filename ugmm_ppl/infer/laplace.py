@@ -23,7 +23,7 @@ import numpy as np
 
 from ugmm_ppl import budgets, checks
 from ugmm_ppl.backends.base import Backend
-from ugmm_ppl.guides.blocks import FullBlock, NormalBlock, entries, join, split
+from ugmm_ppl.guides.base import FAMILIES, Block, entries, join, split
 from ugmm_ppl.guides.guide import Guide
 from ugmm_ppl.guides.sites import LatentSite, constrain
 from ugmm_ppl.infer.loop import Run
@@ -48,7 +48,7 @@ def laplace(
     Args:
         backend: The backend.
         model: The model.
-        guide: A guide of full, normal and delta blocks.
+        guide: A guide of blocks that have the fact `from_curvature`, and of points.
         point: Unconstrained values of all sites, at the mode.
         x: All inputs `(N, K)`, as the network sees them.
         weights: How often each row counts `(N,)`; None for once.
@@ -57,7 +57,7 @@ def laplace(
     Raises:
         ValueError: The precision is not positive definite.
     """
-    blocks: list[Any] = [block for block in guide.blocks if isinstance(block, FullBlock | NormalBlock)]
+    blocks = [block for block in guide.blocks if block.from_curvature]
     sites = {name: site for block in blocks for name, site in block.sites.items()}  # in the order of the blocks
     posterior = _Posterior(backend, model, guide.sites, sites, point)
     ends = np.cumsum([entries(block.sites) for block in blocks])
@@ -65,7 +65,7 @@ def laplace(
     products = backend.derivatives.hessian_products(posterior.negative_log_prior)
     centre = backend.array(join(sites, point))
     precisions = [
-        _prior_precision(backend, products, centre, place, posterior.coupled, full=isinstance(block, FullBlock))
+        _prior_precision(backend, products, centre, place, posterior.coupled, full=not block.factorised)
         for block, place in zip(blocks, places, strict=True)
     ]
     temperatures = np.full(len(x), temperature) if weights is None else temperature / weights
@@ -172,9 +172,7 @@ def _root_rows(posterior: _Posterior, centre: Array, x: np.ndarray, temperatures
         yield (root @ jacobian).reshape(-1, size)
 
 
-def _around(
-    block: FullBlock | NormalBlock, point: Mapping[str, np.ndarray], precision: np.ndarray
-) -> dict[str, np.ndarray]:
+def _around(block: Block, point: Mapping[str, np.ndarray], precision: np.ndarray) -> dict[str, np.ndarray]:
     """Parameters of a block around a point, if its precision is positive definite."""
     if np.isfinite(precision).all() and (np.diag(precision) if precision.ndim == 2 else precision).min() > 0.0:
         try:
@@ -196,7 +194,9 @@ class Laplace(Trained):
         """Refuse models without Fisher information, and families that it cannot make of a curvature."""
         if model.information is None:
             raise checks.no_information(model)
-        checks.laplace_families(families)
+        curved = {name: block.factorised for name, block in FAMILIES.items() if block.from_curvature}
+        points = {name for name, block in FAMILIES.items() if not block.has_density}
+        checks.laplace_families(families, curved, points)
 
     def guide(self, task: Task) -> Guide:
         """Points, in place of every block."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ugmm_ppl import checks
+from ugmm_ppl.guides.base import FAMILIES
 from ugmm_ppl.infer.method import METHODS, Method, method
 from ugmm_ppl.infer.trained import Trained
 from ugmm_ppl.models.base import Model
@@ -22,7 +23,7 @@ class SVI(Trained):
 
     def chosen(self, families: Mapping[str, str]) -> Method:
         """With a point at every site it is "map"."""
-        return METHODS["map"] if set(families.values()) == {"delta"} else self
+        return self if any(FAMILIES[family].has_density for family in families.values()) else METHODS["map"]
 
 
 @method

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ugmm_ppl.guides.blocks import normal_log_prob
+from ugmm_ppl.guides.base import normal_log_prob
 from ugmm_ppl.guides.guide import Guide
 from ugmm_ppl.typing import Array
 

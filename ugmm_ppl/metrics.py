@@ -117,11 +117,7 @@ def out_of_distribution(inside: np.ndarray, outside: np.ndarray) -> dict[str, fl
     """
     metrics = require("sklearn.metrics", "diagnostics", ("sklearn",))
     for name, scores in (("inside", inside), ("outside", outside)):
-        if not (scores.ndim == 1 and scores.size and np.isfinite(scores).all()):
-            raise ValueError(
-                f"{name} must be finite scores of shape (B,), at least one; got shape {scores.shape} with "
-                f"{int((~np.isfinite(scores)).sum())} that are not finite. Score every row once."
-            )
+        checks.row_scores(name, scores)
     other = np.repeat([0, 1], [len(inside), len(outside)])
     scores = np.concatenate([inside, outside])
     passed, caught, _ = metrics.roc_curve(1 - other, -scores, drop_intermediate=False)  # usual rows are positive

@@ -55,12 +55,13 @@ class Prior:
 
     def __post_init__(self) -> None:
         """Check the entries."""
-        _check_roles("Prior", {role: getattr(self, role) for role in ROLES if getattr(self, role) is not None})
+        roles = {role: getattr(self, role) for role in ROLES if getattr(self, role) is not None}
+        checks.prior_roles("Prior", roles, Distribution, SIMPLEX, POSITIVE)
         number = "layer number in Prior.layers"
-        checks.settle(self, layers={checks.count(number, i, least=0): dict(roles) for i, roles in self.layers.items()})
-        for index, roles in self.layers.items():
-            checks.names(f"role in Prior.layers[{index}]", roles, NEURON_ROLES)
-            _check_roles(f"Prior.layers[{index}]", roles)
+        checks.settle(self, layers={checks.count(number, i, least=0): dict(own) for i, own in self.layers.items()})
+        for index, given in self.layers.items():
+            checks.names(f"role in Prior.layers[{index}]", given, NEURON_ROLES)
+            checks.prior_roles(f"Prior.layers[{index}]", given, Distribution, SIMPLEX, POSITIVE)
 
     def layer(self, index: int | None, *, tied: bool) -> dict[str, PriorValue]:
         """Priors of one layer of neurons: role -> prior, in the order in which the sites are sampled.
@@ -141,27 +142,5 @@ def draw(backend: Backend, prior: PriorValue, name: str, shape: tuple[int, ...],
         return backend.sample(name, backend.build(prior, shape, like))
     with backend.as_default():
         value = prior(backend, name, shape)
-    if tuple(np.shape(value))[-len(shape) :] != shape:
-        raise ValueError(
-            f"the prior of {name} must return an array of shape {shape}; got shape {tuple(np.shape(value))}."
-        )
+    checks.prior_shape(name, value, shape)
     return value
-
-
-def _check_roles(where: str, roles: Mapping[str, Any]) -> None:
-    for one, other in (("log_scale", "scale"), ("logits", "weights")):
-        if one in roles and other in roles:
-            raise ValueError(f"{where} needs one of {one} and {other}; got both. Keep the space you think in.")
-    for role, value in roles.items():
-        if not isinstance(value, Distribution) and not callable(value):
-            raise TypeError(
-                f"{where}.{role} must be a distribution such as up.dist.Normal(0.0, 1.0), or a callable "
-                f"(backend, name, shape); got {value!r}."
-            )
-        if isinstance(value, Distribution) and (value.name in SIMPLEX) != (role == "weights"):
-            need = "be on the simplex, e.g. dist.Dirichlet(0.5)" if role == "weights" else "not be on the simplex"
-            raise ValueError(f"{where}.{role} must {need}; got {value!r}.")
-        if isinstance(value, Distribution) and role == "scale" and value.name not in POSITIVE:
-            raise ValueError(
-                f"{where}.scale must be a distribution over positive numbers ({', '.join(POSITIVE)}); got {value!r}."
-            )

@@ -129,10 +129,7 @@ class Collector:
         probe = self.request.probe
         if probe is None and self.x is None:
             if self.request.groups is not None and "functional" in self.request.groups:
-                raise ValueError(
-                    "the group functional needs probe inputs, and this fit holds no training data to take them from. "
-                    "Give probe=, an array (P, K), or the training data x and y."
-                )
+                raise checks.no_probe()
             return
         if self.fit.model.observed == "x" or not self.request.wants("functional"):
             return  # a density of x is no function of x with an uncertain value

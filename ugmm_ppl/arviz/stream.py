@@ -103,10 +103,7 @@ def export(fit: Predictive, path: str | os.PathLike[str], x: Any = None, y: Any 
     installed()
     checks.path("path", path)
     path = Path(path)
-    if path.suffix not in (".nc", ".zarr"):
-        raise ValueError(f"path must end in .nc (netCDF) or .zarr; got {path}.")
-    if path.suffix == ".zarr" and path.exists():
-        raise ValueError(f"path must be a new Zarr folder; {path} is there. Delete it, or give another path.")
+    checks.new_tree(path)
     require("h5py" if path.suffix == ".nc" else "zarr", "arviz")
     collector = Collector(fit, x, y, Request(**{"keep": "draws"} | options))
     partial = path.with_name(f"{path.stem}.{threading.get_native_id()}.partial{path.suffix}")

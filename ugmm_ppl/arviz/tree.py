@@ -99,22 +99,14 @@ def read(path: str | os.PathLike[str], needs: Sequence[str] = ()) -> Any:
 
     checks.path("path", path)
     if not Path(path).exists():
-        raise FileNotFoundError(f"a netCDF file or Zarr folder is needed; {path} does not exist. Check the path.")
+        raise checks.missing_tree(path)
     engine = "zarr" if Path(path).is_dir() else "h5netcdf"
     require(engine, "arviz")
     try:
         tree = xarray.open_datatree(path, engine=engine)
     except Exception as error:  # each engine has errors of its own
-        raise ValueError(
-            f"{path} must be a netCDF file or Zarr folder of an ArviZ tree; it cannot be read as one "
-            f"({type(error).__name__}: {error}). It may be cut short: write it again with fit.export(path)."
-        ) from error
-    missing = [name for name in needs if name not in tree.children]
-    if missing:
-        raise ValueError(
-            f"{path} must have the groups {', '.join(needs)}; it lacks {', '.join(missing)} and has "
-            f"{', '.join(tree.children)}. Write it again with these groups, from a fit that has its data."
-        )
+        raise checks.no_tree(path, error) from error
+    checks.groups(path, needs, list(tree.children))
     return _as_tree(az, {name: node.to_dataset() for name, node in tree.children.items()} | {"": tree.to_dataset()})
 
 
@@ -127,9 +119,7 @@ def group(tree: Any, name: str) -> Any:
     try:
         found = tree[name]
     except KeyError:
-        raise ValueError(
-            f"the tree needs the group {name}, and has none. Make it by fit.to_arviz(), with the data of the fit."
-        ) from None
+        raise checks.no_group(name) from None
     return found.to_dataset() if hasattr(found, "to_dataset") else found
 
 

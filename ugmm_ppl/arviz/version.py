@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ugmm_ppl.checks.machine import require
+from ugmm_ppl.checks.machine import old_arviz, require
 
 if TYPE_CHECKING:
     pass
@@ -23,10 +23,7 @@ def installed() -> Any:
     """
     az = require("arviz", "arviz")
     if tuple(int(part) for part in az.__version__.split(".")[:2]) < OLDEST:
-        raise ImportError(
-            f"ArviZ {OLDEST[0]}.{OLDEST[1]} or newer is needed; got {az.__version__}. "
-            'Upgrade it with: pip install --upgrade "ugmm-ppl[arviz]"'
-        )
+        raise old_arviz(az.__version__, OLDEST)
     return az
 
 

@@ -150,6 +150,34 @@ def held_out_weights(held_out: np.ndarray, kept: np.ndarray) -> None:
         )
 
 
+def row_scores(what: str, got: np.ndarray) -> None:
+    """Refuse anything but one finite score per row."""
+    if not (got.ndim == 1 and got.size and np.isfinite(got).all()):
+        raise ValueError(
+            f"{what} must be finite scores of shape (B,), at least one; got shape {got.shape} with "
+            f"{int((~np.isfinite(got)).sum())} that are not finite. Score every row once."
+        )
+
+
+def no_training_data() -> ValueError:
+    """The error for a fit without the data that are asked of it."""
+    return ValueError("x and y are needed: this fit was loaded from a file, which holds no training data. Give both.")
+
+
+def no_probe() -> ValueError:
+    """The error for a fit without the data that inputs are picked from."""
+    return ValueError(
+        "the group functional needs probe inputs, and this fit holds no training data to take them from. "
+        "Give probe=, an array (P, K), or the training data x and y."
+    )
+
+
+def standardize(got: Any) -> None:
+    """Refuse ways to standardise that are not there."""
+    if not isinstance(got, bool) and got != "jointly":
+        raise ValueError(f"standardize must be True, False or 'jointly'; got {got!r}. Use True for tables.")
+
+
 def weighted_rows(row_weights: np.ndarray | None, rows: int) -> np.ndarray | None:
     """Return the weights of the training rows, or say that other rows were given."""
     if row_weights is not None and len(row_weights) != rows:

@@ -3,6 +3,7 @@
 import io
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -129,4 +130,42 @@ def unknown_model(name: str, kind: str, known: Sequence[str]) -> ValueError:
     return ValueError(
         f"{name} holds a fit of the model {kind!r}; known here are {', '.join(known)}. Import the module that defines "
         "it, or give the model: up.load(path, model=...)."
+    )
+
+
+def new_tree(path: Path) -> None:
+    """Refuse to write a tree to a file of another format, or into a folder that is there."""
+    if path.suffix not in (".nc", ".zarr"):
+        raise ValueError(f"path must end in .nc (netCDF) or .zarr; got {path}.")
+    if path.suffix == ".zarr" and path.exists():
+        raise ValueError(f"path must be a new Zarr folder; {path} is there. Delete it, or give another path.")
+
+
+def missing_tree(path: Any) -> FileNotFoundError:
+    """The error for a tree that is not there."""
+    return FileNotFoundError(f"a netCDF file or Zarr folder is needed; {path} does not exist. Check the path.")
+
+
+def no_tree(path: Any, error: Exception) -> ValueError:
+    """The error for a file that no tree was written to, or only a part of one."""
+    return ValueError(
+        f"{path} must be a netCDF file or Zarr folder of an ArviZ tree; it cannot be read as one "
+        f"({type(error).__name__}: {error}). It may be cut short: write it again with fit.export(path)."
+    )
+
+
+def groups(path: Any, needed: Sequence[str], found: Sequence[str]) -> None:
+    """Refuse a tree without the groups that are needed."""
+    missing = [name for name in needed if name not in found]
+    if missing:
+        raise ValueError(
+            f"{path} must have the groups {', '.join(needed)}; it lacks {', '.join(missing)} and has "
+            f"{', '.join(found)}. Write it again with these groups, from a fit that has its data."
+        )
+
+
+def no_group(name: str) -> ValueError:
+    """The error for a tree without a group."""
+    return ValueError(
+        f"the tree needs the group {name}, and has none. Make it by fit.to_arviz(), with the data of the fit."
     )

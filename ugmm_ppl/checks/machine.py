@@ -47,6 +47,19 @@ def slow_gpu_kernel(problem: str) -> str:
     )
 
 
+def out_of_memory(kernel: str, leading: tuple[int, ...], own: tuple[int, int]) -> MemoryError:
+    """The error for a call of a kernel that needs more memory than there is."""
+    return MemoryError(f"{kernel} ran out of memory for a call of leading shape {leading} with {own} components.")
+
+
+def old_arviz(found: str, oldest: tuple[int, int]) -> ImportError:
+    """The error for an ArviZ that is too old."""
+    return ImportError(
+        f"ArviZ {oldest[0]}.{oldest[1]} or newer is needed; got {found}. "
+        'Upgrade it with: pip install --upgrade "ugmm-ppl[arviz]"'
+    )
+
+
 def require(module: str, extra: str, needs: Sequence[str] = ()) -> Any:
     """Import a module of an optional part.
 

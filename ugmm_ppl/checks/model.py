@@ -24,6 +24,45 @@ def model_parts(network: Any, prior: Any, network_kind: Any, prior_kind: Any) ->
             raise ValueError(f"Prior.layers names layers 0..{depth - 1} of sizes={network.sizes}; got layer {index}.")
 
 
+def known_model(got: Any, kind: type) -> None:
+    """Check that what is fitted is a model."""
+    if not isinstance(got, kind):
+        raise TypeError(f"model must be an up.Classifier, up.Regressor, up.Circuit or up.LatentNetwork; got {got!r}.")
+
+
+def network_sizes(got: Any) -> tuple[int, ...]:
+    """The number of inputs and the widths of all hidden layers."""
+    if not hasattr(got, "__len__") or len(got) < 2:
+        raise ValueError(f"sizes needs the number of inputs and at least one hidden width, e.g. (4, 32); got {got!r}.")
+    return tuple(count("each of sizes", size) for size in got)
+
+
+def normalized_widths(sizes: Sequence[int], normalization: str | None) -> None:
+    """Refuse to normalise the activation of one neuron by itself."""
+    if normalization == "layer" and 1 in sizes[1:]:
+        raise ValueError(
+            "hidden widths of at least 2 are needed with normalization='layer' (one neuron normalised by itself is "
+            f"always 0); got sizes={sizes}. Use a wider layer, or normalization=None."
+        )
+
+
+def dropout_rates(got: Any, depth: int) -> tuple[float, ...]:
+    """Dropout probability of every layer of neurons, of which one number stands for all."""
+    rates = tuple(got) if np.ndim(got) else (got,) * depth
+    if len(rates) != depth:
+        raise ValueError(f"dropout must be one number or one per layer of neurons, {depth}; got {len(rates)}.")
+    return tuple(number("dropout", rate, 0.0, 1.0, closed_low=True) for rate in rates)
+
+
+def joint_score(network: Any) -> None:
+    """Refuse a network that has no place for the class, or whose outputs are no scores."""
+    if network.readout != "ugmm" or network.sizes[0] < 2:
+        raise ValueError(
+            "JointScore needs a network with readout='ugmm' and at least two inputs, the last of them the class; "
+            f"got readout={network.readout!r} and sizes={network.sizes}."
+        )
+
+
 def likelihood(got: Any, kind: type) -> None:
     """Check that a model has a likelihood."""
     if not isinstance(got, kind):

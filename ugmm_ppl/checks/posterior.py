@@ -149,3 +149,22 @@ def weighing(how: str, method: str, bound: bool, temperature: float, given: bool
         raise ValueError("weights by 'stacking' need x and y of held-out rows; got none. Give rows kept out of fit.")
     if how != "stacking" and given:
         raise ValueError(f"weights by {how!r} use no data; got x or y. Leave them out, or use 'stacking'.")
+
+
+def kept_draws(asked: int | None, kept: int) -> None:
+    """Refuse to ask for more draws than a sampler kept."""
+    if asked is not None and asked > kept:
+        raise ValueError(f"num_draws must be at most {kept}, the draws that NUTS kept per chain; got {asked}.")
+
+
+def no_log_q(method: str) -> ValueError:
+    """The error for the density of a guide that a method has not."""
+    return ValueError(f"log_q needs method='svi' or 'laplace'; this fit is by {method!r}, which has no guide density.")
+
+
+def no_diagnosis(model: Any) -> TypeError:
+    """The error for the diagnosis of a fit that is no density of y given what a network makes of x."""
+    return TypeError(
+        f"a fit of a network (Classifier, Regressor) is needed; got one of {type(model).__name__}. Judge "
+        "it by its log density of rows that it was not fitted to."
+    )

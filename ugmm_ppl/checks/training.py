@@ -127,6 +127,20 @@ def schedule_factors(factors: np.ndarray) -> None:
         )
 
 
+def split_batch(rows: int, parts: int) -> None:
+    """Refuse batches with fewer rows than parts."""
+    if rows < parts:
+        raise ValueError(
+            f"split_batch needs at least one row for each of num_particles={parts}; got batches of "
+            f"{rows} rows. Give fewer particles or larger batches."
+        )
+
+
+def no_centre() -> ValueError:
+    """The error for a start from a fit without a point for each restart."""
+    return ValueError("start must be a fit by 'svi' or 'map', whose restarts have a centre; got one by 'nuts'.")
+
+
 def start_sites(points: Mapping[str, np.ndarray], sites: Mapping[str, Any]) -> None:
     """Check that a fit to start from has the sites of the model."""
     then = {name: value.shape for name, value in points.items()}

@@ -12,7 +12,9 @@ from ugmm_ppl.checks import count
 from ugmm_ppl.checks import names as known_names
 from ugmm_ppl.checks.basic import finite
 from ugmm_ppl.checks.data import shape
+from ugmm_ppl.checks.prior import one_space, prior_value
 from ugmm_ppl.checks.table import Asked, numeric
+from ugmm_ppl.distributions.described import POSITIVE, SIMPLEX, Distribution
 
 
 def forest(parent: np.ndarray, feature: np.ndarray) -> None:
@@ -135,6 +137,27 @@ def leaves(given: Mapping[Any, Any], features: int, kinds: tuple[type, ...]) -> 
     return {int(column): leaf for column, leaf in given.items()}
 
 
+def edges(given: Any) -> tuple[float, ...]:
+    """Return the edges of bins as floats."""
+    found = np.asarray(given, dtype=np.float64)
+    if found.ndim != 1 or len(found) < 2 or not (np.isfinite(found).all() and (np.diff(found) > 0.0).all()):
+        raise ValueError(f"Binned needs at least two finite, increasing edges; got {given!r}.")
+    return tuple(found.tolist())
+
+
+def prior_roles(roles: Mapping[str, Any], on_simplex: Sequence[str]) -> None:
+    """Check the priors of a circuit by role, of which some may be on the simplex."""
+    one_space("CircuitPrior", roles, "log_scale", "scale")
+    for role, value in roles.items():
+        prior_value(f"CircuitPrior.{role}", value, Distribution)
+        if not isinstance(value, Distribution):
+            continue
+        if value.name in SIMPLEX and role not in on_simplex:
+            raise ValueError(f"CircuitPrior.{role} must not be on the simplex; got {value!r}.")
+        if role == "scale" and value.name not in POSITIVE:
+            raise ValueError(f"CircuitPrior.scale must be over positive numbers; got {value!r}.")
+
+
 def parts(structure: Any, prior: Any, features: int, kind: Any, prior_kind: Any) -> None:
     """Refuse a structure or a prior of another kind, or of other features."""
     if structure is not None and not isinstance(structure, kind):
@@ -157,3 +180,31 @@ def completions(given: np.ndarray, seen: np.ndarray) -> None:
         raise ValueError(
             f"x must keep the values that are seen; row {row}, column {column} has another. Write NaN or that value."
         )
+
+
+def missing(name: str, values: np.ndarray) -> None:
+    """Refuse the distribution of a feature that is seen in some row."""
+    seen = np.flatnonzero(~np.isnan(values))
+    if seen.size:
+        raise ValueError(
+            f"feature {name!r} must be missing in every row for its distribution; it is seen "
+            f"in row {seen[0]} ({seen.size} such rows). Write NaN there."
+        )
+
+
+def no_mixture(name: str) -> ValueError:
+    """The error for the mixture of a feature that falls into bins."""
+    return ValueError(f"feature {name!r} has bins, and no mixture; use `probs`.")
+
+
+def no_bins(name: str) -> ValueError:
+    """The error for the bins of a feature that is a real number."""
+    return ValueError(f"feature {name!r} is real, and has no bins; use `mixture`.")
+
+
+def no_entropy(name: str) -> ValueError:
+    """The error for the entropy of a feature that is a real number."""
+    return ValueError(
+        f"the entropy of the Gaussian mixture of feature {name!r} has no closed form; "
+        "only codes and histograms have. Average -log_density over samples of it."
+    )

@@ -92,7 +92,7 @@ class Conditional:
         leaves, natural = self.density.model.all_leaves, self.density.natural
         own = np.flatnonzero(leaves.features == column)
         if not self.density.model.continuous[column]:
-            raise ValueError(f"feature {self.density.names[column]!r} has bins, and no mixture; use `probs`.")
+            raise checks.no_mixture(self.density.names[column])
         at = np.searchsorted(leaves.neurons, own)
         unit = self.density.scale[column]
         shift = 0.0 if self.density.units is None else self.density.units.mean[column]
@@ -111,7 +111,7 @@ class Conditional:
         column = self._missing(feature)
         model = self.density.model
         if model.continuous[column]:
-            raise ValueError(f"feature {self.density.names[column]!r} is real, and has no bins; use `mixture`.")
+            raise checks.no_bins(self.density.names[column])
         leaves = model.all_leaves
         own = np.flatnonzero(leaves.features == column)
         states = np.exp(self._states(own))  # (B, S, Lf, J)
@@ -145,10 +145,7 @@ class Conditional:
         """
         column = checks.feature(feature, self.density.names)
         if self.density.model.continuous[column]:
-            raise ValueError(
-                f"the entropy of the Gaussian mixture of feature {self.density.names[column]!r} has no closed form; "
-                "only codes and histograms have. Average -log_density over samples of it."
-            )
+            raise checks.no_entropy(self.density.names[column])
         probs = self.probs(feature)
         width = np.diff(np.asarray(self.density.model.leaves[column].edges))
         return -np.where(probs > 0.0, probs * (np.log(np.where(probs > 0.0, probs, 1.0)) - np.log(width)), 0.0).sum(1)
@@ -211,12 +208,7 @@ class Conditional:
 
     def _missing(self, feature: int | str) -> int:
         column = checks.feature(feature, self.density.names)
-        seen = np.flatnonzero(~np.isnan(self.x[:, column]))
-        if seen.size:
-            raise ValueError(
-                f"feature {self.density.names[column]!r} must be missing in every row for its distribution; it is seen "
-                f"in row {seen[0]} ({seen.size} such rows). Write NaN there."
-            )
+        checks.missing(self.density.names[column], self.x[:, column])
         return column
 
     def _bins_of(self, column: int) -> int:

@@ -23,6 +23,7 @@ import numpy as np
 
 from ugmm_ppl import neuron
 from ugmm_ppl.checks import count, settle
+from ugmm_ppl.circuit import checks
 from ugmm_ppl.ops.numpy import NUMPY
 from ugmm_ppl.typing import INDEX, Array, Ops
 
@@ -59,10 +60,7 @@ class Binned:
 
     def __post_init__(self) -> None:
         """Check the edges."""
-        edges = np.asarray(self.edges, dtype=np.float64)
-        if edges.ndim != 1 or len(edges) < 2 or not (np.isfinite(edges).all() and (np.diff(edges) > 0.0).all()):
-            raise ValueError(f"Binned needs at least two finite, increasing edges; got {self.edges!r}.")
-        settle(self, edges=tuple(edges.tolist()))
+        settle(self, edges=checks.edges(self.edges))
 
     @classmethod
     def of(cls, values: Any, bins: int = 16) -> Binned:

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from ugmm_ppl.distributions.described import POSITIVE, SIMPLEX, Distribution, describe, from_description, normal
+from ugmm_ppl.circuit import checks
+from ugmm_ppl.distributions.described import SIMPLEX, Distribution, describe, from_description, normal
 from ugmm_ppl.priors import PriorValue
 
 ON_SIMPLEX = ("components", "bins", "sums", "roots", "classes")
@@ -46,21 +47,8 @@ class CircuitPrior:
 
     def __post_init__(self) -> None:
         """Check the entries."""
-        if self.log_scale is not None and self.scale is not None:
-            raise ValueError("CircuitPrior needs one of log_scale and scale; got both. Keep the space you think in.")
-        for role in ROLES:
-            value = getattr(self, role)
-            if value is not None and not isinstance(value, Distribution) and not callable(value):
-                raise TypeError(
-                    f"CircuitPrior.{role} must be a distribution such as up.dist.Normal(0.0, 1.0), or a callable "
-                    f"(backend, name, shape); got {value!r}."
-                )
-            if not isinstance(value, Distribution):
-                continue
-            if value.name in SIMPLEX and role not in ON_SIMPLEX:
-                raise ValueError(f"CircuitPrior.{role} must not be on the simplex; got {value!r}.")
-            if role == "scale" and value.name not in POSITIVE:
-                raise ValueError(f"CircuitPrior.scale must be over positive numbers; got {value!r}.")
+        given = {role: getattr(self, role) for role in ROLES if getattr(self, role) is not None}
+        checks.prior_roles(given, ON_SIMPLEX)
 
     def described(self) -> dict[str, Any]:
         """The entries as JSON values."""

@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 
 import ugmm_ppl as up
-from ugmm_ppl import budgets, checks, kernels
+from ugmm_ppl import budgets, kernels
+from ugmm_ppl.checks import command as checks
+from ugmm_ppl.checks import names as known_names
 from ugmm_ppl.checks.machine import require
 
 MAX_REPLICATES = 10
@@ -52,15 +54,14 @@ def run_fit(
         settings["num_draws" if settings.get("method") == "nuts" else "num_steps"] = steps
     keywords = [p.name for p in inspect.signature(up.fit).parameters.values() if p.kind is p.KEYWORD_ONLY]
     valid = [name for name in keywords if name != "weights"]  # which belong to the data
-    checks.names(f"setting in {model_file}", settings, valid)
+    known_names(f"setting in {model_file}", settings, valid)
     for package, extra in (("arviz", "arviz"), ("matplotlib", "cli"), ("scoringrules", "diagnostics")):
         require(package, extra)  # before training, not after it
     try:
         data = module.data()
     except Exception as error:
-        raise ValueError(f"data() in {model_file} fails: {type(error).__name__}: {error}") from error
-    if not isinstance(data, up.Data):
-        raise TypeError(f"data() in {model_file} must return up.Data(x, y, ...); got {type(data).__name__}.")
+        raise checks.failing_data(model_file, error) from error
+    checks.data(model_file, data, up.Data)
     out.mkdir(parents=True, exist_ok=True)
     names: dict[str, Any] = {"feature_names": data.feature_names, "class_names": data.class_names}
     start, failure = time.perf_counter(), None
@@ -145,8 +146,7 @@ def run_report(run_dir: Path, out: Path) -> Any:
 
 
 def _load_run(run_dir: Path, device: str = "cpu") -> up.Fit:
-    if not (run_dir / "fit.npz").is_file():
-        raise FileNotFoundError(f"{run_dir} must be a folder written by `ugmm-ppl fit`; it has no fit.npz.")
+    checks.run_folder(run_dir)
     return up.load(run_dir / "fit.npz", device=device)
 
 
@@ -157,22 +157,16 @@ def load_model_file(path: Path) -> ModuleType:
         FileNotFoundError: No such file.
         ValueError: It fails when run, or lacks `model` or `data`.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"model file {path} does not exist.")
+    checks.model_file(path)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
-        raise ValueError(f"model file {path} must be a Python file, NAME.py.")
+        raise checks.no_python(path)
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
     except up.MissingExtraError:
         raise
     except Exception as error:
-        raise ValueError(f"model file {path} fails when it is run: {type(error).__name__}: {error}") from error
-    for name in ("model", "data"):
-        if not hasattr(module, name):
-            raise ValueError(
-                f"model file {path} must define `model` and a function `data()`; it has no `{name}`. "
-                "See models/ for examples."
-            )
+        raise checks.failing_model(path, error) from error
+    checks.model_names(path, module)
     return module

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ugmm_ppl import budgets, kernels
+from ugmm_ppl import budgets, checks, kernels
 from ugmm_ppl.backends.threads import cached_property
 from ugmm_ppl.models import evaluation
 from ugmm_ppl.models.network import BaseNetworkModel
@@ -42,10 +42,7 @@ class Subject:
             TypeError: The model of the fit is no density of y given what a network makes of x.
         """
         if not isinstance(fit.model, BaseNetworkModel) or isinstance(fit.model, JointScore):
-            raise TypeError(
-                f"a fit of a network (Classifier, Regressor) is needed; got one of {type(fit.model).__name__}. Judge "
-                "it by its log density of rows that it was not fitted to."
-            )
+            raise checks.no_diagnosis(fit.model)
         self.model = fit.model
         self.fit, self.seed = fit, fit.seed if seed is None else seed
         self.x: Any = None

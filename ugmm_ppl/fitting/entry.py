@@ -151,8 +151,7 @@ def fit(
             attribute `fit` holds the last good state.
         CheckpointError: A checkpoint could not be written; its attribute `fit` holds what was reached.
     """
-    if not isinstance(model, Model):
-        raise TypeError(f"model must be an up.Classifier, up.Regressor, up.Circuit or up.LatentNetwork; got {model!r}.")
+    checks.known_model(model, Model)
     backend, guide, bayesian = (checks.plain(word) for word in (backend, guide, bayesian))
     families = checks.guide(guide, FAMILIES)
     way = of(method).chosen(families)
@@ -240,13 +239,9 @@ def _class_names(given: Any, count: int | None) -> list[str] | None:
 
 def _batch_size(asked: int | None, rows: int, parts: int) -> int:
     """Rows of a batch, a multiple of the number of its parts."""
-    size = min(asked or rows, rows) // parts * parts
-    if size == 0:
-        raise ValueError(
-            f"split_batch needs at least one row for each of num_particles={parts}; got batches of "
-            f"{min(asked or rows, rows)} rows. Give fewer particles or larger batches."
-        )
-    return size
+    size = min(asked or rows, rows)
+    checks.split_batch(size, parts)
+    return size // parts * parts
 
 
 def _split(
@@ -331,8 +326,7 @@ def _units(
     features: list[str],
 ) -> tuple[Standardizer | None, Standardizer | None]:
     """What standardises x, and y if it is given."""
-    if not isinstance(standardize, bool) and standardize != "jointly":
-        raise ValueError(f"standardize must be True, False or 'jointly'; got {standardize!r}. Use True for tables.")
+    checks.standardize(standardize)
     if standardize is False:
         return None, None
     if weights is not None:

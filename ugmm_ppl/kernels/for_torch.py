@@ -319,7 +319,7 @@ def _call(
         *(ctypes.c_void_p(t.data_ptr() or None) for t in tensors),
     )
     if failed:
-        raise MemoryError(f"{name} ran out of memory for a call of leading shape {leading} with {own} components.")
+        raise checks.out_of_memory(name, leading, own)
 
 
 def _int64(*values: int) -> Any:

@@ -57,11 +57,7 @@ class JointScore(BaseNetworkModel):
         checks.settle(self, classes=checks.count("classes", self.classes, least=2))
         super().__post_init__()
         checks.choice("objective", self.objective, OBJECTIVES)
-        if self.network.readout != "ugmm" or self.network.sizes[0] < 2:
-            raise ValueError(
-                "JointScore needs a network with readout='ugmm' and at least two inputs, the last of them the class; "
-                f"got readout={self.network.readout!r} and sizes={self.network.sizes}."
-            )
+        checks.joint_score(self.network)
 
     @cached_property
     def likelihood(self) -> Categorical:  # type: ignore[override]

@@ -58,13 +58,9 @@ class Network:
 
     def __post_init__(self) -> None:
         """Check the description."""
-        if not hasattr(self.sizes, "__len__") or len(self.sizes) < 2:
-            raise ValueError(
-                f"sizes needs the number of inputs and at least one hidden width, e.g. (4, 32); got {self.sizes!r}."
-            )
         checks.settle(
             self,
-            sizes=tuple(checks.count("each of sizes", size) for size in self.sizes),
+            sizes=checks.network_sizes(self.sizes),
             tied=checks.flag("tied", self.tied),
             dropout_per_example=checks.flag("dropout_per_example", self.dropout_per_example),
         )
@@ -72,18 +68,9 @@ class Network:
             checks.choice("normalization, unless None,", self.normalization, ("layer",))
         checks.choice("readout", self.readout, ("linear", "ugmm"))
         checks.choice("initial", self.initial, ("spread", "paper"))
-        if self.normalization == "layer" and 1 in self.sizes[1:]:
-            raise ValueError(
-                "hidden widths of at least 2 are needed with normalization='layer' (one neuron normalised by itself is "
-                f"always 0); got sizes={self.sizes}. Use a wider layer, or normalization=None."
-            )
-        depth = len(self.sizes) - (self.readout == "linear")
-        given: Any = self.dropout
-        rates = tuple(given) if np.ndim(given) else (given,) * depth
-        if len(rates) != depth:
-            raise ValueError(f"dropout must be one number or one per layer of neurons, {depth}; got {len(rates)}.")
-        rates = tuple(checks.number("dropout", rate, 0.0, 1.0, closed_low=True) for rate in rates)
-        checks.settle(self, dropout=rates if np.ndim(given) else rates[0])
+        checks.normalized_widths(self.sizes, self.normalization)
+        rates = checks.dropout_rates(self.dropout, len(self.sizes) - (self.readout == "linear"))
+        checks.settle(self, dropout=rates if np.ndim(self.dropout) else rates[0])
 
     @classmethod
     def paper(cls, sizes: Sequence[int] = (784, 128, 64), **changes: Any) -> Network:

@@ -25,7 +25,7 @@ class Drawn(Record):
     def points(self) -> list[dict[str, np.ndarray]]:
         """The centre of each restart's guide, unconstrained values by site; of "svi" and "map"."""
         if self.inference.markov:
-            raise ValueError("start must be a fit by 'svi' or 'map', whose restarts have a centre; got one by 'nuts'.")
+            raise checks.no_centre()
         found = []
         with self.settings():
             for params in self.state:
@@ -79,9 +79,7 @@ class Drawn(Record):
         For "svi" and "laplace" only. It counts the inferred sites; a site held at a point has no density.
         """
         if not self.is_gaussian:
-            raise ValueError(
-                f"log_q needs method='svi' or 'laplace'; this fit is by {self.method!r}, which has no guide density."
-            )
+            raise checks.no_log_q(self.method)
         return self.draws(range(self.count_draws(num_draws)), seed)[1]
 
     def prior_draws(
@@ -146,10 +144,7 @@ class Drawn(Record):
             return 1
         if self.inference.markov:
             kept = next(iter(self.state[0].values())).shape[1]
-            if num_draws is not None and num_draws > kept:
-                raise ValueError(
-                    f"num_draws must be at most {kept}, the draws that NUTS kept per chain; got {num_draws}."
-                )
+            checks.kept_draws(num_draws, kept)
             return num_draws or kept
         return num_draws or NUM_DRAWS
 

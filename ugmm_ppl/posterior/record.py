@@ -149,9 +149,7 @@ class Record:
         if x is None and y is None and self.train_x is not None:
             return self.train_x, self.train_y
         if x is None or (y is None and self.model.needs_target):
-            raise ValueError(
-                "x and y are needed: this fit was loaded from a file, which holds no training data. Give both."
-            )
+            raise checks.no_training_data()
         return x, y
 
     def network_data(self, x: Any = None, y: Any = None) -> tuple[np.ndarray, ...]:

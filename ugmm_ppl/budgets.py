@@ -22,6 +22,9 @@ COMPILED_CHUNK = {"cpu": 2**11, "elsewhere": 2**24}
 HELD = 2**23
 """Entries of draws that are held together, draws x parameters, and of the outputs of a chunk of rows."""
 
+FULL_GUIDE = 4096
+"""Most entries of a guide with a full covariance: its factor has the square of that."""
+
 DIAGNOSED = 2**24
 """Entries of draws that a diagnosis holds."""
 

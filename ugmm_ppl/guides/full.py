@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ugmm_ppl import checks
+from ugmm_ppl import budgets, checks
 from ugmm_ppl.guides.base import entries, family, join, prefix_of, split
 from ugmm_ppl.guides.joint import JointBlock
 from ugmm_ppl.neuron import HALF_LOG_2PI
@@ -18,9 +18,6 @@ from ugmm_ppl.typing import Array
 if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
     from ugmm_ppl.guides.sites import LatentSite
-
-FULL_ENTRIES = 4096
-"""Most entries of a full block: its factor has the square of that."""
 
 
 @family("full")
@@ -40,7 +37,7 @@ class FullBlock(JointBlock):
     ) -> FullBlock:
         """One of scale `init_scale`, if its entries are not too many."""
         del rank
-        checks.full_block(pattern, entries(sites), FULL_ENTRIES)
+        checks.full_block(pattern, entries(sites), budgets.FULL_GUIDE)
         return cls(backend, sites, init_scale, prefix_of(pattern))
 
     def initial(self, start: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,10 +1,14 @@
 """Each part works without the libraries of the others, and says what it needs."""
 
+import importlib.util
 import subprocess
 import sys
+import types
 
 import pytest
 from conftest import INSTALLED
+
+import ugmm_ppl as up
 
 
 def python(code, *without):
@@ -61,3 +65,10 @@ def test_a_missing_extra_says_how_to_install_it(code, without, message):
     result = python(code, without)
     assert result.returncode != 0
     assert message in result.stderr
+
+
+def test_public_names_hide_no_modules():
+    """`import ugmm_ppl.fit as m` gives a module or nothing, never a function."""
+    for name in up.__all__:
+        found = importlib.util.find_spec(f"ugmm_ppl.{name}")
+        assert (found is not None) == isinstance(getattr(up, name), types.ModuleType), name

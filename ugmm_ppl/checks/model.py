@@ -27,7 +27,10 @@ def model_parts(network: Any, prior: Any, network_kind: Any, prior_kind: Any) ->
 def known_model(got: Any, kind: type) -> None:
     """Check that what is fitted is a model."""
     if not isinstance(got, kind):
-        raise TypeError(f"model must be an up.Classifier, up.Regressor, up.Circuit or up.LatentNetwork; got {got!r}.")
+        raise TypeError(
+            f"model must be an up.Classifier, up.Regressor, up.NetworkModel, up.Circuit or up.LatentNetwork; got "
+            f"{got!r}."
+        )
 
 
 def network_sizes(got: Any) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""`fit`: from a model and data to a posterior, by one of four methods on either backend."""
+"""`fit`: from a model and data to a posterior, by a method of `ugmm_ppl.infer` on either backend."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def fit(
     data set.
 
     Args:
-        model: `Classifier`, `Regressor`, `Circuit` or `LatentNetwork`.
+        model: `Classifier`, `Regressor`, `NetworkModel` of any likelihood, `JointScore`, `Circuit` or `LatentNetwork`.
         x: Inputs `(N, K)`, finite; for a `Circuit` NaN where missing. An array or tensor of any real numbers, or a
             table: a frame of pandas, polars, pyarrow or xarray, a structured array, a dict of columns. Names of its
             columns are taken, and tables to come may have them in another order.

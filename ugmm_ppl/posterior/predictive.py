@@ -41,7 +41,7 @@ class Predictive(Drawn):
             seed: Seed of the draws.
 
         Returns:
-            `ClassPrediction` or `RegressionPrediction`.
+            The prediction of the likelihood: `ClassPrediction`, `RegressionPrediction`, or that of another one.
         """
         return self.sample_functions(num_draws, seed=seed).predict(x, chunk_size=chunk_size)
 
@@ -61,7 +61,7 @@ class Predictive(Drawn):
             seed: As in `predict`.
 
         Returns:
-            An iterator of `ClassPrediction` or `RegressionPrediction`.
+            An iterator of such predictions.
         """
         return self.sample_functions(num_draws, seed=seed).predict_iter(x, chunk_size=chunk_size)
 

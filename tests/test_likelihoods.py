@@ -135,6 +135,18 @@ def test_any_likelihood_makes_a_model(backend_name, name, rng, tmp_path):
     np.testing.assert_array_equal(tree["observed_data"]["y"].values, fit.train_y)
 
 
+def test_a_file_of_an_unknown_likelihood_says_what_is_missing(backend_name, rng, tmp_path, monkeypatch):
+    model, x = up.NetworkModel(up.Network((2, 4)), up.likelihoods.Poisson()), rng.normal(size=(10, 2))
+    fit = up.fit(model, x, np.arange(10.0), backend=backend_name, method="map", num_steps=2, progress=False)
+    fit.save(tmp_path / "fit.npz")
+    monkeypatch.delitem(LIKELIHOODS, "Poisson")
+    with pytest.raises(
+        ValueError, match=r"holds a fit of the likelihood 'Poisson'; known here are Categorical, Mixture"
+    ):
+        up.load(tmp_path / "fit.npz")
+    assert up.load(tmp_path / "fit.npz", model=model).model is model
+
+
 def test_what_is_no_likelihood_is_refused():
     with pytest.raises(TypeError, match=r"likelihood must be one of up\.likelihoods.*got 'poisson'"):
         up.NetworkModel(up.Network((2, 4)), "poisson")

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ugmm_ppl.arviz.tree import group
 from ugmm_ppl.arviz.version import installed, is_old
 from ugmm_ppl.backends.threads import DRAWING
-
-if TYPE_CHECKING:
-    pass
 
 
 def plot_forest(tree: Any, var_names: list[str], coords: Mapping[str, Any], path: Path) -> None:

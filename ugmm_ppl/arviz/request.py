@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ugmm_ppl import checks
-
-if TYPE_CHECKING:
-    pass
-
 
 GROUPS = (
     "posterior",

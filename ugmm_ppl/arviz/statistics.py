@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from ugmm_ppl.arviz.version import installed, is_old
 from ugmm_ppl.backends.threads import silence
-
-if TYPE_CHECKING:
-    pass
 
 
 def psis(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

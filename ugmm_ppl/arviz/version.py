@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ugmm_ppl.checks.machine import old_arviz, require
-
-if TYPE_CHECKING:
-    pass
-
 
 OLDEST = (0, 21)
 """The oldest ArviZ whose trees and functions are used here."""

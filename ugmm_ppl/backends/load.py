@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ugmm_ppl import checks
 from ugmm_ppl.backends.base import Backend
 from ugmm_ppl.checks.machine import require
-
-if TYPE_CHECKING:
-    pass
-
 
 BACKENDS = ("pyro", "numpyro")
 

@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,10 +125,10 @@ def newer_format(name: str, found: int, known: int) -> ValueError:
     return ValueError(f"{name} has format {found}; this version reads up to {known}. Upgrade ugmm-ppl.")
 
 
-def unknown_model(name: str, kind: str, known: Sequence[str]) -> ValueError:
-    """The error for a file of a model that is not registered here."""
+def unknown_kind(name: str, what: str, kind: str, known: Iterable[str]) -> ValueError:
+    """The error for a file of a model or likelihood that is not registered here."""
     return ValueError(
-        f"{name} holds a fit of the model {kind!r}; known here are {', '.join(known)}. Import the module that defines "
+        f"{name} holds a fit of the {what} {kind!r}; known here are {', '.join(known)}. Import the module that defines "
         "it, or give the model: up.load(path, model=...)."
     )
 

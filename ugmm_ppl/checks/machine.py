@@ -2,10 +2,7 @@
 
 import importlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
+from typing import Any
 
 
 class MissingExtraError(ImportError):

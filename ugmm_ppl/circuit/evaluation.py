@@ -19,16 +19,7 @@ from ugmm_ppl.ops.numpy import NUMPY
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
-    """What the queries of a density share.
-
-    Args:
-        model: The circuit.
-        values: Values of its sites `(S, ...)`.
-        log_weights: Log weights of the draws `(S,)`; None for equal ones.
-        units: What standardises x; None for nothing.
-        feature_names: Names of the features.
-        columns: Names by which the columns of a table are found; None for `feature_names`.
-    """
+    """What the queries of a density share; its fields are described at `CircuitDensity`."""
 
     model: Circuit
     values: Mapping[str, np.ndarray]

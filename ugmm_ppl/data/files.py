@@ -9,14 +9,11 @@ import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 
 from ugmm_ppl.checks import files as checks
-
-if TYPE_CHECKING:
-    pass
 
 Target: TypeAlias = str | os.PathLike[str] | BinaryIO
 """A path, or an open binary file: anything with `write`, or `read`, of bytes."""

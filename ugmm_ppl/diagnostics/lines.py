@@ -1,12 +1,8 @@
-"""What the checks share: a line of the table, and the fit as they look at it."""
+"""A line of the table, and its verdict."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 VERDICTS = ("good", "note", "problem", "not computed")
 

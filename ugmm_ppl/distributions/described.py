@@ -5,16 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ugmm_ppl import checks
 from ugmm_ppl.checks.files import stored_callable
-
-if TYPE_CHECKING:
-    pass
-
 
 DISTRIBUTIONS = (
     "AsymmetricLaplace", "Beta", "Cauchy", "Chi2", "Dirichlet", "Exponential", "Gamma", "Gumbel", "HalfCauchy",

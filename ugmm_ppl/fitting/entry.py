@@ -23,7 +23,7 @@ from ugmm_ppl.guides.guide import Guide
 from ugmm_ppl.guides.sites import latent_sites
 from ugmm_ppl.infer.checkpoint import Checkpoint, digest
 from ugmm_ppl.infer.loop import OPTIMIZERS, Moment
-from ugmm_ppl.infer.method import Task, of
+from ugmm_ppl.infer.method import Task, by_name
 from ugmm_ppl.infer.settings import Settings
 from ugmm_ppl.models.base import Model
 
@@ -154,7 +154,7 @@ def fit(
     checks.known_model(model, Model)
     backend, guide, bayesian = (checks.plain(word) for word in (backend, guide, bayesian))
     families = checks.guide(guide, FAMILIES)
-    way = of(method).chosen(families)
+    way = by_name(method).chosen(families)
     way.refuse(model, families, bayesian, weighted=weights is not None)
     dtype = checks.choice("dtype", dtype or way.dtype, ("float32", "float64"))
     num_steps, num_restarts = checks.count("num_steps", num_steps), checks.count("num_restarts", num_restarts)
@@ -340,4 +340,4 @@ def _units(
 
 def _start(fit: Fit, x: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """Unconstrained start values of one run, for inputs as the network sees them."""
-    return latent_sites(load_backend(fit.backend), fit.model, fit.model.initial_values(x, seed), seed)[1]
+    return latent_sites(fit.primitives, fit.model, fit.model.initial_values(x, seed), seed)[1]

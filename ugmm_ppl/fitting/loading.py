@@ -15,8 +15,9 @@ from ugmm_ppl.data.files import Target, called, reading
 from ugmm_ppl.data.standardizer import Standardizer
 from ugmm_ppl.fitting.registry import fit_type
 from ugmm_ppl.fitting.result import Fit
-from ugmm_ppl.fitting.storage import FORMAT, HISTORIES
+from ugmm_ppl.fitting.storage import FORMAT
 from ugmm_ppl.models.base import KINDS, Model
+from ugmm_ppl.posterior.record import HISTORIES
 
 
 def load(path: Target, *, model: Model | None = None, device: str | int | None = None) -> Fit:
@@ -72,5 +73,5 @@ def _build_model(description: dict[str, Any], file: str) -> Model:
     parts = dict(description)
     kind = parts.pop("kind")
     if kind not in KINDS:
-        raise checks.unknown_model(file, kind, list(KINDS))
+        raise checks.unknown_kind(file, "model", kind, KINDS)
     return KINDS[kind].from_description(parts, file)

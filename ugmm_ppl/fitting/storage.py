@@ -10,6 +10,7 @@ import numpy as np
 from ugmm_ppl.data.files import Target, write_arrays
 from ugmm_ppl.models.base import Model
 from ugmm_ppl.posterior.predictive import Predictive
+from ugmm_ppl.posterior.record import HISTORIES
 
 FORMAT = 1
 SETTINGS = (
@@ -29,7 +30,6 @@ SETTINGS = (
     "training",
     "weighting",
 )
-HISTORIES = ("losses", "log_likelihoods", "kls", "scores", "score_steps")
 
 
 def save(fit: Predictive, path: Target) -> None:

@@ -137,12 +137,7 @@ def method(kind: M) -> M:
     return kind
 
 
-def names(fact: str) -> str:
-    """The names of the methods of which a fact is true, for messages."""
-    return " or ".join(f"{name!r}" for name, each in METHODS.items() if getattr(each, fact))
-
-
-def of(name: str) -> Method:
+def by_name(name: str) -> Method:
     """The method of a name.
 
     Raises:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
+from ugmm_ppl import checks
 from ugmm_ppl.backends.base import Backend
 from ugmm_ppl.data.standardizer import Standardizer
 from ugmm_ppl.typing import Array
@@ -43,6 +44,46 @@ class Prediction(Protocol):
 
     def columns(self, class_names: list[str] | None) -> Mapping[str, np.ndarray]:
         """The prediction as columns of a table, `(B,)` each."""
+
+
+class OrderedPrediction(abc.ABC):
+    """What predictions of numbers share: quantiles, and the columns of a table."""
+
+    @property
+    @abc.abstractmethod
+    def mean(self) -> np.ndarray:
+        """Posterior predictive mean `(B,)`."""
+
+    @property
+    @abc.abstractmethod
+    def std(self) -> np.ndarray:
+        """Posterior predictive standard deviation `(B,)`, of noise and parameters together."""
+
+    def quantile(self, q: float | np.ndarray) -> np.ndarray:
+        """Quantiles of the predictive distribution, of counts the smallest y with p(Y <= y) >= q.
+
+        Args:
+            q: A probability in (0, 1), or an array of them `(Q,)`.
+
+        Returns:
+            `(B,)` for a number, `(Q, B)` for an array.
+
+        Raises:
+            ValueError: A probability outside (0, 1).
+        """
+        levels = [checks.number("q", level, 0.0, 1.0) for level in np.atleast_1d(np.asarray(q, dtype=np.float64))]
+        found = self._quantiles(levels)
+        return found[0] if np.ndim(q) == 0 else found
+
+    @abc.abstractmethod
+    def _quantiles(self, levels: list[float]) -> np.ndarray:
+        """`(Q, B)`."""
+
+    def columns(self, class_names: list[str] | None) -> dict[str, np.ndarray]:
+        """Mean, standard deviation, and the quantiles 5, 50 and 95 %."""
+        del class_names
+        low, median, high = self.quantile(np.array([0.05, 0.5, 0.95]))
+        return {"mean": self.mean, "std": self.std, "q05": low, "q50": median, "q95": high}
 
 
 class Likelihood(abc.ABC):

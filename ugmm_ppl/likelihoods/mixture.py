@@ -14,7 +14,7 @@ from ugmm_ppl.data.standardizer import Standardizer
 from ugmm_ppl.distributions import pathwise
 from ugmm_ppl.distributions.mixture import Mixture as GaussianMixture
 from ugmm_ppl.distributions.sampling import gumbel_max
-from ugmm_ppl.likelihoods.base import Likelihood, likelihood
+from ugmm_ppl.likelihoods.base import Likelihood, OrderedPrediction, likelihood
 from ugmm_ppl.neuron import safe_log
 from ugmm_ppl.nn.spaces import SCALE_FLOOR
 from ugmm_ppl.ops.numpy import NUMPY
@@ -123,7 +123,7 @@ class Mixture(Likelihood):
 
 
 @dataclasses.dataclass(frozen=True)
-class RegressionPrediction:
+class RegressionPrediction(OrderedPrediction):
     """The posterior predictive density of each row: a univariate Gaussian mixture over draws and components.
 
     Attributes:
@@ -196,27 +196,13 @@ class RegressionPrediction:
             given = (checks.targets(y, len(loc)), loc, scale, np.exp(log_weights))
             return np.asarray(neuron.cdf(self.backend.ops, *(self.backend.array(a) for a in given)))
 
-    def quantile(self, q: float | np.ndarray) -> np.ndarray:
-        """Quantiles of the predictive density.
-
-        Args:
-            q: A probability in (0, 1), or an array of them `(Q,)`.
-
-        Returns:
-            `(B,)` for a number, `(Q, B)` for an array.
-
-        Raises:
-            ValueError: A probability outside (0, 1).
-        """
-        levels = [checks.number("q", level, 0.0, 1.0) for level in np.atleast_1d(np.asarray(q, dtype=np.float64))]
+    def _quantiles(self, levels: list[float]) -> np.ndarray:
         loc, scale, log_weights = self._mixture
         with self.backend.settings(dtype="float64", device="cpu"):
-            mixture = GaussianMixture(*(self.backend.array(a) for a in (loc, scale, np.exp(log_weights), log_weights)))
-            found = [
-                np.asarray(pathwise.quantile(self.backend.ops, self.backend.array(np.full(len(loc), level)), mixture))
-                for level in levels
-            ]
-        return found[0] if np.ndim(q) == 0 else np.stack(found)
+            array, ops = self.backend.array, self.backend.ops
+            mixture = GaussianMixture(*(array(a) for a in (loc, scale, np.exp(log_weights), log_weights)))
+            found = [pathwise.quantile(ops, array(np.full(len(loc), level)), mixture) for level in levels]
+            return np.stack([np.asarray(each) for each in found])
 
     def samples(self, n: int, seed: int = 0) -> np.ndarray:
         """Draw n values of y per row from the predictive density, `(n, B)`."""
@@ -255,9 +241,3 @@ class RegressionPrediction:
         chains, draws, rows, components = self.loc.shape
         most = max(1, int((budgets.CRPS_WORK / rows) ** 0.5 / (chains * components)))
         return self if draws <= most else self.at(np.linspace(0, draws - 1, most).round().astype(int))
-
-    def columns(self, class_names: list[str] | None) -> dict[str, np.ndarray]:
-        """Mean, standard deviation, and the quantiles 5, 50 and 95 %."""
-        del class_names
-        low, median, high = self.quantile(np.array([0.05, 0.5, 0.95]))
-        return {"mean": self.mean, "std": self.std, "q05": low, "q50": median, "q95": high}

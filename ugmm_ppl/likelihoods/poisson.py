@@ -13,7 +13,7 @@ from ugmm_ppl import checks, metrics
 from ugmm_ppl.backends.base import Backend
 from ugmm_ppl.checks.machine import require
 from ugmm_ppl.data.standardizer import Standardizer
-from ugmm_ppl.likelihoods.base import Likelihood, likelihood
+from ugmm_ppl.likelihoods.base import Likelihood, OrderedPrediction, likelihood
 from ugmm_ppl.neuron import logsumexp, safe_log
 from ugmm_ppl.ops.numpy import NUMPY
 from ugmm_ppl.typing import Array
@@ -84,7 +84,7 @@ def log_probability(log_rate: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True)
-class CountPrediction:
+class CountPrediction(OrderedPrediction):
     """The posterior predictive distribution of each row: a mixture of Poissons over draws.
 
     Attributes:
@@ -136,23 +136,11 @@ class CountPrediction:
         y = np.floor(np.asarray(y, dtype=np.float64))[..., None, :]
         return np.einsum("d,...db->...b", self._shares, np.where(y < 0.0, 0.0, pdtr(np.maximum(y, 0.0), self._rates)))
 
-    def quantile(self, q: float | np.ndarray) -> np.ndarray:
-        """Smallest counts y with p(Y <= y) >= q, by bisection.
-
-        Args:
-            q: A probability in (0, 1), or an array of them `(Q,)`.
-
-        Returns:
-            `(B,)` for a number, `(Q, B)` for an array.
-
-        Raises:
-            ValueError: A probability outside (0, 1).
-        """
-        levels = [checks.number("q", level, 0.0, 1.0) for level in np.atleast_1d(np.asarray(q, dtype=np.float64))]
-        found = np.stack([self._quantile(level) for level in levels])
-        return found[0] if np.ndim(q) == 0 else found
+    def _quantiles(self, levels: list[float]) -> np.ndarray:
+        return np.stack([self._quantile(level) for level in levels])
 
     def _quantile(self, level: float) -> np.ndarray:
+        """By bisection."""
         low, high = np.full(len(self.mean), -1.0), np.ceil(self.mean + REACH * self.std + REACH)
         while (short := self.cdf(high) < level).any():
             high = np.where(short, 2.0 * high, high)
@@ -188,9 +176,3 @@ class CountPrediction:
             "coverage_90": metrics.mean_over_rows(inside, row_weights),
             "sharpness_90": metrics.sharpness(low, high, row_weights=row_weights),
         }
-
-    def columns(self, class_names: list[str] | None) -> dict[str, np.ndarray]:
-        """Mean, standard deviation, and the quantiles 5, 50 and 95 %."""
-        del class_names
-        low, median, high = self.quantile(np.array([0.05, 0.5, 0.95]))
-        return {"mean": self.mean, "std": self.std, "q05": low, "q50": median, "q95": high}

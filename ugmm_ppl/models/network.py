@@ -11,6 +11,7 @@ import numpy as np
 from ugmm_ppl import budgets, checks, kernels
 from ugmm_ppl.backends.load import load_backend
 from ugmm_ppl.backends.threads import cached_property
+from ugmm_ppl.checks.files import unknown_kind
 from ugmm_ppl.likelihoods.base import LIKELIHOODS, Likelihood
 from ugmm_ppl.models import evaluation
 from ugmm_ppl.models.base import Model, kind
@@ -194,4 +195,7 @@ class NetworkModel(BaseNetworkModel):
     def from_description(cls, parts: Mapping[str, Any], file: str) -> Self:
         """The model from its JSON values."""
         given = dict(parts["likelihood"])
-        return super().from_description({**parts, "likelihood": LIKELIHOODS[given.pop("kind")](**given)}, file)
+        name = given.pop("kind")
+        if name not in LIKELIHOODS:
+            raise unknown_kind(file, "likelihood", name, LIKELIHOODS)
+        return super().from_description({**parts, "likelihood": LIKELIHOODS[name](**given)}, file)

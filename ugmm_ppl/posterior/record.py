@@ -15,6 +15,9 @@ from ugmm_ppl.data.standardizer import Standardizer, as_seen
 from ugmm_ppl.infer.method import METHODS, Method, Reached
 from ugmm_ppl.models.base import Model
 
+HISTORIES = ("losses", "log_likelihoods", "kls", "scores", "score_steps")
+"""What a fit keeps of the course of a training."""
+
 
 @dataclasses.dataclass(eq=False, kw_only=True, repr=False)
 class Record:
@@ -97,7 +100,7 @@ class Record:
         self.state, self.held, self.stats = reached.state, reached.held, reached.stats
         self.interrupted = reached.interrupted
         if reached.run is not None:
-            for name in ("losses", "log_likelihoods", "kls", "scores", "score_steps"):
+            for name in HISTORIES:
                 setattr(self, name, getattr(reached.run, name))
 
     @property

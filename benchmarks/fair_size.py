@@ -40,7 +40,7 @@ class Contender:
         *hidden, last = self.model.network.sizes
         dense = last * CLASSES
         terms = sum(k * j for k, j in itertools.pairwise([*hidden, last]))
-        if isinstance(self.model, relu.ReluClassifier):
+        if relu.is_relu(self.model.network):
             return {"flops": 2 * (terms + dense), "exponentials": 0}
         return {"flops": 5 * terms + 2 * dense, "exponentials": terms}
 
@@ -84,14 +84,12 @@ def main() -> None:
     ours = Contender("ugmm", FILE.model, (0.01, 0.03, 0.1), steps)
     widths = relu.widths_of_size(SIZES, CLASSES, relu.count(FILE.model))
     same_size = Contender(
-        "relu, as many parameters", relu.ReluClassifier(relu.ReluNetwork(widths), CLASSES), (3e-4, 1e-3, 3e-3), steps
+        "relu, as many parameters", up.Classifier(relu.relu_network(widths), CLASSES), (3e-4, 1e-3, 3e-3), steps
     )
     results = [judge(ours, data, options.backend), judge(same_size, data, options.backend)]
     longer = max(1, round(steps * results[0]["training_seconds"] / results[1]["training_seconds"]))
     same_time = dataclasses.replace(same_size, name="relu, as many parameters and as much time", steps=longer)
-    same_widths = Contender(
-        "relu, as wide", relu.ReluClassifier(relu.ReluNetwork(SIZES), CLASSES), same_size.rates, steps
-    )
+    same_widths = Contender("relu, as wide", up.Classifier(relu.relu_network(SIZES), CLASSES), same_size.rates, steps)
     results += [judge(contender, data, options.backend) for contender in (same_time, same_widths)]
     for row in results:
         print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))

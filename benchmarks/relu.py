@@ -10,97 +10,66 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 import ugmm_ppl as up
-from ugmm_ppl.models.sites import SiteSpec
-from ugmm_ppl.nn.dense import LayerShape
+from ugmm_ppl.nn import Layer, Linear, Role, layer
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class ReluNetwork(up.Network):
-    """Dense layers of the given sizes; sites `layers.0.weight` `(J, K)` and `layers.0.bias` `(J,)` and so on."""
+@layer
+@dataclasses.dataclass(frozen=True)
+class Relu(Layer):
+    """J rectified linear units; roles weight `(J, K)` and bias `(J,)`."""
 
-    def forward(self, ops: Any, values: Any, x: Any, keep: Any = None) -> Any:
-        """Outputs `(..., O)`."""
-        del keep
-        h = x
-        for i in range(len(self.sizes) - 1):
-            h = ops.at_least(ops.matvec(values[f"layers.{i}.weight"], h) + values[f"layers.{i}.bias"], 0.0)
-        return ops.matvec(values["readout.weight"], h) + values["readout.bias"]
+    units: int
 
-    def zeros(self, outputs: int) -> dict[str, np.ndarray]:
-        """Zero for every parameter."""
-        values: dict[str, np.ndarray] = {}
-        for layer in self.layers(outputs):
-            values[f"{layer.name}.weight"] = np.zeros((layer.out_features, layer.in_features))
-            values[f"{layer.name}.bias"] = np.zeros(layer.out_features)
-        return values | {"readout.weight": np.zeros((outputs, self.sizes[-1])), "readout.bias": np.zeros(outputs)}
+    def output_shape(self, inputs: Any) -> Any:
+        """`(J,)`."""
+        return (self.units,)
 
-    def initial_values(self, x: np.ndarray, outputs: int, seed: int) -> dict[str, np.ndarray]:
-        """Start values."""
-        del x
-        rng = np.random.default_rng(seed)
-        values = self.zeros(outputs)
-        for name in values:
-            if name.endswith("weight"):
-                gain = 1.0 if name.startswith("readout") else 2.0
-                values[name] = rng.normal(0.0, math.sqrt(gain / values[name].shape[1]), values[name].shape)
-        return values
-
-
-class _Relu:
-    """Samples the parameters of a `ReluNetwork`; put in front of a model."""
-
-    @cached_property
-    def sites(self: Any) -> dict[str, SiteSpec]:
-        """Weight and bias of every layer, and of the readout."""
-        found = {}
-        for layer in self.network.layers(self.num_outputs):
-            found |= _dense(layer)
-        outputs, width = self.num_outputs, self.network.sizes[-1]
-        weight, bias = self.prior.linear(width).values()
-        return found | {
-            "readout.weight": SiteSpec(weight, (outputs, width), ("output", "neuron")),
-            "readout.bias": SiteSpec(bias, (outputs,), ("output",)),
+    def roles(self, inputs: Any) -> dict[str, Role]:
+        """Weight and bias."""
+        weight = up.dist.Normal(0.0, math.sqrt(2.0 / inputs[0]))
+        return {
+            "weight": Role((self.units, *inputs), ("neuron", "input"), weight),
+            "bias": Role((self.units,), ("neuron",), up.dist.Normal(0.0, 1.0)),
         }
 
+    def start(self, rng: np.random.Generator, h: np.ndarray) -> dict[str, np.ndarray]:
+        """Weights from the prior, biases 0."""
+        shape = (self.units, h.shape[1])
+        return {"weight": rng.normal(0.0, math.sqrt(2.0 / h.shape[1]), shape), "bias": np.zeros(self.units)}
 
-def _dense(layer: LayerShape) -> dict[str, SiteSpec]:
-    k, j = layer.in_features, layer.out_features
-    weight = up.dist.Normal(0.0, math.sqrt(2.0 / k))
-    return {
-        f"{layer.name}.weight": SiteSpec(weight, (j, k), ("neuron", "input")),
-        f"{layer.name}.bias": SiteSpec(up.dist.Normal(0.0, 1.0), (j,), ("neuron",)),
-    }
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class ReluRegressor(_Relu, up.Regressor):
-    """`Regressor` of a `ReluNetwork`."""
+    def apply(self, ops: Any, values: Any, h: Any, inputs: Any, noise: Any = None) -> Any:
+        """`(..., J)`."""
+        return ops.at_least(ops.matvec(values["weight"], h) + values["bias"], 0.0)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class ReluClassifier(_Relu, up.Classifier):
-    """`Classifier` of a `ReluNetwork`."""
+def relu_network(sizes: tuple[int, ...]) -> up.Network:
+    """Inputs, hidden widths, and a linear readout."""
+    return up.Network([*(Relu(width) for width in sizes[1:]), Linear()], inputs=sizes[0])
+
+
+def is_relu(network: up.Network) -> bool:
+    """Whether it is one of these."""
+    return any(isinstance(each, Relu) for each in network.layers)
 
 
 def count(model: Any) -> int:
     """Number of parameters of a model."""
-    return sum(value.size for value in model.network.zeros(model.num_outputs).values())
+    return sum(math.prod(spec.shape) for spec in model.sites.values())
 
 
 def widths_of_size(sizes: tuple[int, ...], outputs: int, parameters: int) -> tuple[int, ...]:
-    """Sizes of the `ReluNetwork` nearest in parameters, its hidden widths in the proportions of `sizes`."""
+    """Sizes of the network nearest in parameters, its hidden widths in the proportions of `sizes`."""
 
     def scaled(factor: float) -> tuple[int, ...]:
         return (sizes[0], *(max(1, round(factor * width)) for width in sizes[1:]))
 
     def total(widths: tuple[int, ...]) -> int:
-        return sum(value.size for value in ReluNetwork(widths).zeros(outputs).values())
+        return sum(math.prod(role.shape) for role in relu_network(widths).completed(outputs).roles().values())
 
     candidates = {scaled(factor) for factor in np.geomspace(0.5, 10.0, 2000) if min(scaled(factor)[1:]) > 1}
     return min(candidates, key=lambda widths: abs(total(widths) - parameters))

@@ -31,7 +31,8 @@ from ugmm_ppl.guides.guide import Guide, make_guide
 from ugmm_ppl.guides.sites import latent_sites
 from ugmm_ppl.infer.elbo import negative_elbo
 from ugmm_ppl.infer.schedule import Batches
-from ugmm_ppl.nn.dense import layer_values, neuron_parameters
+from ugmm_ppl.nn.base import values_of
+from ugmm_ppl.nn.dense import neuron_parameters
 from ugmm_ppl.nn.norm import layer_norm
 
 SIZES, CLASSES, ROWS, BATCH = (784, 128, 64), 10, 10000, 128
@@ -177,7 +178,7 @@ def differentiable_parts(
     """The loss of a step in pieces: name -> (function of a dict, the dict); written once for both backends."""
     ops = backend.ops
     values = guide.draw(params, noise)
-    layers = [layer.name for layer in MODEL.network.layers(CLASSES)]
+    layers = [stem for stem in MODEL.network.stems if stem != "readout"]
     priors = {
         name: backend.normal_parameters(site.distribution)
         for name, site in backend.trace(MODEL.parameters, values, backend, x).items()
@@ -187,7 +188,7 @@ def differentiable_parts(
         return list(guide.draw(params, noise).values())
 
     def parameters(values: Mapping[str, Any]) -> list[Any]:
-        return [a for name in layers for a in neuron_parameters(ops, layer_values(values, name))[1:]]
+        return [a for name in layers for a in neuron_parameters(ops, values_of(values, name))[1:]]
 
     def kernel(x: Any, values: Mapping[str, Any]) -> list[Any]:
         return [ops.activation(values.get("x", x), values["loc"], values["scale"], values["log_weights"])]
@@ -211,9 +212,7 @@ def differentiable_parts(
     )
     h, activations = x, {}
     for i, name in enumerate(layers):
-        own = dict(
-            zip(("loc", "scale", "log_weights"), neuron_parameters(ops, layer_values(values, name)), strict=True)
-        )
+        own = dict(zip(("loc", "scale", "log_weights"), neuron_parameters(ops, values_of(values, name)), strict=True))
         parts[f"kernel, layer {i}"] = (functools.partial(kernel, h), own | ({"x": h} if i > 0 else {}))
         activations[name] = ops.activation(h, *own.values())
         h = layer_norm(ops, activations[name])

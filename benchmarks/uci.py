@@ -62,7 +62,7 @@ def ugmm(features: int) -> Any:
 def rectified(features: int) -> Any:
     """A network of rectified linear units of as many parameters."""
     sizes = relu.widths_of_size((features, NEURONS), 3 * COMPONENTS, relu.count(ugmm(features)))
-    return relu.ReluRegressor(relu.ReluNetwork(sizes), COMPONENTS, prior(sizes[-1]))
+    return up.Regressor(relu.relu_network(sizes), COMPONENTS, prior(sizes[-1]))
 
 
 def network(

@@ -283,7 +283,7 @@ MODELS = {
     "prior of a layer that is not there": (
         lambda: up.Classifier(up.Network((4, 8)), 3, up.Prior(layers={1: {"loc": up.dist.Normal(0.0, 1.0)}})),
         ValueError,
-        ("Prior.layers names layers 0..0 of sizes=(4, 8)", "got layer 1"),
+        ("Prior.layers must name layers 0..0 of sizes=(4, 8)", "got layer 1"),
     ),
 }
 

@@ -317,7 +317,7 @@ CASES = [
     ),
     (
         lambda: up.LatentNetwork((2, 4), prior=up.Prior(layers={1: {}})), ValueError,
-        ("prior must name layers 0..0", "got layer 1"),
+        ("prior.layers must name layers 0..0", "got layer 1"),
     ),
 ]  # fmt: skip
 

@@ -12,6 +12,7 @@ from tolerances import EXACT64, PARITY, SAMPLING_P
 
 import ugmm_ppl as up
 from ugmm_ppl.backends.load import load_backend
+from ugmm_ppl.nn import Dense, Flatten, LayerNorm, Linear
 from ugmm_ppl.nn.dense import layer_activation
 from ugmm_ppl.nn.dropout import survivors
 from ugmm_ppl.nn.norm import layer_norm
@@ -38,14 +39,14 @@ def slow_norm(h):
     return np.stack([(row - row.mean()) / np.sqrt(row.var() + 1e-5) for row in h])
 
 
-def slow_forward(network, values, x, depth):
+def slow_forward(values, x, depth, *, norm=True):
     """The whole network."""
     h = x
     for i in range(depth):
         h = slow_layer(values, f"layers.{i}", h)
-        if network.normalization and not (network.readout == "ugmm" and i == depth - 1):
+        if norm and ("readout.weight" in values or i < depth - 1):
             h = slow_norm(h)
-    if network.readout == "linear":
+    if "readout.weight" in values:
         return np.stack([values["readout.weight"] @ row + values["readout.bias"] for row in h])
     return h
 
@@ -58,44 +59,51 @@ def forward(backend, network, values, x):
 
 
 NETWORKS = {
-    "default": (up.Network((6, 5, 4)), 2),
-    "one layer": (up.Network((6, 5)), 1),
-    "no normalization": (up.Network((6, 5, 4), normalization=None), 2),
-    "ugmm readout": (up.Network((6, 5, 4), readout="ugmm"), 3),
-    "tied": (up.Network((6, 5, 4), tied=True), 2),
-    "paper": (up.Network.paper((6, 5, 4)), 3),
-    "paper tied": (up.Network.paper((6, 5, 4), tied=True), 3),
+    "default": ({}, 2),
+    "one layer": ({"sizes": (6, 5)}, 1),
+    "no normalization": ({"normalization": None}, 2),
+    "ugmm readout": ({"readout": "ugmm"}, 3),
+    "tied": ({"tied": True}, 2),
+    "paper": ({"normalization": None, "readout": "ugmm", "initial": "paper"}, 3),
+    "paper tied": ({"normalization": None, "readout": "ugmm", "initial": "paper", "tied": True}, 3),
 }
+
+
+def made(case):
+    """(arguments of the short form, the network, number of layers of neurons) of a case."""
+    options, depth = NETWORKS[case]
+    return options, up.Network(**({"sizes": (6, 5, 4)} | options)), depth
 
 
 @pytest.mark.parametrize("case", NETWORKS)
 def test_outputs_are_those_of_the_slow_loop(backend64, rng, case):
-    network, depth = NETWORKS[case]
+    options, network, depth = made(case)
     x = rng.normal(size=(7, 6))
     values = network.initial_values(x, 3, seed=1)
     got = forward(backend64, network, values, x)
     assert got.shape == (7, 3)
-    np.testing.assert_allclose(got, slow_forward(network, values, x, depth), rtol=PARITY, atol=PARITY)
+    want = slow_forward(values, x, depth, norm=options.get("normalization", "layer") is not None)
+    np.testing.assert_allclose(got, want, rtol=PARITY, atol=PARITY)
 
 
 @pytest.mark.parametrize("case", NETWORKS)
 def test_names_and_shapes_of_the_parameters(rng, case):
-    network, depth = NETWORKS[case]
+    options, network, depth = made(case)
     values = network.initial_values(rng.normal(size=(7, 6)), 3, seed=1)
     widths = [6, 5, 4, 3][: depth + 1]
     want = {
         f"layers.{i}.{role}": (widths[i + 1], widths[i])
         for i in range(depth)
-        for role in (("log_scale", "logits") if network.tied else ("loc", "log_scale", "logits"))
+        for role in (("log_scale", "logits") if options.get("tied") else ("loc", "log_scale", "logits"))
     }
-    if network.readout == "linear":
+    if options.get("readout") != "ugmm":
         want |= {"readout.weight": (3, widths[-1]), "readout.bias": (3,)}
     assert {name: value.shape for name, value in values.items()} == want
     assert {value.dtype for value in values.values()} == {np.dtype(np.float64)}
-    layers = network.layers(3)
-    assert [(layer.in_features, layer.out_features) for layer in layers] == list(itertools.pairwise(widths))
-    assert network.largest_layer(3) == max(k * j for k, j in itertools.pairwise(widths))
-    assert len(network.dropout_rates()) == depth
+    whole = network.completed(3)
+    assert {name: role.shape for name, role in whole.roles().items()} == want
+    assert whole.work == max(k * j for k, j in itertools.pairwise(widths))
+    assert whole.sizes == network.sizes == tuple(options.get("sizes", (6, 5, 4)))
 
 
 def test_values_may_live_in_the_natural_space(backend64, rng):
@@ -147,17 +155,17 @@ def test_forward_broadcasts_over_draws(backend64, rng, readout):
 
 
 def test_masked_components_have_no_part(backend64, rng):
-    """A mask for the first layer: as if the other inputs were not there."""
-    network, x = up.Network((6, 5, 4), normalization=None), rng.normal(size=(7, 6))
+    """Dropout of components of the first layer: as if these inputs were not there."""
+    network, x = up.Network((6, 5, 4), normalization=None, dropout=(0.5, 0.0)), rng.normal(size=(7, 6))
     values = network.initial_values(x, 3, seed=1)
     keep = np.array([True, False, True, True, False, True])
     small = {name: value[:, keep] if name.startswith("layers.0") else value for name, value in values.items()}
-    mask = [backend64.array(np.broadcast_to(keep, (5, 6)).copy()), None]
+    noise = {"layers.0.keep": backend64.array(np.broadcast_to(np.where(keep, 0.9, 0.1), (5, 6)).copy())}
     arrays = {name: backend64.array(value) for name, value in values.items()}
     got = apply(
-        backend64, lambda values, x: network.forward(backend64.ops, values, x, mask), arrays, backend64.array(x)
+        backend64, lambda values, x: network.forward(backend64.ops, values, x, noise), arrays, backend64.array(x)
     )
-    want = slow_forward(network, small, x[:, keep], 2)
+    want = slow_forward(small, x[:, keep], 2, norm=False)
     np.testing.assert_allclose(got, want, rtol=PARITY, atol=PARITY)
 
 
@@ -232,25 +240,25 @@ def test_both_backends_get_the_same_initial_values_and_outputs(rng):
 def test_the_papers_network():
     """784-128-64 and 10 classes: three layers of neurons, 3 (784 x 128 + 128 x 64 + 64 x 10) = 327,552 parameters."""
     network = up.Network.paper((784, 128, 64))
-    assert (network.normalization, network.readout, network.initial) == (None, "ugmm", "paper")
+    neurons = functools.partial(Dense, initial="paper")
+    assert network == up.Network([neurons(128), neurons(64), neurons()], inputs=784)
     x = np.random.default_rng(0).uniform(size=(4, 784))
     values = network.initial_values(x, 10, seed=0)
     assert sum(value.size for value in values.values()) == 327_552
-    assert [tuple(layer) for layer in network.layers(10)] == [
-        ("layers.0", 784, 128), ("layers.1", 128, 64), ("layers.2", 64, 10),
-    ]  # fmt: skip
+    shapes = {name: role.shape for name, role in network.completed(10).roles().items()}
+    assert (shapes["layers.0.loc"], shapes["layers.1.loc"], shapes["layers.2.loc"]) == ((128, 784), (64, 128), (10, 64))
     assert network.forward(NUMPY, values, x).shape == (4, 10)
     assert stats.kstest(values["layers.1.loc"].ravel(), "norm").pvalue > SAMPLING_P
     assert stats.kstest(np.exp(values["layers.1.log_scale"]).ravel(), "uniform").pvalue > SAMPLING_P
     assert stats.kstest(values["layers.1.logits"].ravel(), "uniform").pvalue > SAMPLING_P
-    assert up.Network.paper((784, 128, 64), tied=True).tied
+    assert all(layer.tied for layer in up.Network.paper((784, 128, 64), tied=True).layers)
     assert up.Network.paper().sizes == (784, 128, 64)
 
 
 def test_dropout_by_layer():
-    assert up.Network((6, 5, 4), dropout=0.2).dropout_rates() == (0.2, 0.2)
-    assert up.Network((6, 5, 4), dropout=(0.1, 0.0)).dropout_rates() == (0.1, 0.0)
-    assert up.Network((6, 5, 4), readout="ugmm", dropout=(0.1, 0.0, 0.5)).dropout_rates() == (0.1, 0.0, 0.5)
+    assert up.Network((6, 5, 4), dropout=0.2).dropout == (0.2, 0.2)
+    assert up.Network((6, 5, 4), dropout=(0.1, 0.0)).dropout == (0.1, 0.0)
+    assert up.Network((6, 5, 4), readout="ugmm", dropout=(0.1, 0.0, 0.5)).dropout == (0.1, 0.0, 0.5)
 
 
 @pytest.mark.parametrize("rates", [(0.9, 0.0), (0.0, 0.9)])
@@ -276,11 +284,71 @@ def record(backend, model, values, x, train):
 
     def run():
         inputs = backend.array(x)
-        keep = model.masks(backend, inputs) if train else None
-        result.append(model.outputs(backend.ops, model.parameters(backend, inputs), inputs, keep))
+        noise = model.noise(backend, inputs) if train else None
+        result.append(model.outputs(backend.ops, model.parameters(backend, inputs), inputs, noise))
 
     backend.trace(run, values)
     return np.asarray(result[0])
+
+
+def test_the_short_form_is_a_list_of_layers():
+    """One object, whichever way it was written."""
+    assert up.Network((4, 8, 5)) == up.Network([Dense(8), LayerNorm(), Dense(5), LayerNorm(), Linear()], inputs=4)
+    assert up.Network([4, 8], normalization=None, readout="ugmm") == up.Network([Dense(8), Dense()], inputs=4)
+    assert up.Network(sizes=(4, 8), tied=True, dropout=0.2) == up.Network(
+        [Dense(8, tied=True, dropout=0.2), LayerNorm(), Linear()], inputs=(4,)
+    )
+    assert up.Network((4, 8)) != up.Network((4, 9))
+    assert hash(up.Network((4, 8))) == hash(up.Network((4, 8)))
+
+
+def test_names_of_the_layers():
+    """Layers with parameters are numbered, and a linear one at the end is the readout."""
+    network = up.Network([Flatten(), Linear(3), Dense(4), LayerNorm(), Linear(2)], inputs=(2, 5))
+    assert list(network.completed(2).roles()) == [
+        "layers.0.weight", "layers.0.bias", "layers.1.loc", "layers.1.log_scale", "layers.1.logits", "readout.weight",
+        "readout.bias",
+    ]  # fmt: skip
+    assert (network.num_inputs, network.sizes, network.readout_sites) == (10, (10, 3, 4), "readout.*")
+
+
+BAD_LAYERS = {
+    "no layer": (lambda: up.Network([Dense(3), 4], inputs=2), TypeError, ("layers must all be layers", "got 4 at 1")),
+    "no inputs": (lambda: up.Network([Dense(3)]), ValueError, ("needs inputs=", "got None")),
+    "short and long": (
+        lambda: up.Network([Dense(3)], inputs=2, tied=True), ValueError, ("belong to the short form", "Dense(32, drop"),
+    ),
+    "both": (lambda: up.Network((2, 3), sizes=(2, 3)), ValueError, ("layers or sizes", "got both")),
+    "inputs twice": (lambda: up.Network((2, 3), inputs=2), ValueError, ("inputs belongs to a list of layers",)),
+    "open units": (
+        lambda: up.Network([Dense(), Linear()], inputs=2), ValueError, ("only the last layer", "units=None in layer 0"),
+    ),
+    "an image for a vector": (
+        lambda: up.Network([Dense(3)], inputs=(1, 4)), ValueError, ("Dense needs inputs of a vector", "Put Flatten"),
+    ),
+    "one number normalised": (
+        lambda: up.Network([Dense(1), LayerNorm(), Linear()], inputs=2), ValueError, ("at least 2 inputs", "got 1"),
+    ),
+    "no units": (lambda: Dense(0), ValueError, ("units must be at least 1", "got 0")),
+    "outputs": (
+        lambda: up.Classifier(up.Network([Dense(5), Linear(4)], inputs=2), 3), ValueError,
+        ("must have 3 outputs", "got the shape (4,)", "as in Linear()"),
+    ),
+    "prior of a hidden linear layer": (
+        lambda: up.Classifier(
+            up.Network([Linear(5), Linear()], inputs=2), 3, up.Prior(layers={0: {"loc": up.dist.Normal(0.0, 1.0)}})
+        ),
+        ValueError,
+        ("role in Prior.layers[0] must be one of 'weight', 'bias'", "got 'loc'"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_LAYERS)
+def test_layers_that_make_no_network_are_refused(case):
+    make, error, parts = BAD_LAYERS[case]
+    with refused(error, *parts):
+        make()
 
 
 BAD = {

@@ -307,12 +307,12 @@ BAD = {
         ("Prior.scale must be a distribution over positive numbers", "LogNormal", "got dist.Normal(0.0, 1.0)"),
     ),
     "unknown role": (
-        lambda: up.Prior(layers={0: {"locs": NORMAL}}),
+        lambda: up.Classifier(up.Network((3, 4)), 2, up.Prior(layers={0: {"locs": NORMAL}})),
         ValueError,
         ("role in Prior.layers[0] must be one of 'loc'", "got 'locs'", "mean 'loc'?"),
     ),
     "readout of a layer": (
-        lambda: up.Prior(layers={0: {"readout": NORMAL}}),
+        lambda: up.Classifier(up.Network((3, 4)), 2, up.Prior(layers={0: {"readout": NORMAL}})),
         ValueError,
         ("role in Prior.layers[0]", "got 'readout'"),
     ),

@@ -128,7 +128,7 @@ def sbc(
     max_tree_depth, num_steps = checks.count("max_tree_depth", max_tree_depth), checks.count("num_steps", num_steps)
     learning_rate, seed = checks.number("learning_rate", learning_rate, 0.0), checks.count("seed", seed, least=0)
     families = checks.guide(guide, FAMILIES)
-    x, fitted = checks.inputs(x, model.network.sizes[0]), fitted or model
+    x, fitted = checks.inputs(x, model.num_inputs), fitted or model
     primitives = load_backend(backend)
     dtype = METHODS[method].dtype
     with primitives.settings(dtype=dtype, device="cpu"):

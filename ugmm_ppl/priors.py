@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -11,7 +10,10 @@ import numpy as np
 
 from ugmm_ppl import checks
 from ugmm_ppl.backends.base import Backend
-from ugmm_ppl.distributions.described import POSITIVE, SIMPLEX, Distribution, describe, from_description, normal
+from ugmm_ppl.distributions.described import POSITIVE, SIMPLEX, Distribution, describe, from_description
+from ugmm_ppl.nn.base import Role
+from ugmm_ppl.nn.network import READOUT
+from ugmm_ppl.nn.spaces import NATURAL, TWINS
 from ugmm_ppl.typing import Array
 
 PriorValue: TypeAlias = Distribution | Callable[[Backend, str, tuple[int, ...]], Array]
@@ -37,7 +39,7 @@ class Prior:
         scale: Component scales, in place of log_scale, e.g. `dist.InverseGamma(3.0, 1.0)`.
         weights: Mixture weights on the simplex, in place of logits, e.g. `dist.Dirichlet(0.5)`; a scalar concentration
             is symmetric.
-        layers: Overrides by layer number, e.g. `{0: dict(loc=dist.Normal(0.0, 3.0))}`.
+        layers: Overrides by layer number, e.g. `{0: dict(loc=dist.Normal(0.0, 3.0))}`, of all roles that the layer has.
 
     Raises:
         ValueError: An unknown role, or both spaces of one parameter.
@@ -60,35 +62,35 @@ class Prior:
         number = "layer number in Prior.layers"
         checks.settle(self, layers={checks.count(number, i, least=0): dict(own) for i, own in self.layers.items()})
         for index, given in self.layers.items():
-            checks.names(f"role in Prior.layers[{index}]", given, NEURON_ROLES)
             checks.prior_roles(f"Prior.layers[{index}]", given, Distribution, SIMPLEX, POSITIVE)
 
-    def layer(self, index: int | None, *, tied: bool) -> dict[str, PriorValue]:
-        """Priors of one layer of neurons: role -> prior, in the order in which the sites are sampled.
+    def over(self, roles: Mapping[str, Role], stem: str = "") -> dict[str, PriorValue]:
+        """Priors of the parameters of a layer: role -> prior, in the order of the roles.
+
+        A role is called as it was given: `scale` or `log_scale`, `weights` or `logits`.
 
         Args:
-            index: Number of the layer, for the overrides, or None for a layer that stands alone.
-            tied: No `loc` (tied means).
+            roles: What `Layer.roles` says.
+            stem: Place of the layer in its network: `layers.0`, for the overrides, or `readout`; "" if it stands alone.
         """
-        given = {role: getattr(self, role) for role in NEURON_ROLES if getattr(self, role) is not None}
-        override = dict(self.layers.get(index, {})) if index is not None else {}
-        for one, other in (("scale", "log_scale"), ("weights", "logits")):
-            if one in override or other in override:  # the space that the override names replaces the other one
-                given.pop(one, None), given.pop(other, None)
-        given |= override
-        roles: dict[str, PriorValue] = {} if tied else {"loc": given.get("loc", normal(0.0, 1.0))}
-        scale = "scale" if "scale" in given else "log_scale"
-        roles[scale] = given.get(scale, normal(-0.5, 0.5))
-        weights = "weights" if "weights" in given else "logits"
-        roles[weights] = given.get(weights, normal(0.0, 1.0))
-        return roles
+        given = self._given(stem)
+        found: dict[str, PriorValue] = {}
+        for role, spec in roles.items():
+            name = NATURAL[role] if NATURAL.get(role) in given else role
+            found[name] = given.get(name, spec.prior)
+        return found
 
-    def linear(self, in_features: int) -> dict[str, PriorValue]:
-        """Priors of the linear readout with that many inputs: role -> prior."""
-        return {
-            "weight": self.readout or normal(0.0, 1.0 / math.sqrt(in_features)),
-            "bias": self.readout_bias or normal(0.0, 1.0),
-        }
+    def _given(self, stem: str) -> dict[str, PriorValue]:
+        """Entries for the layer of a stem by role."""
+        if stem == READOUT:
+            entries = {"weight": self.readout, "bias": self.readout_bias}
+            return {role: prior for role, prior in entries.items() if prior is not None}
+        given = {role: getattr(self, role) for role in NEURON_ROLES if getattr(self, role) is not None}
+        override = self.layers.get(int(stem.removeprefix("layers.")), {}) if stem else {}
+        for pair in TWINS.items():
+            if any(role in override for role in pair):  # the space that the override names replaces the other one
+                given = {role: prior for role, prior in given.items() if role not in pair}
+        return given | dict(override)
 
     def described(self) -> dict[str, Any]:
         """The entries as JSON values."""

@@ -8,6 +8,9 @@ import numpy as np
 Array: TypeAlias = Any
 """An array of NumPy, torch or JAX; shapes are said in the docstrings with the letters of `docs/shapes.md`."""
 
+Shape: TypeAlias = tuple[int, ...]
+"""Sizes of axes."""
+
 
 Coefficients: TypeAlias = Callable[..., Sequence[Any]]
 

@@ -1,13 +1,10 @@
-"""A network, its prior and its layers, and the shapes of equation (2)."""
+"""The parts of a model, and the shapes of equation (2)."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
-import numpy as np
-
-from ugmm_ppl.checks.basic import broadcast, count, number
-from ugmm_ppl.typing import Array
+from ugmm_ppl.checks.basic import broadcast
 
 Shape: TypeAlias = Sequence[int]
 
@@ -18,10 +15,6 @@ def model_parts(network: Any, prior: Any, network_kind: Any, prior_kind: Any) ->
         raise TypeError(f"network must be an up.Network, e.g. up.Network((4, 32)); got {network!r}.")
     if not isinstance(prior, prior_kind):
         raise TypeError(f"prior must be an up.Prior, e.g. up.Prior(loc=up.dist.Normal(0.0, 1.0)); got {prior!r}.")
-    depth = len(network.sizes) - (network.readout == "linear")
-    for index in prior.layers:
-        if index >= depth:
-            raise ValueError(f"Prior.layers names layers 0..{depth - 1} of sizes={network.sizes}; got layer {index}.")
 
 
 def known_model(got: Any, kind: type) -> None:
@@ -33,36 +26,12 @@ def known_model(got: Any, kind: type) -> None:
         )
 
 
-def network_sizes(got: Any) -> tuple[int, ...]:
-    """The number of inputs and the widths of all hidden layers."""
-    if not hasattr(got, "__len__") or len(got) < 2:
-        raise ValueError(f"sizes needs the number of inputs and at least one hidden width, e.g. (4, 32); got {got!r}.")
-    return tuple(count("each of sizes", size) for size in got)
-
-
-def normalized_widths(sizes: Sequence[int], normalization: str | None) -> None:
-    """Refuse to normalise the activation of one neuron by itself."""
-    if normalization == "layer" and 1 in sizes[1:]:
-        raise ValueError(
-            "hidden widths of at least 2 are needed with normalization='layer' (one neuron normalised by itself is "
-            f"always 0); got sizes={sizes}. Use a wider layer, or normalization=None."
-        )
-
-
-def dropout_rates(got: Any, depth: int) -> tuple[float, ...]:
-    """Dropout probability of every layer of neurons, of which one number stands for all."""
-    rates = tuple(got) if np.ndim(got) else (got,) * depth
-    if len(rates) != depth:
-        raise ValueError(f"dropout must be one number or one per layer of neurons, {depth}; got {len(rates)}.")
-    return tuple(number("dropout", rate, 0.0, 1.0, closed_low=True) for rate in rates)
-
-
 def joint_score(network: Any) -> None:
     """Refuse a network that has no place for the class, or whose outputs are no scores."""
-    if network.readout != "ugmm" or network.sizes[0] < 2:
+    if not network.log_densities or len(network.inputs) > 1 or network.num_inputs < 2:
         raise ValueError(
             "JointScore needs a network with readout='ugmm' and at least two inputs, the last of them the class; "
-            f"got readout={network.readout!r} and sizes={network.sizes}."
+            f"got {network!r}."
         )
 
 
@@ -74,10 +43,10 @@ def likelihood(got: Any, kind: type) -> None:
 
 def readout(network: Any, likelihood: Any) -> None:
     """Refuse the log densities of a ugmm readout as outputs that are no log densities."""
-    if network.readout == "ugmm" and not likelihood.takes_log_densities:
+    if network.log_densities and not likelihood.takes_log_densities:
         raise ValueError(
             f"a likelihood of type {type(likelihood).__name__} needs outputs that are any real numbers; got a network "
-            "with readout='ugmm', whose outputs are log densities. Use readout='linear'."
+            "with readout='ugmm', whose outputs are log densities. Use readout='linear', or Linear() as the last layer."
         )
 
 
@@ -91,27 +60,6 @@ def building(spec: Any) -> Iterator[None]:
             f"the prior {spec!r} could not be built: {error}. "
             f"Give the arguments that the PPL's class {spec.name} takes."
         ) from error
-
-
-def layer(in_features: Any, out_features: Any, prior: Any, dropout: Any, prior_kind: type) -> dict[str, Any]:
-    """Return the sizes and the dropout of a `UGMMLayer` by name, as plain numbers."""
-    if prior is not None and not isinstance(prior, prior_kind):
-        raise TypeError(f"prior must be an up.Prior or None; got {prior!r}.")
-    return {
-        "in_features": count("in_features", in_features),
-        "out_features": count("out_features", out_features),
-        "dropout": number("dropout", dropout, 0.0, 1.0, closed_low=True),
-    }
-
-
-def last_axis(x: Array, features: int) -> None:
-    """Check the last axis of a layer's input."""
-    shape = tuple(np.shape(x))
-    if not shape or shape[-1] != features:
-        raise ValueError(
-            f"the layer needs inputs of shape (..., {features}), its in_features; got shape {shape}. "
-            "Give the layer the width of its inputs, or the inputs that width."
-        )
 
 
 def activation_shapes(x: Shape, loc: Shape, scale: Shape, log_weights: Shape) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ugmm_ppl.checks.basic import names
 from ugmm_ppl.typing import Array
 
 
@@ -46,6 +47,17 @@ def prior_roles(
             raise ValueError(
                 f"{where}.scale must be a distribution over positive numbers ({', '.join(positive)}); got {value!r}."
             )
+
+
+def prior_layers(
+    where: str, given: Mapping[int, Mapping[str, Any]], roles: Mapping[int, Sequence[str]], sizes: Any = None
+) -> None:
+    """Check that priors by layer are of layers that there are, and of roles that these have."""
+    for index, own in given.items():
+        if index not in roles:
+            there = f"layers 0..{len(roles) - 1}" + ("" if sizes is None else f" of sizes={sizes}")
+            raise ValueError(f"{where}.layers must name {there if roles else 'no layer here'}; got layer {index}.")
+        names(f"role in {where}.layers[{index}]", own, roles[index])
 
 
 def prior_shape(name: str, value: Array, shape: tuple[int, ...]) -> None:

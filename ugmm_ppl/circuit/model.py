@@ -20,9 +20,9 @@ from ugmm_ppl.circuit.structure import Structure, random_trees
 from ugmm_ppl.data.standardizer import Standardizer
 from ugmm_ppl.models.base import kind
 from ugmm_ppl.models.density import DensityModel
-from ugmm_ppl.models.sites import SiteSpec, unconstrained
+from ugmm_ppl.models.sites import SiteSpec
 from ugmm_ppl.neuron import log_normalize, logsumexp
-from ugmm_ppl.nn.spaces import SCALE_FLOOR, log_weights
+from ugmm_ppl.nn.spaces import SCALE_FLOOR, log_weights, unconstrained
 from ugmm_ppl.ops.numpy import NUMPY
 from ugmm_ppl.typing import Array, Ops
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from ugmm_ppl import arviz
 from ugmm_ppl.checks.machine import require
 from ugmm_ppl.diagnostics.lines import Line, judged, skipped
 from ugmm_ppl.diagnostics.subject import Subject
+from ugmm_ppl.nn.dense import Dense
 
 if TYPE_CHECKING:
     from ugmm_ppl.models.network import BaseNetworkModel
@@ -44,13 +46,13 @@ def align(model: BaseNetworkModel, draws: Mapping[str, np.ndarray]) -> dict[str,
     """
     assign = require("scipy.optimize", "diagnostics", ("scipy",)).linear_sum_assignment
     aligned = {name: value.copy() for name, value in draws.items()}
-    network = model.network
-    layers = network.layers(model.num_outputs)
-    hidden = layers[:-1] if network.readout == "ugmm" else layers
-    for i, layer in enumerate(hidden):
-        own = [n for n in aligned if n.startswith(f"{layer.name}.") and aligned[n].shape[2:3] == (layer.out_features,)]
-        following = "readout.weight" if i + 1 == len(layers) else f"layers.{i + 1}."
-        later = [n for n in aligned if n.startswith(following) and aligned[n].shape[-1] == layer.out_features]
+    placed = [place for place in model.body.placed if place.stem]
+    for place, following in itertools.pairwise(placed):
+        units = place.layer.output_shape(place.inputs)
+        if not (isinstance(place.layer, Dense) and following.inputs == units):
+            continue  # not neurons that are columns of what follows
+        own = [n for n in aligned if n.startswith(f"{place.stem}.") and aligned[n].shape[2:3] == units]
+        later = [n for n in aligned if n.startswith(f"{following.stem}.") and aligned[n].shape[3:][-1:] == units]
         means = [aligned[n].mean(1) for n in own]  # (C, J, ...)
         means += [np.swapaxes(aligned[n].mean(1), 1, 2) for n in later]  # (C, J, next)
         flat = np.concatenate([m.reshape(*m.shape[:2], -1) / max(float(m.std()), 1e-12) for m in means], 2)

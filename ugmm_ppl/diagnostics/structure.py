@@ -12,8 +12,9 @@ from ugmm_ppl.diagnostics.subject import Subject
 from ugmm_ppl.likelihoods.categorical import Categorical
 from ugmm_ppl.models import evaluation
 from ugmm_ppl.neuron import logsumexp
-from ugmm_ppl.nn.dense import layer_values, neuron_parameters
-from ugmm_ppl.nn.norm import layer_norm
+from ugmm_ppl.nn.base import values_of
+from ugmm_ppl.nn.dense import Dense, neuron_parameters
+from ugmm_ppl.nn.network import READOUT
 from ugmm_ppl.ops.numpy import NUMPY
 
 WIDEST = {"loc": 10.0, "log_scale": 4.0, "scale": 100.0, "logits": 10.0, "weight": 10.0, "bias": 10.0}
@@ -52,14 +53,14 @@ def check_network(subject: Subject) -> list[Line]:
 
 def prior_width(subject: Subject) -> Line:
     """The widest prior among the sites, as a share of what makes sense for its role."""
-    model, worst, where = subject.model, 0.0, ""
+    worst, where = 0.0, ""
     for name, values in subject.prior.items():
         role = name.rsplit(".", 1)[-1]
         if role not in WIDEST:
             continue
         spread = float(np.quantile(values, 0.975) - np.quantile(values, 0.025)) / 3.92  # that of a Normal
         if name == "readout.weight":
-            spread *= math.sqrt(model.network.sizes[-1])
+            spread *= math.sqrt(values.shape[-1])
         if name == "layers.0.loc":
             spread /= max(float(np.std(subject.network_x)), 1e-12) if subject.x is not None else 1.0
         if spread / WIDEST[role] > worst:
@@ -122,18 +123,19 @@ def activations(subject: Subject) -> list[Line]:
     every = max(1, subject.num_draws // FEW_DRAWS)
     some = {n: v[:, ::every][:, :FEW_DRAWS].reshape(-1, *v.shape[2:]) for n, v in subject.draws.items()}
     count = len(next(iter(some.values())))
-    inputs = [subject.network_x] * count
-    last = model.network.dropout_rates()
-    for i, layer in enumerate(model.network.layers(model.num_outputs)):
-        found = []
-        for s in range(count):
-            values = layer_values({name: value[s] for name, value in some.items()}, layer.name)
-            found.append(_layer(values, inputs[s]))
-            normalised = model.network.normalization == "layer" and not (
-                model.network.readout == "ugmm" and i == len(last) - 1
+    inputs = [subject.network_x.reshape(-1, *model.network.inputs)] * count
+    for stem, layer, shape in (place for place in model.body.placed if place.stem != READOUT):
+        drawn = [
+            values_of({name: value[s] for name, value in some.items()}, stem) if stem else {} for s in range(count)
+        ]
+        if isinstance(layer, Dense):
+            found = [_layer(values, h) for values, h in zip(drawn, inputs, strict=True)]
+            lines += _layer_lines(
+                int(stem.removeprefix("layers.")), *(np.array(part) for part in zip(*found, strict=True))
             )
-            inputs[s] = layer_norm(NUMPY, found[-1][0]) if normalised else found[-1][0]
-        lines += _layer_lines(i, *(np.array(part) for part in zip(*found, strict=True)))
+            inputs = [activation for activation, _, _ in found]
+        else:
+            inputs = [layer.apply(NUMPY, values, h, shape) for values, h in zip(drawn, inputs, strict=True)]
     return lines
 
 

@@ -58,8 +58,7 @@ class Subject:
         held = budgets.DIAGNOSED // (fit.num_chains * fit.num_parameters)
         if self.x is None:
             return int(held)
-        largest = self.model.network.largest_layer(self.model.num_outputs)
-        work = budgets.DIAGNOSIS_WORK[kernels.info().kernel] / (len(self.x) * largest * fit.num_chains)
+        work = budgets.DIAGNOSIS_WORK[kernels.info().kernel] / (len(self.x) * self.model.row_work * fit.num_chains)
         return int(max(20, min(held, work)))
 
     @cached_property

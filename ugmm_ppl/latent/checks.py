@@ -10,9 +10,10 @@ import numpy as np
 from ugmm_ppl.checks import choice, count
 from ugmm_ppl.checks.basic import finite
 from ugmm_ppl.checks.data import shape
+from ugmm_ppl.checks.prior import prior_layers
 from ugmm_ppl.checks.table import Asked, numeric
 from ugmm_ppl.distributions.described import Distribution
-from ugmm_ppl.priors import Prior
+from ugmm_ppl.priors import NEURON_ROLES, Prior
 
 ENCODERS = ("mlp", "per-example")
 
@@ -55,9 +56,7 @@ def prior(what: str, given: Any, layers: int) -> None:
         raise TypeError(f"{what} must be an up.Prior; got {given!r}.")
     if given.readout is not None or given.readout_bias is not None:
         raise ValueError(f"{what} must be over neurons alone: a LatentNetwork has no readout. Leave readout out.")
-    beyond = [index for index in given.layers if index >= layers]
-    if beyond:
-        raise ValueError(f"{what} must name layers 0..{layers - 1}; got layer {beyond[0]} in Prior.layers.")
+    prior_layers(what, given.layers, dict.fromkeys(range(layers), NEURON_ROLES))
 
 
 def prior_value(must_be: str, given: Any) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 
 from ugmm_ppl import neuron
 from ugmm_ppl.distributions.sampling import gumbel_max
-from ugmm_ppl.nn.dense import layer_values
+from ugmm_ppl.nn.base import values_of
 from ugmm_ppl.nn.spaces import SCALE_FLOOR, log_weights
 from ugmm_ppl.ops.numpy import NUMPY
 from ugmm_ppl.typing import Array, Ops
@@ -31,7 +31,7 @@ LATENT = "latent"
 
 def conditional(ops: Ops, values: Mapping[str, Array], layer: int, above: Array) -> tuple[Array, Array, Array]:
     """(loc, scale, log_weights) of the mixtures of a layer given the layer above: `(..., K)` to `(..., J, K)`."""
-    own = layer_values(values, f"layers.{layer}")
+    own = values_of(values, f"layers.{layer}")
     above = above[..., None, :]
     return (own["gain"] * above if "gain" in own else above) - own["loc"], *_spread(ops, values, f"layers.{layer}")
 

@@ -256,7 +256,7 @@ class LatentFit(Fit):
     ) -> Iterator[Weighed]:
         """Weighted draws of the layers for every posterior draw and block of rows."""
         base, samples = self.seed if sampling.seed is None else sampling.seed, draws.share(sampling.num_samples)
-        largest = max(k * j for _, k, j in self.model.layers)
+        largest = max(k * j for k, j in self.model.layers)
         size = min(len(rows), max(1, budgets.TEMPORARY // (samples * largest)))
         for draw in range(len(draws.weights)):
             if draw % draws.per_chain == 0:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from ugmm_ppl import budgets
+from ugmm_ppl.backends.threads import cached_property
 from ugmm_ppl.checks import count, plain, settle
 from ugmm_ppl.checks.data import classes_or_unknown
 from ugmm_ppl.distributions.described import SIMPLEX, Distribution, describe, from_description, normal
@@ -19,7 +19,7 @@ from ugmm_ppl.models.base import kind
 from ugmm_ppl.models.density import DensityModel
 from ugmm_ppl.models.sites import SiteSpec
 from ugmm_ppl.neuron import logsumexp
-from ugmm_ppl.nn.dense import LayerShape
+from ugmm_ppl.nn.dense import neuron_roles
 from ugmm_ppl.nn.spaces import log_weights
 from ugmm_ppl.ops.numpy import NUMPY
 from ugmm_ppl.priors import Prior, PriorValue
@@ -90,9 +90,9 @@ class LatentNetwork(DensityModel):
         checks.prior_value("class_prior must be", self.class_prior)
 
     @cached_property
-    def layers(self) -> list[LayerShape]:
-        """The layers of neurons, the one below z first."""
-        return [LayerShape(f"layers.{i}", k, j) for i, (k, j) in enumerate(itertools.pairwise(self.sizes))]
+    def layers(self) -> list[tuple[int, int]]:
+        """Inputs K and neurons J of the layers, the one below z first."""
+        return list(itertools.pairwise(self.sizes))
 
     @property
     def num_latents(self) -> int:
@@ -107,17 +107,17 @@ class LatentNetwork(DensityModel):
     @property
     def readout_sites(self) -> str:
         """Those of the layer of the data."""
-        return f"{self.layers[-1].name}.*"
+        return f"layers.{len(self.layers) - 1}.*"
 
     @property
     def row_work(self) -> int:
         """Components of all neurons, for all importance samples of a row."""
-        return POINTWISE_SAMPLES * sum(k * j for _, k, j in self.layers)
+        return POINTWISE_SAMPLES * sum(k * j for k, j in self.layers)
 
     @property
     def rows_at_once(self) -> int:
         """By the values of all components of the largest layer."""
-        return max(1, budgets.TEMPORARY // (POINTWISE_SAMPLES * max(k * j for _, k, j in self.layers)))
+        return max(1, budgets.TEMPORARY // (POINTWISE_SAMPLES * max(k * j for k, j in self.layers)))
 
     @property
     def has_local_variables(self) -> bool:
@@ -154,20 +154,22 @@ class LatentNetwork(DensityModel):
             found[site] = SiteSpec(self.class_prior, (self.classes,), (self.likelihood.axis,))
         if self.components is not None or self.classes is not None:
             shape = (self.num_outputs, self.sizes[0], self.components or 1)
-            roles = self.latent_prior.layer(None, tied=False)
-            weightless = ("logits", "weights") if shape[-1] == 1 else ()
             axes = (self.likelihood.axis, "unit_0", "mixture_component")
-            specs = {role: SiteSpec(prior, shape, axes) for role, prior in roles.items() if role not in weightless}
+            specs = self._mixtures(self.latent_prior, "", shape, axes)
             found |= {f"{density.LATENT}.{role}": spec for role, spec in specs.items()}
-        for index, layer in enumerate(self.layers):
-            neurons: dict[str, PriorValue] = {} if self.gain is False else {"gain": self._gain_prior}
-            neurons |= self.prior.layer(index, tied=False)
-            matrix = (layer.out_features, layer.in_features)
-            weightless = ("logits", "weights") if layer.in_features == 1 else ()
-            below = "feature" if index == len(self.layers) - 1 else f"unit_{index + 1}"
-            specs = {role: SiteSpec(prior, matrix, (below, f"unit_{index}")) for role, prior in neurons.items()}
-            found |= {f"{layer.name}.{role}": spec for role, spec in specs.items() if role not in weightless}
+        for index, (k, j) in enumerate(self.layers):
+            below, above = "feature" if index == len(self.layers) - 1 else f"unit_{index + 1}", f"unit_{index}"
+            specs = {} if self.gain is False else {"gain": SiteSpec(self._gain_prior, (j, k), (below, above))}
+            specs |= self._mixtures(self.prior, f"layers.{index}", (j, k), (below, above))
+            found |= {f"layers.{index}.{role}": spec for role, spec in specs.items()}
         return found
+
+    @staticmethod
+    def _mixtures(prior: Prior, stem: str, shape: tuple[int, ...], axes: tuple[str, ...]) -> dict[str, SiteSpec]:
+        """Parameters of mixtures by role; a weight that can only be one has no site."""
+        weightless = ("logits", "weights") if shape[-1] == 1 else ()
+        priors = prior.over(neuron_roles(shape, axes), stem)
+        return {role: SiteSpec(prior, shape, axes) for role, prior in priors.items() if role not in weightless}
 
     @property
     def _gain_prior(self) -> PriorValue:

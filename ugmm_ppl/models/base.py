@@ -16,7 +16,8 @@ from ugmm_ppl.data.standardizer import Standardizer
 from ugmm_ppl.distributions.described import Distribution
 from ugmm_ppl.likelihoods.base import Likelihood
 from ugmm_ppl.models.bound import Bound
-from ugmm_ppl.models.sites import SiteSpec, natural, unconstrained
+from ugmm_ppl.models.sites import SiteSpec
+from ugmm_ppl.nn.spaces import natural, unconstrained
 from ugmm_ppl.priors import draw
 from ugmm_ppl.typing import Array, Ops
 

@@ -36,4 +36,4 @@ class Classifier(BaseNetworkModel):
     @cached_property
     def likelihood(self) -> Categorical:  # type: ignore[override]
         """Of log densities, if the readout is ugmm."""
-        return Categorical(self.classes, log_densities=self.network.readout == "ugmm")
+        return Categorical(self.classes, log_densities=self.network.log_densities)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -16,10 +16,10 @@ from ugmm_ppl.likelihoods.base import LIKELIHOODS, Likelihood
 from ugmm_ppl.models import evaluation
 from ugmm_ppl.models.base import Model, kind
 from ugmm_ppl.models.sites import SiteSpec
-from ugmm_ppl.nn.dropout import survivors
-from ugmm_ppl.nn.network import Network
+from ugmm_ppl.nn.network import READOUT, Network
+from ugmm_ppl.nn.spaces import NATURAL, TWINS
 from ugmm_ppl.priors import Prior
-from ugmm_ppl.typing import Array, Ops
+from ugmm_ppl.typing import Array, Ops, Shape
 
 if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
@@ -40,27 +40,37 @@ class BaseNetworkModel(Model):
         """Check the parts."""
         checks.model_parts(self.network, self.prior, Network, Prior)
         checks.readout(self.network, self.likelihood)
+        numbered = [place for place in self.body.placed if place.stem not in ("", READOUT)]
+        roles = {i: list(layer.roles(inputs)) for i, (_, layer, inputs) in enumerate(numbered)}
+        known = {i: [*own, *(NATURAL[role] for role in own if role in NATURAL)] for i, own in roles.items()}
+        checks.prior_layers("Prior", self.prior.layers, known, self.network.sizes)
 
     def described(self) -> dict[str, Any]:
         """Network, prior, and the fields of the class."""
         own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("network", "prior")}  # type: ignore[arg-type]
-        return {"network": dataclasses.asdict(self.network), "prior": self.prior.described(), **own}
+        return {"network": self.network.described(), "prior": self.prior.described(), **own}
 
     @classmethod
     def from_description(cls, parts: Mapping[str, Any], file: str) -> Self:
         """The model from its JSON values."""
-        made = {"network": Network(**parts["network"]), "prior": Prior.from_description(parts["prior"], file)}
+        network, prior = parts["network"], parts["prior"]
+        made = {"network": Network.from_description(network, file), "prior": Prior.from_description(prior, file)}
         return cls(**(dict(parts) | made))
 
     @property
     def num_inputs(self) -> int:
         """Inputs of the network."""
-        return self.network.sizes[0]
+        return self.network.num_inputs
 
     @property
     def network_outputs(self) -> int:
         """Number of outputs of the network, from which those of the model are made."""
         return self.num_outputs
+
+    @cached_property
+    def body(self) -> Network:
+        """The network with as many outputs as this model needs."""
+        return self.network.completed(self.network_outputs)
 
     @property
     def readout_sites(self) -> str:
@@ -69,84 +79,80 @@ class BaseNetworkModel(Model):
 
     @property
     def feature_axis(self) -> str:
-        """That of the inputs of the first layer."""
-        return "input_0"
+        """That of the inputs of the first layer, if these are the features."""
+        return "input_0" if len(self.network.inputs) == 1 else "feature"
 
     @property
     def dropout(self) -> float | tuple[float, ...]:
-        """That of the network."""
+        """Those of the layers."""
         return self.network.dropout
 
     @property
     def row_work(self) -> int:
-        """J K of the largest layer."""
-        return self.network.largest_layer(self.network_outputs)
+        """Exponentials of the largest layer."""
+        return self.body.work
 
     def coordinates(self, feature_names: list[str]) -> dict[str, Any]:
-        """The features, and numbers of neurons."""
-        found: dict[str, Any] = {"input_0": feature_names}
-        for i, width in enumerate(self.network.sizes[1:]):
-            found |= {f"neuron_{i}": np.arange(width), f"input_{i + 1}": np.arange(width)}
-        return found
+        """The features, and numbers along the other axes."""
+        sizes = {name: size for spec in self.sites.values() for name, size in zip(spec.axes, spec.shape, strict=True)}
+        numbers = {name: np.arange(size) for name, size in sizes.items() if name != self.likelihood.axis}
+        return numbers | {self.feature_axis: feature_names}
 
     @property
     def rows_at_once(self) -> int:
         """Rows of a chunk whose largest temporary is near 16 MiB in float32.
 
-        With the native kernel that is the widest layer's rows x J, with the others rows x J x K of the largest layer.
+        With the native kernel that is the most numbers between two layers, with the others J x K of the largest layer.
         """
         native = kernels.info().kernel == "native"
-        row = max(self.network.sizes) if native else self.network.largest_layer(self.network_outputs)
-        return max(1, budgets.TEMPORARY // row)
+        return max(1, budgets.TEMPORARY // (self.body.held if native else max(self.body.held, self.body.work)))
 
     def initial_values(self, x: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-        """Start values of the network, the readout adapted to the meaning of the outputs."""
+        """Start values of the network, a linear readout adapted to the meaning of the outputs."""
         values = self.network.initial_values(x, self.network_outputs, seed)
-        if self.network.readout == "linear":
-            readout = self.likelihood.start(values["readout.weight"], values["readout.bias"])
-            values["readout.weight"], values["readout.bias"] = readout
+        weight, bias = f"{READOUT}.weight", f"{READOUT}.bias"
+        if weight in values:
+            values[weight], values[bias] = self.likelihood.start(values[weight], values[bias])
         return values
 
     @cached_property
     def sites(self) -> dict[str, SiteSpec]:
-        """Those of the neurons, layer l with the axes `neuron_l` and `input_l`, and of a linear readout."""
+        """Those of the layers; layer l with the axes `neuron_l` and `input_l`."""
         found: dict[str, SiteSpec] = {}
-        layers = self.network.layers(self.network_outputs)
-        for i, layer in enumerate(layers):
-            last = self.network.readout == "ugmm" and i == len(layers) - 1
-            neuron = self.likelihood.axis if last and self.network_outputs == self.num_outputs else f"neuron_{i}"
-            shape, axes = (layer.out_features, layer.in_features), (neuron, f"input_{i}")
-            for role, prior in self.prior.layer(i, tied=self.network.tied).items():
-                found[f"{layer.name}.{role}"] = SiteSpec(prior, shape, axes)
-        if self.network.readout == "linear":
-            outputs, width = self.network_outputs, self.network.sizes[-1]
-            weight, bias = self.prior.linear(width).values()
-            axes = (self.likelihood.axis, f"neuron_{len(layers) - 1}")
-            found["readout.weight"] = SiteSpec(weight, (outputs, width), axes)
-            found["readout.bias"] = SiteSpec(bias, (outputs,), axes[:1])
+        numbered = 0
+        for stem, each, inputs in self.body.placed:
+            roles = each.roles(inputs)
+            names = self._axes(stem, numbered, each.output_shape(inputs))
+            numbered += bool(stem)
+            for role, prior in self.prior.over(roles, stem).items():
+                spec = roles[TWINS.get(role, role)]
+                axes = tuple(names.get(axis, f"{axis}_{numbered - 1}") for axis in spec.axes)
+                found[f"{stem}.{role}"] = SiteSpec(prior, spec.shape, axes)
         return found
 
+    def _axes(self, stem: str, number: int, outputs: Shape) -> dict[str, str]:
+        """What a layer's axes "neuron" and "input" are called in the network."""
+        is_last = stem == self.network.stems[-1] and outputs == (self.num_outputs,)
+        names = {"neuron": self.likelihood.axis} if is_last else {}
+        return names | ({"input": f"neuron_{number - 1}"} if stem == READOUT and number else {})
+
     def outputs(
-        self, ops: Ops, values: Mapping[str, Array], x: Array, keep: Sequence[Array | None] | None = None
+        self, ops: Ops, values: Mapping[str, Array], x: Array, noise: Mapping[str, Array] | None = None
     ) -> Array:
-        """Run the network, `keep` of its components: `(..., B, K)` to `(..., B, O)`."""
-        return self.network.forward(ops, values, x, keep)
+        """Run the network, with the random numbers of training if there are some: `(..., B, K)` to `(..., B, O)`."""
+        return self.network.forward(ops, values, x, noise)
 
     def observe(
         self, backend: Backend, values: Mapping[str, Array], x: Array, y: Array | None, *, train: bool
     ) -> Array:
         """y ~ likelihood of the outputs, the site `y`: `(B,)`."""
-        outputs = self.outputs(backend.ops, values, x, self.masks(backend, x) if train else None)
+        outputs = self.outputs(backend.ops, values, x, self.noise(backend, x) if train else None)
         return backend.sample("y", self.likelihood.distribution(backend, outputs), obs=y)
 
-    def masks(self, backend: Backend, x: Array) -> list[Array | None]:
-        """Dropout masks of all layers."""
-        masks: list[Array | None] = []
-        for layer, rate in zip(self.network.layers(self.network_outputs), self.network.dropout_rates(), strict=True):
-            per_example = (x.shape[-2], 1, layer.in_features)
-            shape = per_example if self.network.dropout_per_example else (layer.out_features, layer.in_features)
-            masks.append(survivors(backend.ops, backend.uniform(shape, x), rate) if rate > 0.0 else None)
-        return masks
+    def noise(self, backend: Backend, x: Array) -> dict[str, Array]:
+        """Uniform random numbers for the training of a batch, by site: those of dropout."""
+        shapes = self.body.noise_shapes((x.shape[-2],))
+        return {name: backend.uniform(shape, x) for name, shape in shapes.items()}
 
     def prior_predictive(
         self, x: Any, *, num_draws: int = 100, backend: str = "numpyro", seed: int = 0

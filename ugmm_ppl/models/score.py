@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,7 +72,7 @@ class JointScore(BaseNetworkModel):
     @property
     def num_inputs(self) -> int:
         """Columns of x: the inputs of the network but the class."""
-        return self.network.sizes[0] - 1
+        return self.network.num_inputs - 1
 
     @property
     def network_outputs(self) -> int:
@@ -94,13 +94,13 @@ class JointScore(BaseNetworkModel):
         return self.network.initial_values(np.column_stack([x, self._coded(code)]), 1, seed)
 
     def outputs(
-        self, ops: Ops, values: Mapping[str, Array], x: Array, keep: Sequence[Array | None] | None = None
+        self, ops: Ops, values: Mapping[str, Array], x: Array, noise: Mapping[str, Array] | None = None
     ) -> Array:
         """score(x, c) for all classes, `(..., B, K)` to `(..., B, classes)`."""
         scores = []
         for code in self._coded(np.arange(self.classes)):
             given = ops.concat([x, 0.0 * x[..., :1] + float(code)])
-            scores.append(self.network.forward(ops, values, given, keep))
+            scores.append(self.network.forward(ops, values, given, noise))
         return ops.concat(scores)
 
     def _coded(self, code: np.ndarray) -> np.ndarray:
@@ -120,7 +120,7 @@ class JointScore(BaseNetworkModel):
         if self.objective == "conditional" or y is None:
             return super().observe(backend, values, x, y, train=train)
         ops = backend.ops
-        outputs = self.outputs(ops, values, x, self.masks(backend, x) if train else None)
+        outputs = self.outputs(ops, values, x, self.noise(backend, x) if train else None)
         codes = ops.constant(np.arange(self.classes), outputs)
         backend.factor("score", ops.sum(ops.where(y[..., None] == codes, outputs, 0.0), -1))
         return y

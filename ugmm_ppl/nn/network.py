@@ -1,6 +1,6 @@
-"""The network: layers of neurons, layer normalisation, and a readout, as pure functions of the parameters.
+"""The network: layers in turn, as one pure function of the parameters.
 
-h^0 = x;   h^l = layer_norm(a^l(h^{l-1}));   outputs = weight h^L + bias (linear) or a^{L+1}(h^L) (ugmm)
+h^0 = x;   h^l = layer_l(h^{l-1});   outputs = h^L
 """
 
 from __future__ import annotations
@@ -9,95 +9,153 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ugmm_ppl import checks
-from ugmm_ppl.nn.dense import (
-    LayerShape,
-    _activation_in_rows,
-    initial_paper,
-    initial_spread,
-    layer_activation,
-    layer_values,
-)
-from ugmm_ppl.nn.norm import layer_norm
+from ugmm_ppl.nn.base import Layer, Role, layer_of, values_of
+from ugmm_ppl.nn.dense import STARTS, Dense
+from ugmm_ppl.nn.linear import Linear
+from ugmm_ppl.nn.norm import LayerNorm
 from ugmm_ppl.ops.numpy import NUMPY
-from ugmm_ppl.typing import Array, Ops
+from ugmm_ppl.typing import Array, Ops, Shape
+
+READOUT = "readout"
+
+START_ROWS = 1000
+"""Rows that start values are made from."""
 
 
-@dataclasses.dataclass(frozen=True)
+class Placed(NamedTuple):
+    """A layer in its place: the stem of its sites, "" where it has none, and the shape of its inputs."""
+
+    stem: str
+    layer: Layer
+    inputs: Shape
+
+
+@dataclasses.dataclass(frozen=True, init=False)
 class Network:
-    """A network of uGMM neurons, described by its sizes; parameters come from a prior, data or a posterior.
+    """Layers in turn; parameters come from a prior, data or a posterior.
+
+    The short form `Network((4, 32))` is `Network([Dense(32), LayerNorm(), Linear()], inputs=4)`. Layers with parameters
+    have sites of the stems `layers.0`, `layers.1`, ..., a linear one at the end `readout`.
 
     Args:
-        sizes: Number of inputs, then the width of every hidden layer, e.g. `(4, 32)`.
+        layers: The layers, each one of `ugmm_ppl.nn`; or the sizes of the short form.
+        inputs: Number of inputs, or the shape of one example, such as `(1, 28, 28)` for images in rows of 784 numbers.
+        sizes: Number of inputs, then the width of every hidden layer, e.g. `(4, 32)`: the short form, which the
+            following arguments belong to.
         tied: Tied means: loc = 0, the component means are the inputs.
         normalization: "layer" normalises the activations of every hidden layer over its J neurons; None does not.
         readout: "linear", or "ugmm" (the paper): one more layer of neurons, whose activations are the outputs.
-        dropout: Probability that a component is dropped in training, one number or one per layer of neurons. At least
-            one component of every neuron survives.
-        dropout_per_example: Draw one mask over the K inputs per example, shared by the neurons, in place of one mask
-            over components `(J, K)` per batch.
-        initial: "spread" (from the spread of each layer's inputs) or "paper" (standard normal locations, uniform scales
-            and uniform logits, whatever the data).
+        dropout: Probability that a component is dropped in training, one number or one per layer of neurons.
+        dropout_per_example: As in `Dense`.
+        initial: "spread" or "paper", as in `Dense`.
 
     Raises:
-        ValueError: Sizes, names or probabilities that make no network.
-        TypeError: Sizes that are not whole numbers.
+        ValueError: Layers, sizes, names or probabilities that make no network.
+        TypeError: Sizes that are not whole numbers, or layers that are none.
     """
 
-    sizes: tuple[int, ...]
-    tied: bool = False
-    normalization: str | None = "layer"
-    readout: str = "linear"
-    dropout: float | tuple[float, ...] = 0.0
-    dropout_per_example: bool = False
-    initial: str = "spread"
+    layers: tuple[Layer, ...]
+    inputs: Shape
+    placed: tuple[Placed, ...] = dataclasses.field(init=False, repr=False, compare=False)
+    """The layers in their places."""
 
-    def __post_init__(self) -> None:
-        """Check the description."""
-        checks.settle(
-            self,
-            sizes=checks.network_sizes(self.sizes),
-            tied=checks.flag("tied", self.tied),
-            dropout_per_example=checks.flag("dropout_per_example", self.dropout_per_example),
-        )
-        if self.normalization is not None:
-            checks.choice("normalization, unless None,", self.normalization, ("layer",))
-        checks.choice("readout", self.readout, ("linear", "ugmm"))
-        checks.choice("initial", self.initial, ("spread", "paper"))
-        checks.normalized_widths(self.sizes, self.normalization)
-        rates = checks.dropout_rates(self.dropout, len(self.sizes) - (self.readout == "linear"))
-        checks.settle(self, dropout=rates if np.ndim(self.dropout) else rates[0])
+    def __init__(
+        self, layers: Sequence[Layer] | Sequence[int] | None = None, *, inputs: int | Sequence[int] | None = None,
+        sizes: Sequence[int] | None = None, tied: bool = False, normalization: str | None = "layer",
+        readout: str = "linear", dropout: float | Sequence[float] = 0.0, dropout_per_example: bool = False,
+        initial: str = "spread",
+    ) -> None:  # fmt: skip
+        if sizes is None and checks.are_layers(layers, Layer):
+            given = (tied, normalization, readout, dropout, dropout_per_example, initial)
+            checks.long_form(given == (False, "layer", "linear", 0.0, False, "spread"), inputs)
+            made: Any = tuple(layers)  # type: ignore[arg-type]
+            shape = checks.shape("inputs", inputs)
+        else:
+            checks.short_form(layers, sizes, inputs)
+            shape, made = _short(
+                layers if sizes is None else sizes, normalization, readout, dropout, tied=tied,
+                dropout_per_example=dropout_per_example, initial=initial,
+            )  # fmt: skip
+        checks.open_units([getattr(each, "units", 0) is None for each in made])
+        checks.settle(self, layers=made, inputs=shape, placed=_placed(made, shape))
 
     @classmethod
     def paper(cls, sizes: Sequence[int] = (784, 128, 64), **changes: Any) -> Network:
         """The network of arXiv:2509.07569: no normalisation, ugmm readout, the paper's initial values."""
         return cls(tuple(sizes), **({"normalization": None, "readout": "ugmm", "initial": "paper"} | changes))
 
-    def layers(self, outputs: int) -> list[LayerShape]:
-        """The layers of neurons; with a ugmm readout the last one has J = `outputs`."""
-        widths = [*self.sizes, outputs] if self.readout == "ugmm" else list(self.sizes)
-        return [LayerShape(f"layers.{i}", k, j) for i, (k, j) in enumerate(itertools.pairwise(widths))]
+    @property
+    def stems(self) -> list[str]:
+        """Stems of the sites, from the inputs to the outputs."""
+        return [place.stem for place in self.placed if place.stem]
 
-    def dropout_rates(self) -> tuple[float, ...]:
-        """Dropout probability of every layer of neurons."""
-        depth = len(self.sizes) - (self.readout == "linear")
-        return self.dropout if isinstance(self.dropout, tuple) else (self.dropout,) * depth
+    @property
+    def num_inputs(self) -> int:
+        """Number of inputs."""
+        return math.prod(self.inputs)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of inputs, and the numbers that each hidden layer with parameters makes of an example."""
+        shapes = [place.inputs for place in self.placed[1:]]
+        made = [math.prod(shape) for place, shape in zip(self.placed, shapes, strict=False) if place.stem]
+        return self.num_inputs, *made
+
+    @property
+    def dropout(self) -> tuple[float, ...]:
+        """Dropout probability of every layer with parameters but the readout."""
+        return tuple(place.layer.dropout for place in self.placed if place.stem not in ("", READOUT))
+
+    @property
+    def log_densities(self) -> bool:
+        """Whether outputs are activations of neurons, log densities."""
+        return self.layers[-1].log_densities
 
     @property
     def readout_sites(self) -> str:
-        """Pattern of the names of the readout's sites; a ugmm readout is the last layer of neurons."""
-        return "readout.*" if self.readout == "linear" else f"layers.{len(self.sizes) - 1}.*"
+        """Pattern of the names of the sites nearest to the outputs."""
+        return f"{self.stems[-1]}.*"
 
-    def largest_layer(self, outputs: int) -> int:
-        """J K of the largest layer: temporaries per example of the broadcast formula."""
-        return max(layer.in_features * layer.out_features for layer in self.layers(outputs))
+    def completed(self, outputs: int) -> Network:
+        """This network with that number of outputs, which the last layer may have left open."""
+        *others, last = self.layers
+        found = Network([*others, last.completed(outputs)], inputs=self.inputs)
+        checks.network_outputs(found.placed[-1].layer.output_shape(found.placed[-1].inputs), outputs)
+        return found
+
+    def roles(self) -> dict[str, Role]:
+        """Parameters by site, of a completed network."""
+        return {
+            f"{place.stem}.{role}": value
+            for place in self.placed
+            for role, value in place.layer.roles(place.inputs).items()
+        }
+
+    @property
+    def work(self) -> int:
+        """Exponentials per example of the largest layer, of a completed network."""
+        return max(1, *(place.layer.work(place.inputs) for place in self.placed))
+
+    @property
+    def held(self) -> int:
+        """Most numbers of one example that are held at a time, but for those of a kernel."""
+        return max(place.layer.held(place.inputs) for place in self.placed)
+
+    def noise_shapes(self, rows: Shape) -> dict[str, Shape]:
+        """Shapes of the random numbers of training for examples of leading axes `rows`, of a completed network."""
+        return {
+            f"{place.stem}.{name}": shape
+            for place in self.placed
+            for name, shape in place.layer.noise_shapes(place.inputs, rows).items()
+        }
 
     def forward(
-        self, ops: Ops, values: Mapping[str, Array], x: Array, keep: Sequence[Array | None] | None = None
+        self, ops: Ops, values: Mapping[str, Array], x: Array, noise: Mapping[str, Array] | None = None
     ) -> Array:
         """Outputs of the network for given parameter values.
 
@@ -105,26 +163,21 @@ class Network:
             ops: The array library.
             values: Site name -> value, `layers.0.loc` `(..., J, K)` and so on; leading axes broadcast with those of x.
             x: Inputs `(..., K)`.
-            keep: For every layer a mask of surviving components, or None.
+            noise: In training, uniform random numbers of `noise_shapes`.
 
         Returns:
             Outputs `(..., O)`.
         """
-        h = x
-        depth = len(self.dropout_rates())
-        for i, mask in enumerate(keep or [None] * depth):
-            h = layer_activation(ops, layer_values(values, f"layers.{i}"), h, mask)
-            if self.normalization == "layer" and not (self.readout == "ugmm" and i == depth - 1):
-                h = layer_norm(ops, h)
-        if self.readout == "linear":
-            return ops.matvec(values["readout.weight"], h) + values["readout.bias"]
+        h = x if len(self.inputs) == 1 else x.reshape(*x.shape[:-1], *self.inputs)
+        for stem, each, inputs in self.placed:
+            own = values_of(values, stem) if stem else {}
+            h = each.apply(ops, own, h, inputs, values_of(noise, stem) if noise and stem else None)
         return h
 
     def initial_values(self, x: np.ndarray, outputs: int, seed: int) -> dict[str, np.ndarray]:
         """Start values of all parameters, drawn in NumPy so that both backends get the same numbers.
 
-        Every location is drawn from a normal with the mean and spread of its layer input, every scale log-uniformly
-        between 0.3 and 1 times that spread; later layers see the activations of the layers before them.
+        Layers see what the layers before them make of the data with their start values.
 
         Args:
             x: Inputs `(B, K)` as the network will see them; the first thousand rows are used.
@@ -132,24 +185,60 @@ class Network:
             seed: Seed.
 
         Returns:
-            Site name -> float64 array: loc, log_scale and logits of each layer, and the readout.
+            Site name -> float64 array.
         """
         rng = np.random.default_rng(seed)
-        h = np.asarray(x[:1000], dtype=np.float64)
+        h = np.asarray(x[:START_ROWS], dtype=np.float64).reshape(-1, *self.inputs)
         values: dict[str, np.ndarray] = {}
-        layers = self.layers(outputs)
-        for layer in layers:
-            start = (
-                initial_paper(rng, layer) if self.initial == "paper" else initial_spread(rng, layer, h, tied=self.tied)
-            )
-            if self.tied:
-                del start["loc"]
-            values |= {f"{layer.name}.{role}": value for role, value in start.items()}
-            h = _activation_in_rows(start, h)
-            if self.normalization == "layer":
-                h = layer_norm(NUMPY, h)
-        if self.readout == "linear":
-            width = layers[-1].out_features
-            values["readout.weight"] = rng.normal(0.0, 1.0 / math.sqrt(width), (outputs, width))
-            values["readout.bias"] = np.zeros(outputs)
-        return values
+        *hidden, last = self.completed(outputs).placed
+        for stem, each, inputs in hidden:
+            start = each.start(rng, h)
+            values |= {f"{stem}.{role}": value for role, value in start.items()}
+            rows = max(1, 2**22 // max(1, each.work(inputs)))  # a few at a time, so that the temporaries stay small
+            h = np.concatenate([each.apply(NUMPY, start, h[i : i + rows], inputs) for i in range(0, len(h), rows)])
+        return values | {f"{last.stem}.{role}": value for role, value in last.layer.start(rng, h).items()}
+
+    def described(self) -> dict[str, Any]:
+        """The network as JSON values."""
+        return {"layers": [each.described() for each in self.layers], "inputs": self.inputs}
+
+    @classmethod
+    def from_description(cls, parts: Mapping[str, Any], file: str) -> Network:
+        """The network from its JSON values; older files hold the short form."""
+        if "sizes" in parts:
+            return cls(**parts)
+        return cls([layer_of(each, file) for each in parts["layers"]], inputs=parts["inputs"])
+
+
+def _placed(layers: Sequence[Layer], inputs: Shape) -> tuple[Placed, ...]:
+    """Layers in their places; shapes that do not fit are refused here."""
+    found, shape, number = [], inputs, 0
+    for i, each in enumerate(layers):
+        known = each.completed(1)  # whether there are parameters does not depend on the number of units
+        stem = f"layers.{number}" if known.roles(shape) else ""
+        if i == len(layers) - 1 and isinstance(each, Linear):
+            stem = READOUT
+        number += stem not in ("", READOUT)
+        found.append(Placed(stem, each, shape))
+        shape = known.output_shape(shape)
+    return tuple(found)
+
+
+def _short(
+    sizes: Any, normalization: str | None, readout: str, dropout: Any, *, initial: str, **options: Any
+) -> tuple[Shape, tuple[Layer, ...]]:
+    """Shape of the inputs, and the layers of the short form."""
+    inputs, *widths = checks.network_sizes(sizes)
+    if normalization is not None:
+        checks.choice("normalization, unless None,", normalization, ("layer",))
+    checks.choice("readout", readout, ("linear", "ugmm"))
+    checks.choice("initial", initial, STARTS)
+    checks.normalized_widths(tuple(sizes), normalization)
+    rates = checks.dropout_rates(dropout, len(widths) + (readout == "ugmm"))
+    neurons = [
+        Dense(width, dropout=rate, initial=initial, **options) for width, rate in zip(widths, rates, strict=False)
+    ]
+    norm = [] if normalization is None else [LayerNorm()]
+    hidden = itertools.chain.from_iterable([each, *norm] for each in neurons)
+    last = Linear() if readout == "linear" else Dense(None, dropout=rates[-1], initial=initial, **options)
+    return (inputs,), (*hidden, last)

@@ -10,6 +10,23 @@ from ugmm_ppl.typing import Array, Ops
 SCALE_FLOOR = 1e-6
 """Smallest scale of a component, in the unit of the layer's input."""
 
+TWINS = {"scale": "log_scale", "weights": "logits"}
+"""Roles in natural space, and those of the same parameter in the space where it is unconstrained."""
+
+NATURAL = {twin: role for role, twin in TWINS.items()}
+
+
+def unconstrained(site: str) -> str:
+    """The name that a site has in the space where it is unconstrained: `layers.0.log_scale` of `layers.0.scale`."""
+    stem, _, role = site.rpartition(".")
+    return f"{stem}.{TWINS.get(role, role)}"
+
+
+def natural(site: str) -> str:
+    """The name that a site has in natural space: `layers.0.scale` of `layers.0.log_scale`."""
+    stem, _, role = site.rpartition(".")
+    return f"{stem}.{NATURAL.get(role, role)}"
+
 
 def log_weights(ops: Ops, values: Mapping[str, Array], stem: str) -> Array | None:
     """Log of the weights at the sites of a stem, whichever space they were sampled in; None if there are none."""

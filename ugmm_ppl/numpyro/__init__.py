@@ -1,4 +1,4 @@
-"""The parts for NumPyro models: a distribution, a layer, and a turn among threads."""
+"""The parts for NumPyro models: a distribution, layers, and a turn among threads."""
 
 from ugmm_ppl.checks.machine import require as _require
 
@@ -6,7 +6,8 @@ for _package in ("jax", "numpyro", "optax"):
     _require(_package, "numpyro")
 
 from ugmm_ppl.numpyro.distribution import UnivariateGaussianMixture as UnivariateGaussianMixture  # noqa: E402
+from ugmm_ppl.numpyro.layer import LayerModule as LayerModule  # noqa: E402
 from ugmm_ppl.numpyro.layer import UGMMLayer as UGMMLayer  # noqa: E402
 from ugmm_ppl.numpyro.turns import exclusive as exclusive  # noqa: E402
 
-__all__ = ["UGMMLayer", "UnivariateGaussianMixture", "exclusive"]
+__all__ = ["LayerModule", "UGMMLayer", "UnivariateGaussianMixture", "exclusive"]

@@ -1,9 +1,10 @@
-"""The layer for NumPyro models of the user's own; equation (2) is in `ugmm_ppl.neuron`."""
+"""Layers for NumPyro models of the user's own; equation (2) is in `ugmm_ppl.neuron`."""
 
 from __future__ import annotations
 
+import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -13,19 +14,107 @@ from jax import Array
 
 from ugmm_ppl import checks
 from ugmm_ppl.kernels.jax_ops import OPS
-from ugmm_ppl.nn.dense import LayerShape, initial_spread, layer_activation, neuron_parameters
-from ugmm_ppl.nn.dropout import survivors
+from ugmm_ppl.nn.base import Layer
+from ugmm_ppl.nn.dense import Dense, neuron_parameters
+from ugmm_ppl.nn.spaces import TWINS
 from ugmm_ppl.numpyro.distribution import UnivariateGaussianMixture
 from ugmm_ppl.ops.jax_arrays import to_array
 from ugmm_ppl.priors import Prior, draw
+from ugmm_ppl.typing import Shape
+
+
+class _Sampled(abc.ABC):
+    """What modules of a layer share: sites of its parameters, and calls."""
+
+    prior: Prior | None
+    name: str
+    seed: int
+
+    @property
+    @abc.abstractmethod
+    def _placed(self) -> tuple[Layer, Shape]:
+        """The layer, and the shape of its inputs."""
+
+    def values(self) -> dict[str, Array]:
+        """The parameters in the space they live in, by role. Inside a model this samples their sites."""
+        from ugmm_ppl.numpyro.backend import BACKEND
+
+        layer, inputs = self._placed
+        if self.prior is None:
+            ones = np.ones(inputs)
+            start = layer.start(np.random.default_rng(self.seed), np.stack([-ones, ones]))
+            return {role: numpyro.param(f"{self.name}.{role}", to_array(value)) for role, value in start.items()}
+        roles, like = layer.roles(inputs), jnp.zeros(())
+        return {
+            role: draw(BACKEND, prior, f"{self.name}.{role}", roles[TWINS.get(role, role)].shape, like)
+            for role, prior in self.prior.over(roles).items()
+        }
+
+    def __call__(self, x: Array, *, values: Mapping[str, Array] | None = None, train: bool = False) -> Array:
+        """Outputs of the layer, of neurons the activations of equation (2).
+
+        Args:
+            x: Inputs `(..., *inputs)`.
+            values: Parameters from `values()`, to use one sample twice in a model; by default sampled anew.
+            train: Apply dropout, with the key of the surrounding seed handler.
+
+        Returns:
+            `(..., *outputs)`; activations are in nats.
+        """
+        layer, inputs = self._placed
+        checks.example_shape(x, inputs)
+        own = self.values() if values is None else values
+        return layer.apply(OPS, own, x, inputs, self._noise(x) if train else None)
+
+    def _noise(self, x: Array) -> dict[str, Array]:
+        layer, inputs = self._placed
+        shapes = layer.noise_shapes(inputs, x.shape[: x.ndim - len(inputs)])
+        return {name: jax.random.uniform(numpyro.prng_key(), shape, x.dtype) for name, shape in shapes.items()}
 
 
 @dataclasses.dataclass(frozen=True)
-class UGMMLayer:
+class LayerModule(_Sampled):
+    """A layer of `ugmm_ppl.nn` for NumPyro models.
+
+    With a prior its parameters are sample sites named `{name}.loc` and so on; without one they are `numpyro.param`
+    sites.
+
+    Args:
+        layer: The layer, e.g. `Dense(8)`.
+        inputs: Number of inputs, or the shape of one example.
+        prior: Priors by role, or None for parameters.
+        name: Prefix of the site names.
+        seed: Seed of the start values, which take inputs of mean 0 and spread 1.
+
+    Raises:
+        ValueError, TypeError: A layer, inputs or a prior that do not fit.
+    """
+
+    layer: Layer
+    inputs: int | Sequence[int]
+    _: dataclasses.KW_ONLY
+    prior: Prior | None = None
+    name: str = "layer"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the description."""
+        checks.one_layer(self.layer, Layer)
+        checks.layer_prior(self.prior, Prior)
+        checks.settle(self, inputs=checks.shape("inputs", self.inputs))
+        self.layer.roles(self.inputs)  # type: ignore[arg-type] # inputs that do not fit are refused here
+
+    @property
+    def _placed(self) -> tuple[Layer, Shape]:
+        return self.layer, self.inputs  # type: ignore[return-value]
+
+
+@dataclasses.dataclass(frozen=True)
+class UGMMLayer(_Sampled):
     """J uGMM neurons over K inputs: `layer(x)` is equation (2), `layer.conditional(x)` equation (1) as a distribution.
 
-    With a prior, `loc`, `log_scale` (or `scale`) and `logits` (or `weights`) are sample sites named `{name}.loc` and so
-    on; without one they are `numpyro.param` sites.
+    The `LayerModule` of a `Dense` layer: sites `{name}.loc`, `{name}.log_scale` (or `scale`) and `{name}.logits` (or
+    `weights`), `(J, K)` each.
 
     Args:
         in_features: Inputs K.
@@ -53,37 +142,17 @@ class UGMMLayer:
 
     def __post_init__(self) -> None:
         """Check the description."""
-        checks.settle(self, **checks.layer(self.in_features, self.out_features, self.prior, self.dropout, Prior))
+        checks.layer_prior(self.prior, Prior)
+        checks.settle(self, **checks.layer_sizes(self.in_features, self.out_features))
+        dense = self._placed[0]
+        checks.settle(self, dropout=dense.dropout)
 
-    def values(self) -> dict[str, Array]:
-        """The parameters in the space they live in: role -> `(..., J, K)`. Inside a model this samples their sites."""
-        from ugmm_ppl.numpyro.backend import BACKEND
-
-        shape = (self.out_features, self.in_features)
-        if self.prior is None:
-            layer = LayerShape(self.name, self.in_features, self.out_features)
-            start = initial_spread(np.random.default_rng(self.seed), layer, np.array([[-1.0], [1.0]]), tied=self.tied)
-            roles = ["log_scale", "logits"] if self.tied else ["loc", "log_scale", "logits"]
-            return {role: numpyro.param(f"{self.name}.{role}", to_array(start[role])) for role in roles}
-        like = jnp.zeros(())
-        return {
-            role: draw(BACKEND, prior, f"{self.name}.{role}", shape, like)
-            for role, prior in self.prior.layer(None, tied=self.tied).items()
-        }
-
-    def __call__(self, x: Array, *, values: Mapping[str, Array] | None = None, train: bool = False) -> Array:
-        """Activations, equation (2).
-
-        Args:
-            x: Inputs `(..., K)`.
-            values: Parameters from `values()`, to use one sample twice in a model; by default sampled anew.
-            train: Apply dropout, with the key of the surrounding seed handler.
-
-        Returns:
-            `(..., J)` in nats.
-        """
-        checks.last_axis(x, self.in_features)
-        return layer_activation(OPS, self.values() if values is None else values, x, self._keep(x) if train else None)
+    @property
+    def _placed(self) -> tuple[Dense, Shape]:
+        dense = Dense(
+            self.out_features, tied=self.tied, dropout=self.dropout, dropout_per_example=self.dropout_per_example
+        )
+        return dense, (self.in_features,)
 
     def conditional(self, x: Array, *, values: Mapping[str, Array] | None = None) -> UnivariateGaussianMixture:
         """The neurons as distributions given their inputs, equation (1).
@@ -95,14 +164,6 @@ class UGMMLayer:
         Returns:
             Mixture of batch shape `(..., J)` with component means x_k - loc_jk; `.log_prob(0.0)` is `layer(x)`.
         """
-        checks.last_axis(x, self.in_features)
+        checks.example_shape(x, (self.in_features,))
         loc, scale, log_weights = neuron_parameters(OPS, self.values() if values is None else values)
         return UnivariateGaussianMixture(x[..., None, :] - loc, scale, logits=log_weights)
-
-    def _keep(self, x: Array) -> Array | None:
-        if self.dropout == 0.0:
-            return None
-        shape = (
-            (*x.shape[:-1], 1, self.in_features) if self.dropout_per_example else (self.out_features, self.in_features)
-        )
-        return survivors(OPS, jax.random.uniform(numpyro.prng_key(), shape, x.dtype), self.dropout)

@@ -1,4 +1,4 @@
-"""The parts for Pyro models: a distribution, a layer, and a turn among threads."""
+"""The parts for Pyro models: a distribution, layers, and a turn among threads."""
 
 from ugmm_ppl.checks.machine import require as _require
 
@@ -6,7 +6,8 @@ for _package in ("torch", "pyro"):
     _require(_package, "pyro")
 
 from ugmm_ppl.pyro.distribution import UnivariateGaussianMixture as UnivariateGaussianMixture  # noqa: E402
+from ugmm_ppl.pyro.layer import LayerModule as LayerModule  # noqa: E402
 from ugmm_ppl.pyro.layer import UGMMLayer as UGMMLayer  # noqa: E402
 from ugmm_ppl.pyro.turns import exclusive as exclusive  # noqa: E402
 
-__all__ = ["UGMMLayer", "UnivariateGaussianMixture", "exclusive"]
+__all__ = ["LayerModule", "UGMMLayer", "UnivariateGaussianMixture", "exclusive"]

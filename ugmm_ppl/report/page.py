@@ -18,6 +18,7 @@ from ugmm_ppl.diagnostics.subject import Subject
 from ugmm_ppl.likelihoods.categorical import ClassPrediction
 from ugmm_ppl.metrics import evaluate
 from ugmm_ppl.report import pictures
+from ugmm_ppl.report.plots import of_features
 from ugmm_ppl.report.template import PAGE, STYLE
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def _pictures(subject: Subject) -> list[tuple[str, str, str]]:
         found.append(("R-hat of functions", _draw("rhat", pictures.rhats, subject.values), said))
     found += _parameters(subject)
     draws = {name: value[:1] for name, value in (subject.draws | fit.derived(subject.draws)).items()}
-    if {"layers.0.weights", "layers.0.scale"} <= set(draws):
+    if len(of_features(fit.model, ("layers.0.weights", "layers.0.scale"), draws)) == 2:
         for j in leading_neurons(subject):
             said = "Components of its four heaviest inputs, some draws of one chain, over the data."
             found.append((f"Neuron {j}", _draw(f"neuron{j}", pictures.neuron_mixture, fit, draws, x, j), said))
@@ -137,7 +138,7 @@ def _parameters(subject: Subject) -> list[tuple[str, str, str]]:
         seed=subject.seed,
     )
     posterior = arviz.group(tree, "posterior")
-    names = [name for name in ("layers.0.loc", "layers.0.scale", "layers.0.weights") if name in posterior]
+    names = of_features(fit.model, ("layers.0.loc", "layers.0.scale", "layers.0.weights"), posterior)
     if not names or subject.num_draws < 4:
         return []
     where = {"neuron_0": leading_neurons(subject)[:1]}
@@ -155,9 +156,10 @@ def _parameters(subject: Subject) -> list[tuple[str, str, str]]:
 
 def leading_neurons(subject: Subject, count: int = 2) -> list[int]:
     """Numbers of the first layer's neurons that the readout weighs most; the first ones where it sees other layers."""
-    width = subject.model.network.sizes[1]
+    sites = subject.model.sites
+    width = next(iter(sites.values())).shape[0]
     weight = subject.draws.get("readout.weight")
-    if weight is None or len(subject.model.network.sizes) > 2:
+    if weight is None or sites["readout.weight"].axes[1] != "neuron_0":
         return list(range(min(count, width)))
     strength = np.abs(weight[0]).mean((0, 1))
     return sorted(int(j) for j in np.argsort(-strength)[:count])

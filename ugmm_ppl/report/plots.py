@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,17 @@ def forest_sites(fit: Predictive, tree: Any) -> tuple[list[str], dict[str, Any]]
         columns, units = posterior[f"{layer}loc"].dims[2:]
         names = [f"{layer}{role}" for role in ("loc", "gain", "weights") if f"{layer}{role}" in posterior]
         return names, {columns: posterior[columns].values[:2], units: posterior[units].values[:4]}
-    names = [name for name in ("layers.0.scale", "layers.0.weights") if name in posterior]
-    return names, {"neuron_0": leading_neurons(tree), "input_0": fit.feature_names[:8]}
+    names = of_features(fit.model, ("layers.0.scale", "layers.0.weights"), posterior)
+    if names:
+        return names, {"neuron_0": leading_neurons(tree), "input_0": fit.feature_names[:8]}
+    first = next(name for name in fit.model.sites if name in posterior)
+    return [first], {dim: posterior[dim].values[:4] for dim in posterior[first].dims[2:]}
+
+
+def of_features(model: Any, names: Iterable[str], there: Container[str]) -> list[str]:
+    """Those of the sites that are there, and that neurons of the first layer have for each column of x."""
+    axes = model.axes()
+    return [name for name in names if name in there and axes[name][0] == ["neuron_0", "input_0"]]
 
 
 def leading_neurons(tree: Any, count: int = 2) -> list[int]:

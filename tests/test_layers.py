@@ -16,10 +16,14 @@ from ugmm_ppl.ops.numpy import NUMPY
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
-ARGUMENTS = {"Dense": {"units": 4, "dropout": 0.4}, "Linear": {"units": 4}}
+ARGUMENTS = {
+    "Conv": {"channels": 3, "kernel": (3, 2), "stride": (1, 2), "padding": 1},
+    "Dense": {"units": 4, "dropout": 0.4},
+    "Linear": {"units": 4},
+}
 """Of those that need some."""
 
-INPUTS = {"Flatten": (2, 3)}
+INPUTS = {"Conv": (2, 4, 5), "Flatten": (2, 3)}
 """Shapes of one example, where it is not a vector."""
 
 CASES = {name: (kind(**ARGUMENTS.get(name, {})), INPUTS.get(name, (6,))) for name, kind in LAYERS.items()}

@@ -36,6 +36,7 @@ SETTINGS = {
     "method": "svi", "guide": "normal", "temperature": 0.03, "num_restarts": 8, "num_steps": 3000, "batch_size": 128,
     "learning_rate": 0.01, "init_scale": 0.02, "num_particles": 8, "split_batch": True,
 }  # fmt: skip
+OF_GUIDES = ("guide", "init_scale")
 NUTS = {
     "method": "nuts", "start": "map", "temperature": 1.0, "num_chains": 4, "num_warmup": 100, "num_draws": 100,
     "max_tree_depth": 6,
@@ -65,6 +66,12 @@ def rectified(features: int) -> Any:
     return up.Regressor(relu.relu_network(sizes), COMPONENTS, prior(sizes[-1]))
 
 
+def _settings(changes: dict[str, Any]) -> dict[str, Any]:
+    """The settings with changes, without those that NUTS does not have."""
+    found = SETTINGS | changes
+    return {name: value for name, value in found.items() if found["method"] == "svi" or name not in OF_GUIDES}
+
+
 def network(
     make: Callable[[int], Any], **changes: Any
 ) -> Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int, str], Scores]:
@@ -72,7 +79,7 @@ def network(
 
     def run(x: np.ndarray, y: np.ndarray, x_new: np.ndarray, y_new: np.ndarray, seed: int, backend: str) -> Scores:
         model = make(x.shape[1])
-        fit = up.fit(model, x, y, backend=backend, seed=1000 * seed, progress=False, **(SETTINGS | changes))
+        fit = up.fit(model, x, y, backend=backend, seed=1000 * seed, progress=False, **_settings(changes))
         predicted = fit.predict(x_new, num_draws=None if fit.method == "nuts" else DRAWS)
         error = math.sqrt(((predicted.mean - y_new) ** 2).mean())
         return float(predicted.log_density(y_new).mean()), error, relu.count(model)

@@ -31,19 +31,20 @@ def hierarchical(backend, name, shape):
 
 NATURAL = up.Prior(scale=up.dist.InverseGamma(3.0, 1.0), weights=up.dist.Dirichlet(0.5), loc=hierarchical)
 NETWORK = up.Network((3, 4))
+STEPS = {"num_steps": 4}
 KINDS = {
-    "svi": (up.Classifier(NETWORK, 2), {"num_restarts": 2}),
-    "hierarchical": (up.Regressor(NETWORK, 2, NATURAL), {"num_restarts": 2}),
-    "map": (up.Regressor(NETWORK, 2), {"method": "map"}),
-    "laplace": (up.Regressor(up.Network((3, 2)), 1), {"method": "laplace"}),
+    "svi": (up.Classifier(NETWORK, 2), {"num_restarts": 2} | STEPS),
+    "hierarchical": (up.Regressor(NETWORK, 2, NATURAL), {"num_restarts": 2} | STEPS),
+    "map": (up.Regressor(NETWORK, 2), {"method": "map"} | STEPS),
+    "laplace": (up.Regressor(up.Network((3, 2)), 1), {"method": "laplace"} | STEPS),
     "nuts": (
         up.Classifier(up.Network((3, 2)), 2),
         {"method": "nuts", "num_chains": 2, "num_warmup": 10, "num_draws": DRAWS, "max_tree_depth": 3},
     ),
-    "score": (up.JointScore(up.Network((4, 5), readout="ugmm"), 2), {}),
-    "circuit": (up.Circuit(3, 2, neurons=2), {}),
-    "density": (up.Circuit(3, neurons=2), {"method": "em"}),
-    "latent": (up.LatentNetwork((2, 3), classes=2), {}),
+    "score": (up.JointScore(up.Network((4, 5), readout="ugmm"), 2), STEPS),
+    "circuit": (up.Circuit(3, 2, neurons=2), STEPS),
+    "density": (up.Circuit(3, neurons=2), {"method": "em"} | STEPS),
+    "latent": (up.LatentNetwork((2, 3), classes=2), STEPS),
 }
 
 
@@ -53,7 +54,7 @@ def fit(request):
     model, settings = KINDS[request.param]
     x = np.random.default_rng(0).normal(size=(20, 3))
     y = x[:, 0] if model.likelihood.standardizes else None if request.param == "density" else (x[:, 0] > 0).astype(int)
-    return up.fit(model, x, y, backend=BACKEND, progress=False, **{"num_steps": 4} | settings)
+    return up.fit(model, x, y, backend=BACKEND, progress=False, **settings)
 
 
 @pytest.fixture(scope="module")

@@ -213,7 +213,7 @@ def test_bayesian_readout_is_exact_given_the_point_of_the_other_sites(free, back
     model, x, y, start = free
     fit = up.fit(
         model, x, y, backend=backend_name, method=method, guide="full", bayesian="readout", num_steps=num_steps,
-        learning_rate=0.02, init_scale=0.1, **SETTINGS,
+        learning_rate=0.02, **SETTINGS,
     )  # fmt: skip
     hidden = fit.state[0]["layers.0.loc:loc"]
     assert not np.allclose(hidden, model.initial_values(x, 0)["layers.0.loc"])  # optimised, too

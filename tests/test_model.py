@@ -121,7 +121,7 @@ def test_data_size_scales_the_likelihood_and_nothing_else(backend64):
         (
             lambda: up.Regressor(up.Network((2, 3)), 1, up.Prior(layers={1: {"loc": up.dist.Normal(0.0, 1.0)}})),
             ValueError,
-            r"Prior\.layers names layers 0\.\.0 of sizes=\(2, 3\); got layer 1",
+            r"Prior\.layers must name layers 0\.\.0 of sizes=\(2, 3\); got layer 1",
         ),
     ],
 )

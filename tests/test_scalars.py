@@ -15,6 +15,7 @@ from ugmm_ppl import arviz
 from ugmm_ppl.backends import devices
 from ugmm_ppl.checks import count, flag, number, plain
 from ugmm_ppl.fitting import storage
+from ugmm_ppl.infer import METHODS
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -48,9 +49,12 @@ def of_kind(kind, value):
     return (either if isinstance(value, bool) else whole if isinstance(value, int) else real)(value)
 
 
-def settings(kind, **more):
-    """All settings, of a kind."""
-    return {name: of_kind(kind, value) for name, value in (SETTINGS | more).items()}
+def settings(kind, method="svi"):
+    """All settings that a method takes, of a kind."""
+    of_others = {name for each in METHODS.values() for name in each.settings.names()} - {
+        *METHODS[method].settings.names()
+    }
+    return {name: of_kind(kind, value) for name, value in SETTINGS.items() if name not in of_others}
 
 
 def test_every_number_and_flag_of_fit_is_here():
@@ -103,8 +107,8 @@ def test_a_fit_is_that_of_plain_settings_and_is_stored(plain_fit, kind, table, t
 @pytest.mark.parametrize("kind", ["few bits", "no axes"])
 def test_nuts_with_numpy_settings(backend_name, kind, table, tmp_path):
     x, y = table
-    chosen = {name: value for name, value in settings(kind).items() if name != "patience"} | {"method": "nuts"}
-    fit = up.fit(up.Classifier(up.Network((3, 2)), 2), x, y, backend=backend_name, **chosen | {"validation": None})
+    chosen = settings(kind, "nuts")
+    fit = up.fit(up.Classifier(up.Network((3, 2)), 2), x, y, backend=backend_name, method="nuts", **chosen)
     fit.save(tmp_path / "fit.npz")
     again = up.load(tmp_path / "fit.npz")
     np.testing.assert_array_equal(fit.predict(x).draws, again.predict(x).draws)

@@ -1,5 +1,6 @@
 """Every argument of `fit` refuses a wrong value: what is needed, what came, and the nearest valid one."""
 
+import dataclasses
 import inspect
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from helpers import refused
 
 import ugmm_ppl as up
+from ugmm_ppl.infer import METHODS
 
 MODEL = up.Classifier(up.Network((4, 3)), 3)
 X, Y = np.eye(4)[:2], [0, 1]
@@ -34,6 +36,11 @@ def positive(name):
 def flag(name):
     """Wrong values of a flag."""
     return [({name: bad}, TypeError, (f"{name} must be True or False; got {bad!r}",)) for bad in ("yes", 1, None)]
+
+
+def by(method, cases):
+    """The same for a method that has the setting."""
+    return [({"method": method} | change, error, parts) for change, error, parts in cases]
 
 
 WRONG = {
@@ -159,7 +166,6 @@ WRONG = {
         *(({"validation": (X, Y)} | change, error, parts) for change, error, parts in whole("patience")),
     ],
     "checkpoint": [
-        ({"checkpoint": "c.npz", "method": "nuts"}, ValueError, ("checkpoint needs method='svi' or 'map'",)),
         ({"checkpoint": 3}, TypeError, ("checkpoint must be the path of an .npz file; got 3",)),
         ({"checkpoint": "c.pt"}, ValueError, ("checkpoint must be the path of an .npz file; got 'c.pt'",)),
     ],
@@ -170,10 +176,10 @@ WRONG = {
     ],
     "init_scale": positive("init_scale"),
     "rank": whole("rank"),
-    "num_chains": whole("num_chains"),
-    "num_warmup": whole("num_warmup"),
-    "num_draws": whole("num_draws"),
-    "max_tree_depth": whole("max_tree_depth"),
+    "num_chains": by("nuts", whole("num_chains")),
+    "num_warmup": by("nuts", whole("num_warmup")),
+    "num_draws": by("nuts", whole("num_draws")),
+    "max_tree_depth": by("nuts", whole("max_tree_depth")),
     "seed": whole("seed", least=0),
     "device": [
         ({"device": "cuda:7"}, ValueError, ("device must be one of those present, 'cpu'", "got 'cuda:7'")),
@@ -202,14 +208,55 @@ IDS = [f"{name}-{number}" for number, (name, *_) in enumerate(CASES)]
 
 
 def test_every_argument_has_a_wrong_value():
-    assert list(WRONG) == list(inspect.signature(up.fit).parameters)
+    assert set(WRONG) == set(inspect.signature(up.fit).parameters)
 
 
 @pytest.mark.parametrize(
     ("name", "change", "error", "parts"), CASES, ids=[f"{n}-{i}" for i, (n, *_) in enumerate(CASES)]
 )
 def test_a_wrong_value_is_refused(backend_name, name, change, error, parts):
-    arguments = {"model": MODEL, "x": X, "y": Y, "backend": backend_name, "num_steps": 1, "progress": False}
-    arguments |= {"standardize": False} | change
+    arguments = {"model": MODEL, "x": X, "y": Y, "backend": backend_name, "progress": False, "standardize": False}
+    arguments |= change if change.get("method") == "nuts" else {"num_steps": 1} | change
     with refused(error, *parts):
         up.fit(arguments.pop("model"), arguments.pop("x"), arguments.pop("y"), **arguments)
+
+
+VALUES = {field.name: field.default for method in METHODS.values() for field in dataclasses.fields(method.settings)}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_setting_of_other_methods_is_refused_with_those_that_have_it(method):
+    """Before anything is done, and even if it has its default."""
+    own = METHODS[method].settings.names()
+    for name, value in VALUES.items():
+        if name in own:
+            continue
+        having = [repr(each.name) for each in METHODS.values() if name in each.settings.names()]
+        with refused(TypeError, f"method='{method}' has no setting {name}, which belongs to", *having, "Leave it out"):
+            up.fit(MODEL, X, Y, method=method, **{name: value})
+
+
+def test_an_argument_that_no_method_has_is_refused_with_the_nearest():
+    with refused(TypeError, "arguments that it has; got 'num_step'. Did you mean 'num_steps'?"):
+        up.fit(MODEL, X, Y, num_step=3)
+    with refused(TypeError, "got 'zzz'", "help(ugmm_ppl.fit)"):
+        up.fit(MODEL, X, Y, zzz=3)
+
+
+def test_settings_are_those_of_the_signature_and_of_the_documentation():
+    """With the defaults of the methods; help() says what each is."""
+    parameters = inspect.signature(up.fit).parameters
+    for name, value in VALUES.items():
+        assert parameters[name].default == value
+        assert f"\n        {name}: " in up.fit.__doc__
+    assert up.fit.__doc__.index("Args:") < up.fit.__doc__.index("num_steps:") < up.fit.__doc__.index("Returns:")
+
+
+def test_settings_are_kept_with_the_fit(backend_name, tmp_path):
+    """All that make the result what it is, under their names, in the file too."""
+    settings = {"num_steps": 3, "learning_rate": 0.125, "guide": {"readout.*": "full", "*": "normal"}, "rank": 3}
+    fit = up.fit(MODEL, X, Y, backend=backend_name, validation=0.5, progress=False, standardize=False, **settings)
+    assert settings.items() <= fit.training.items()
+    assert len(fit.training["validation"]) == 16  # a digest of the rows
+    fit.save(tmp_path / "fit.npz")
+    assert up.load(tmp_path / "fit.npz").training == fit.training

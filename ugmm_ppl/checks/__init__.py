@@ -91,13 +91,16 @@ from ugmm_ppl.checks.prior import prior_shape as prior_shape
 from ugmm_ppl.checks.table import training_names as training_names
 from ugmm_ppl.checks.training import CheckpointError as CheckpointError
 from ugmm_ppl.checks.training import NonFiniteError as NonFiniteError
+from ugmm_ppl.checks.training import callbacks as callbacks
 from ugmm_ppl.checks.training import checkpoint_of_other_backend as checkpoint_of_other_backend
+from ugmm_ppl.checks.training import checkpoint_path as checkpoint_path
 from ugmm_ppl.checks.training import no_centre as no_centre
+from ugmm_ppl.checks.training import no_setting as no_setting
 from ugmm_ppl.checks.training import optimizer as optimizer
 from ugmm_ppl.checks.training import other_checkpoint as other_checkpoint
+from ugmm_ppl.checks.training import patience as patience
 from ugmm_ppl.checks.training import schedule_factors as schedule_factors
 from ugmm_ppl.checks.training import split_batch as split_batch
 from ugmm_ppl.checks.training import start_sites as start_sites
 from ugmm_ppl.checks.training import torch_optimizer as torch_optimizer
-from ugmm_ppl.checks.training import training as training
 from ugmm_ppl.checks.training import unreadable_checkpoint as unreadable_checkpoint

@@ -1,13 +1,14 @@
 """Settings of a training, and what stops one."""
 
+import difflib
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ugmm_ppl.checks.basic import choice
+from ugmm_ppl.checks.basic import choice, listed
 
 
 class NonFiniteError(FloatingPointError):
@@ -71,27 +72,41 @@ def checkpoint_of_other_backend(path: Any, backend: str) -> None:
     )
 
 
-def training(markov: bool, validation: Any, patience: Any, checkpoint: Any, callbacks: Any) -> None:
-    """Check the settings of a training that depend on each other."""
+def no_setting(name: str, method: str, having: Sequence[str], known: Iterable[str]) -> TypeError:
+    """The error for a setting that a method, or any method, does not have."""
+    if having:
+        return TypeError(f"method={method!r} has no setting {name}, which belongs to {listed(having)}. Leave it out.")
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"Did you mean {near[0]!r}?" if near else "help(ugmm_ppl.fit) lists them."
+    return TypeError(f"fit must be given arguments that it has; got {name!r}. {hint}")
+
+
+def patience(patience: int | None, validation: Any) -> None:
+    """Refuse to wait for what is not watched."""
     if patience is not None and validation is None:
         raise ValueError(
             f"patience counts evaluations on held-out data, and needs validation; got patience={patience} and "
             "validation=None. Give validation=0.1, say."
         )
-    if checkpoint is not None and markov:
-        raise ValueError(
-            "checkpoint needs method='svi' or 'map'; got 'nuts', which has none. Interrupted, it keeps its draws."
-        )
-    if checkpoint is not None and (
-        not isinstance(checkpoint, str | os.PathLike) or not os.fspath(checkpoint).endswith(".npz")
-    ):
-        kind = ValueError if isinstance(checkpoint, str | os.PathLike) else TypeError
-        raise kind(f"checkpoint must be the path of an .npz file; got {checkpoint!r}.")
-    if not isinstance(callbacks, list | tuple):
-        raise TypeError(f"callbacks must be a list of functions; got {callbacks!r}. Give [{callbacks!r}].")
-    for callback in callbacks:
+
+
+def checkpoint_path(name: str, got: Any) -> Any:
+    """Return the path of a checkpoint, if it is one of an .npz file."""
+    if not isinstance(got, str | os.PathLike):
+        raise TypeError(f"{name} must be the path of an .npz file; got {got!r}.")
+    if not os.fspath(got).endswith(".npz"):
+        raise ValueError(f"{name} must be the path of an .npz file; got {got!r}.")
+    return got
+
+
+def callbacks(name: str, got: Any) -> Any:
+    """Return callbacks, if they are a list of functions."""
+    if not isinstance(got, list | tuple):
+        raise TypeError(f"{name} must be a list of functions; got {got!r}. Give [{got!r}].")
+    for callback in got:
         if not callable(callback):
-            raise TypeError(f"callbacks must be functions of a ugmm_ppl.infer.loop.Moment; got {callback!r}.")
+            raise TypeError(f"{name} must be functions of a ugmm_ppl.infer.Moment; got {callback!r}.")
+    return got
 
 
 def optimizer(got: Any, backend: str, valid: Iterable[str]) -> None:

@@ -29,6 +29,7 @@ from ugmm_ppl.distributions.described import SIMPLEX, Distribution
 from ugmm_ppl.guides.guide import Guide
 from ugmm_ppl.guides.sites import constrain
 from ugmm_ppl.infer.method import Task, method
+from ugmm_ppl.infer.settings import Stepwise
 from ugmm_ppl.infer.trained import Trained
 from ugmm_ppl.models.base import Model
 from ugmm_ppl.ops.numpy import NUMPY
@@ -59,6 +60,7 @@ class EM(Trained):
     """Expectation and maximisation."""
 
     name = "em"
+    settings = Stepwise
     point = True
     family = "delta"
 
@@ -66,6 +68,10 @@ class EM(Trained):
         """Refuse other models than circuits."""
         if not isinstance(model, Circuit):
             raise checks.no_em(model)
+
+    def kl_weights(self, task: Task) -> np.ndarray:
+        """One: the prior counts as it is."""
+        return np.ones(task.settings.num_steps)
 
     def trainer(self, task: Task, guide: Guide, seeds: list[int]) -> Trainer:
         """Steps of EM."""

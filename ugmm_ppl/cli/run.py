@@ -21,6 +21,7 @@ from ugmm_ppl import budgets, kernels
 from ugmm_ppl.checks import command as checks
 from ugmm_ppl.checks import names as known_names
 from ugmm_ppl.checks.machine import require
+from ugmm_ppl.infer.method import METHODS, by_name
 
 MAX_REPLICATES = 10
 """Tables that are drawn from a model of x, and as many from its prior."""
@@ -43,15 +44,22 @@ def run_fit(
         steps: Training steps, or draws per chain for "nuts"; None keeps the file's.
         out: The run folder.
         progress: Show a progress bar.
-        say: Told a line about an interruption.
+        say: Told a line about an interruption, and about settings that are left out.
 
     Returns:
         The metrics.
     """
     module = load_model_file(model_file)
     settings = dict(getattr(module, "settings", {})) | overrides
+    way = by_name(settings.get("method", "svi")).settings
     if steps is not None:
-        settings["num_draws" if settings.get("method") == "nuts" else "num_steps"] = steps
+        settings[way.length] = steps
+    if "method" in overrides:  # the file's settings are for its own method
+        known = {name for each in METHODS.values() for name in each.settings.names()}
+        left_out = [name for name in settings if name in known and name not in way.names()]
+        settings = {name: value for name, value in settings.items() if name not in left_out}
+        if left_out:
+            say(f"method {overrides['method']} has no {', '.join(left_out)}; left out of the settings of {model_file}")
     keywords = [p.name for p in inspect.signature(up.fit).parameters.values() if p.kind is p.KEYWORD_ONLY]
     valid = [name for name in keywords if name != "weights"]  # which belong to the data
     known_names(f"setting in {model_file}", settings, valid)

@@ -74,7 +74,7 @@ def check_chains(subject: Subject) -> list[Line]:
     if subject.x is None:
         return [*lines, *(skipped(name, "The fit holds no data: give x and y.") for name in names)]
     if fit.num_chains < 2 or subject.num_draws < 4:
-        more = fit.inference.chains
+        more = fit.inference.settings.runs
         return [*lines, *(skipped(name, f"One chain, or a point: give {more}.") for name in names)]
     sampled = fit.inference.markov
     rhat = arviz.rhat(subject.values)

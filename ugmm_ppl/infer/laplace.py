@@ -28,6 +28,7 @@ from ugmm_ppl.guides.guide import Guide
 from ugmm_ppl.guides.sites import LatentSite, constrain
 from ugmm_ppl.infer.loop import Run
 from ugmm_ppl.infer.method import Task, method
+from ugmm_ppl.infer.settings import Guided
 from ugmm_ppl.infer.trained import Trained
 from ugmm_ppl.models.base import Model
 from ugmm_ppl.typing import Array
@@ -187,6 +188,7 @@ class Laplace(Trained):
     """A Gaussian around the maximum of the joint density, by the curvature there."""
 
     name = "laplace"
+    settings = Guided
     density = True
     continues = False
 
@@ -212,6 +214,8 @@ class Laplace(Trained):
                 found.append(task.guide.initial(point))
             else:
                 found.append(
-                    laplace(task.backend, task.model, task.guide, point, x, *weights, temperature=task.temperature)
+                    laplace(
+                        task.backend, task.model, task.guide, point, x, *weights, temperature=task.settings.temperature
+                    )
                 )
         return found

@@ -28,9 +28,9 @@ class Task:
         guide: The family over its sites, as it was asked for.
         data: Inputs `(N, K)`, targets `(N, ...)` and, if rows have them, weights `(N,)`, as the model sees them.
         starts: Unconstrained start values of every restart or chain.
-        settings: The checked settings.
+        settings: The checked settings, of the class that the method says.
         seed: Seed.
-        temperature: Factor T of the KL term.
+        progress: Show a progress bar.
         scorer: Makes of a guide the function that scores its parameters on held-out data, or None.
         checkpoint: Where to store a training, or None.
     """
@@ -40,9 +40,9 @@ class Task:
     guide: Guide
     data: tuple[np.ndarray, ...]
     starts: list[dict[str, np.ndarray]]
-    settings: Settings
+    settings: Any
     seed: int
-    temperature: float
+    progress: bool
     scorer: Callable[[Guide], Callable[[list[dict[str, np.ndarray]]], np.ndarray] | None]
     checkpoint: Checkpoint | None
 
@@ -73,6 +73,9 @@ class Method(abc.ABC):
 
     name: ClassVar[str]
 
+    settings: ClassVar[type[Settings]]
+    """What `fit` takes for it."""
+
     point: ClassVar[bool] = False
     """Whether a chain is one value of the parameters, without uncertainty."""
 
@@ -96,9 +99,6 @@ class Method(abc.ABC):
 
     dtype: ClassVar[str] = "float32"
     """The dtype where none is asked for."""
-
-    chains: ClassVar[str] = "num_restarts"
-    """The setting that says how many chains there are."""
 
     def chosen(self, families: Mapping[str, str]) -> Method:
         """The method that these families of a guide, by pattern, come down to."""

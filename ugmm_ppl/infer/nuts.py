@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +11,19 @@ from ugmm_ppl import checks
 from ugmm_ppl.backends.progress import Progress
 from ugmm_ppl.guides.sites import constrain
 from ugmm_ppl.infer.method import Method, Reached, Task, method
+from ugmm_ppl.infer.settings import Sampled, setting
 from ugmm_ppl.models.base import Model
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NUTSSettings(Sampled):
+    """Those of "nuts".
+
+    Args:
+        max_tree_depth: At most 2^max_tree_depth - 1 leapfrog steps per draw.
+    """
+
+    max_tree_depth: int = setting(10, checks.count)
 
 
 @method
@@ -18,12 +31,12 @@ class NUTS(Method):
     """Draws from the posterior, one chain per start; sites that are not inferred are held at the start of the first."""
 
     name = "nuts"
+    settings = NUTSSettings
     markov = True
     loss = ""
     continues = False
     family = "normal"
     dtype = "float64"
-    chains = "num_chains"
 
     def refuse(self, model: Model, families: Mapping[str, str], bayesian: Any, *, weighted: bool) -> None:
         """Refuse densities that change from call to call, and weights of rows whose own variables are sampled."""
@@ -44,9 +57,9 @@ class NUTS(Method):
             for start, own in zip(task.starts, local, strict=True)
         ]
         label = f"nuts, {len(starts)} chains"
-        with Progress(settings.num_warmup + settings.num_draws, label, show=settings.progress) as bar:
+        with Progress(settings.num_warmup + settings.num_draws, label, show=task.progress) as bar:
             drawn = backend.inference.nuts(
-                model, task.data, starts, data_size=len(x) / task.temperature, num_warmup=settings.num_warmup,
+                model, task.data, starts, data_size=len(x) / settings.temperature, num_warmup=settings.num_warmup,
                 num_draws=settings.num_draws, max_tree_depth=settings.max_tree_depth, seed=task.seed, progress=bar,
             )  # fmt: skip
         own = {name: backend.numpy(value) for name, value in held.items()}

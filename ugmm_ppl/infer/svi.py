@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from ugmm_ppl import checks
 from ugmm_ppl.guides.base import FAMILIES
 from ugmm_ppl.infer.method import METHODS, Method, method
+from ugmm_ppl.infer.settings import POSITIVE, Descent, Guided, setting
 from ugmm_ppl.infer.trained import Trained
 from ugmm_ppl.models.base import Model
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SVISettings(Guided):
+    """Those of "svi".
+
+    Args:
+        init_scale: Start scale of the guide, in unconstrained units.
+        rank: Rank of the "lowrank" guide.
+    """
+
+    init_scale: float = setting(0.05, POSITIVE)
+    rank: int = setting(10, checks.count)
 
 
 @method
@@ -17,6 +32,7 @@ class SVI(Trained):
     """Stochastic variational inference."""
 
     name = "svi"
+    settings = SVISettings
     density = True
     bound = True
     loss = "negative ELBO"
@@ -31,6 +47,7 @@ class MAP(Trained):
     """The maximum of the joint density of data and parameters."""
 
     name = "map"
+    settings = Descent
     point = True
     family = "delta"
 

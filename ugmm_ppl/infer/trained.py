@@ -39,19 +39,24 @@ class Trained(Method):
         del task
         return run.params
 
+    def kl_weights(self, task: Task) -> np.ndarray:
+        """Factor of the KL term at every step."""
+        settings = task.settings
+        return kl_weights(settings.num_steps, settings.temperature, settings.kl_warmup)
+
     def run(self, task: Task) -> Reached:
         """Take all steps."""
         settings, guide = task.settings, self.guide(task)
-        seeds = [task.seed + restart for restart in range(settings.num_chains)]
+        seeds = [task.seed + restart for restart in range(settings.num_restarts)]
         orders = [Batches(len(task.data[0]), settings.batch_size, seed) for seed in seeds]
         plan = Plan(
             learning_rates(settings.num_steps, settings.learning_rate, settings.schedule),
-            kl_weights(settings.num_steps, task.temperature, settings.kl_warmup),
+            self.kl_weights(task),
             lambda restart, step: orders[restart](step),
             settings.patience,
         )
         label = self.name if len(seeds) == 1 else f"{self.name}, {len(seeds)} restarts"
-        with Progress(settings.num_steps, label, show=settings.progress) as bar:
+        with Progress(settings.num_steps, label, show=task.progress) as bar:
             try:
                 run = train(
                     self.trainer(task, guide, seeds), [guide.initial(start) for start in task.starts], plan,

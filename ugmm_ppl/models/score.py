@@ -86,7 +86,7 @@ class JointScore(BaseNetworkModel):
 
     def coordinates(self, feature_names: list[str]) -> dict[str, Any]:
         """The columns, and those of the network, its last input the class."""
-        return super().coordinates([*feature_names, "class"]) | {"feature": feature_names}
+        return super().coordinates(feature_names) | {"input_0": [*feature_names, "class"]}
 
     def initial_values(self, x: np.ndarray, seed: int) -> dict[str, np.ndarray]:
         """Those of the network, for every row with a class drawn at random."""

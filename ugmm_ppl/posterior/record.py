@@ -35,7 +35,7 @@ class Record:
         kls: KL(q || p) of each step, or minus the log prior density, of the same shape.
         scores: With `validation`, held-out log predictive density per row in nats, `(restarts, evaluations)`.
         score_steps: Steps taken at each evaluation.
-        training: The settings of the training, as they were given.
+        training: The settings of the method.
         interrupted: Training was stopped from the keyboard.
         feature_names: Names of the K inputs.
         columns: Names by which the columns of a table are found; None takes them by position.
@@ -56,14 +56,14 @@ class Record:
     dtype: str
     device: str
     seed: int
-    temperature: float
-    init_scale: float
-    rank: int
     x_units: Standardizer | None
     y_units: Standardizer | None
     feature_names: list[str]
     class_names: list[str] | None
     columns: list[str] | None = None
+    temperature: float = 1.0
+    init_scale: float = 0.05
+    rank: int = 10
     bayesian: str | Sequence[str] = "all"
     train_x: np.ndarray | None = None
     train_y: np.ndarray | None = None

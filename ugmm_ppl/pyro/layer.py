@@ -130,6 +130,8 @@ class UGMMLayer(LayerModule):
         dense = Dense(sizes["out_features"], tied=tied, dropout=dropout, dropout_per_example=dropout_per_example)
         super().__init__(dense, sizes["in_features"], prior=prior, seed=seed)
 
+    layer: Dense
+
     @property
     def in_features(self) -> int:
         """Inputs K."""
@@ -139,6 +141,21 @@ class UGMMLayer(LayerModule):
     def out_features(self) -> int:
         """Neurons J."""
         return self.layer.output_shape(self.inputs)[0]
+
+    @property
+    def tied(self) -> bool:
+        """Whether means are tied."""
+        return self.layer.tied
+
+    @property
+    def dropout(self) -> float:
+        """Probability that a component is dropped in training."""
+        return self.layer.dropout
+
+    @property
+    def dropout_per_example(self) -> bool:
+        """Whether each example has a mask of its own."""
+        return self.layer.dropout_per_example
 
     def conditional(self, x: Tensor, *, values: Mapping[str, Tensor] | None = None) -> UnivariateGaussianMixture:
         """The neurons as distributions given their inputs, equation (1).

@@ -1,0 +1,40 @@
+"""The settings of the methods in the signature and in the documentation of what takes them."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from ugmm_ppl.infer.method import METHODS
+from ugmm_ppl.infer.settings import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def with_settings(function: F) -> F:
+    """Show the settings of all methods in place of `**settings`, and say what each is."""
+    kinds = dict.fromkeys(
+        kind for method in METHODS.values() for kind in reversed(method.settings.__mro__) if issubclass(kind, Settings)
+    )
+    fields = {field.name: field for kind in kinds for field in dataclasses.fields(kind)}
+    signature = inspect.signature(function)
+    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    more = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type)
+        for name, field in fields.items()
+    ]
+    function.__signature__ = signature.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
+    before, returns, after = (function.__doc__ or "").partition("\n    Returns:")
+    said = {name: lines for kind in reversed(kinds) for name, lines in _arguments(kind).items()}
+    function.__doc__ = before.rstrip() + "\n" + "".join(said[name] for name in fields) + returns + after
+    return function
+
+
+def _arguments(kind: type) -> dict[str, str]:
+    """The lines of a docstring that say what each argument is, indented as those of a function."""
+    lines = (kind.__doc__ or "").partition("Args:\n")[2].partition("\n\n")[0].rstrip()
+    entries = re.split(r"^(?=        \w+:)", lines + "\n" if lines else "", flags=re.MULTILINE)
+    return {entry.strip().partition(":")[0]: entry for entry in entries if entry.strip()}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import abc
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+
+from ugmm_ppl.typing import Array, Ops
 
 
 class Steps(NamedTuple):
@@ -22,6 +25,29 @@ class Steps(NamedTuple):
     log_likelihoods: np.ndarray
     kls: np.ndarray
     good: np.ndarray
+
+
+class StepRule(abc.ABC):
+    """What is done with a gradient, written once for both backends; each array of parameters by itself."""
+
+    @abc.abstractmethod
+    def begin(self, value: Array) -> dict[str, Array]:
+        """The state beside an array of parameters, arrays by name."""
+
+    @abc.abstractmethod
+    def move(
+        self, ops: Ops, value: Array, gradient: Array, state: Mapping[str, Array], noise: Array, rate: Array
+    ) -> tuple[Array, dict[str, Array]]:
+        """The array and its state after a step.
+
+        Args:
+            ops: The array library.
+            value: Parameters.
+            gradient: Of the loss.
+            state: As `begin` and `move` give it.
+            noise: Standard normal numbers of the shape of the value.
+            rate: The learning rate, a scalar.
+        """
 
 
 class Trainer(Protocol):

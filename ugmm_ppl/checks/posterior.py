@@ -101,10 +101,10 @@ def laplace_families(families: Mapping[str, str], curved: Mapping[str, bool], po
         )
 
 
-def sampler(dropout: Any) -> None:
+def sampler(method: str, dropout: Any) -> None:
     """Refuse dropout where the density must not change from call to call."""
     if np.any(dropout):
-        raise ValueError(f"method='nuts' needs a network without dropout; got dropout={dropout}. Use 0.0.")
+        raise ValueError(f"method={method!r} needs a network without dropout; got dropout={dropout}. Use 0.0.")
 
 
 def no_weights() -> ValueError:

@@ -122,9 +122,9 @@ def write_results(fit: up.Fit, data: up.Data, out: Path, seconds: float) -> dict
 
 
 def _reached(fit: up.Fit) -> dict[str, int]:
-    """Draws per chain of "nuts", steps of all restarts otherwise."""
+    """Draws per chain of samplers, steps of all restarts otherwise."""
     if fit.inference.markov:
-        return {"draws": fit.stats["diverging"].shape[1]}
+        return {"draws": fit.count_draws(None)}
     return {"steps": int(np.isfinite(fit.losses).sum())}
 
 

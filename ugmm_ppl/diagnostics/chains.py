@@ -122,6 +122,8 @@ def _entries(draws: Mapping[str, np.ndarray]) -> np.ndarray:
 
 def _sampler(subject: Subject) -> list[Line]:
     stats = subject.fit.stats
+    if "diverging" not in stats:
+        return []
     share = float(stats["diverging"].mean())
     lines = [
         judged(

@@ -40,7 +40,7 @@ class NUTS(Method):
 
     def refuse(self, model: Model, families: Mapping[str, str], bayesian: Any, *, weighted: bool) -> None:
         """Refuse densities that change from call to call, and weights of rows whose own variables are sampled."""
-        checks.sampler(model.dropout)
+        checks.sampler(self.name, model.dropout)
         if weighted and model.has_local_variables:
             raise checks.no_weights()
 

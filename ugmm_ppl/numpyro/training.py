@@ -13,7 +13,8 @@ import optax
 from jax import Array
 from numpyro import handlers
 
-from ugmm_ppl.backends.trainer import Steps
+from ugmm_ppl.backends.trainer import StepRule, Steps
+from ugmm_ppl.kernels.jax_ops import OPS
 from ugmm_ppl.numpyro.programs import compiled
 from ugmm_ppl.ops.jax_arrays import normals, to_array
 
@@ -28,7 +29,7 @@ class Trainer:
         noise_shapes: Shapes of the standard normal numbers of one particle.
         data: All inputs `(N, K)`, targets `(N,)` and, if rows have them, weights `(N,)`.
         seeds: One per restart.
-        optimizer: "adam", "sgd", or an `optax.GradientTransformation` made with learning rate 1.
+        optimizer: "adam", "sgd", an `optax.GradientTransformation` made with learning rate 1, or a `StepRule`.
         clip_norm: Largest norm of a gradient, over all parameters.
         num_particles: Draws that a step averages over.
         split_batch: Each draw sees its own part of the batch, whose size is a multiple of their number.
@@ -51,7 +52,8 @@ class Trainer:
         self._clip_norm, self._particles, self._split_batch = clip_norm, num_particles, split_batch
         self._optimizer = BUILT[optimizer]() if isinstance(optimizer, str) else optimizer
         self._keys = jax.vmap(jax.random.key)(to_array(np.asarray(seeds)))
-        self._begun = compiled(jax.vmap(self._optimizer.init))
+        self._rule = optimizer if isinstance(optimizer, StepRule) else None
+        self._begun = compiled(jax.vmap(self._begin))
         self._block = compiled(self._steps)
         self._gradient = compiled(self._differentiate)
 
@@ -105,16 +107,14 @@ class Trainer:
 
         def one(params: Any, optimizer: Any, good: Array, key: Array, row: Array, rate: Array, now: Any) -> Any:
             step, kl_weight = now
-            (loss, parts), gradients = self._differentiate(
-                params, jax.random.fold_in(key, step), tuple(a[row] for a in data), kl_weight
-            )
+            key = jax.random.fold_in(key, step)
+            (loss, parts), gradients = self._differentiate(params, key, tuple(a[row] for a in data), kl_weight)
             norm = optax.tree.norm(gradients)
             good &= jnp.isfinite(loss) & jnp.isfinite(norm)
             if self._clip_norm is not None:
                 factor = jnp.minimum(1.0, self._clip_norm / norm)
                 gradients = jax.tree.map(lambda g: factor * g, gradients)
-            update, new = self._optimizer.update(gradients, optimizer, params)
-            moved = (jax.tree.map(lambda p, u: p + rate * u, params, update), new)
+            moved = self._moved(params, gradients, optimizer, key, rate)
             params, optimizer = jax.tree.map(lambda a, b: jnp.where(good, a, b), moved, (params, optimizer))
             return params, optimizer, good, (loss, *parts)
 
@@ -126,6 +126,24 @@ class Trainer:
         good = jnp.ones(len(keys), dtype=bool)
         (params, optimizer, _), found = jax.lax.scan(step, (*state, good), per_step)
         return (params, optimizer), found
+
+    def _begin(self, params: Any) -> Any:
+        """The state of the optimiser, or of the rule, beside the parameters of one restart."""
+        if self._rule is None:
+            return self._optimizer.init(params)
+        return {name: self._rule.begin(value) for name, value in params.items()}
+
+    def _moved(self, params: Any, gradients: Any, state: Any, key: Array, rate: Array) -> tuple[Any, Any]:
+        """Parameters and state after a step."""
+        if self._rule is None:
+            update, new = self._optimizer.update(gradients, state, params)
+            return jax.tree.map(lambda p, u: p + rate * u, params, update), new
+        noise = normals(jax.random.fold_in(key, 1), {name: value.shape for name, value in params.items()})
+        moved = {
+            name: self._rule.move(OPS, value, gradients[name], state[name], noise[name].astype(value.dtype), rate)
+            for name, value in params.items()
+        }
+        return {name: value for name, (value, _) in moved.items()}, {name: new for name, (_, new) in moved.items()}
 
     def _differentiate(self, params: Any, key: Array, batch: tuple[Array, ...], kl_weight: Array) -> Any:
         """((loss, (log likelihood, KL)), gradients), means over the particles."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ugmm_ppl import checks
-from ugmm_ppl.backends.trainer import Steps
+from ugmm_ppl.backends.trainer import StepRule, Steps
+from ugmm_ppl.kernels.torch_ops import OPS
 from ugmm_ppl.ops.torch_arrays import default_dtype, kept_random_state, normals, seed_torch, to_numpy, to_tensor
 from ugmm_ppl.pyro.turns import as_default, exclusive, in_turns, unchecked
 
@@ -30,7 +32,8 @@ class Trainer:
         noise_shapes: Shapes of the standard normal numbers of one particle.
         data: All inputs `(N, K)`, targets `(N,)` and, if rows have them, weights `(N,)`.
         seeds: One per restart.
-        optimizer: "adam", "sgd", or a function of an iterable of parameters that makes a `torch.optim.Optimizer`.
+        optimizer: "adam", "sgd", a function of an iterable of parameters that makes a `torch.optim.Optimizer`, or a
+            `StepRule`.
         clip_norm: Largest norm of a gradient, over all parameters.
         num_particles: Draws that a step averages over.
         split_batch: Each draw sees its own part of the batch, whose size is a multiple of their number.
@@ -51,8 +54,11 @@ class Trainer:
         self._objective, self._shapes, self._seeds = objective, dict(noise_shapes), seeds
         self._data = tuple(to_tensor(a) for a in data)
         self._clip_norm, self._particles, self._split_batch = clip_norm, num_particles, split_batch
+        ours = isinstance(optimizer, str | StepRule)
         self._make: Any = BUILT[optimizer] if isinstance(optimizer, str) else optimizer
-        self._code_of_others = contextlib.nullcontext if isinstance(optimizer, str) else as_default
+        if isinstance(optimizer, StepRule):
+            self._make = functools.partial(_ByRule, optimizer)
+        self._code_of_others = contextlib.nullcontext if ours else as_default
 
     def start(self, initial: Sequence[dict[str, np.ndarray]]) -> list[_Restart]:
         """The state at start parameters."""
@@ -153,6 +159,25 @@ class Trainer:
             return self._objective(params, *args)
         except torch.linalg.LinAlgError:
             return sum(p.sum() for p in params.values()) * math.nan, (math.nan, math.nan)
+
+
+class _ByRule(torch.optim.Optimizer):
+    """A `StepRule` as an optimiser of torch, with torch's random numbers."""
+
+    def __init__(self, rule: StepRule, params: Any) -> None:
+        super().__init__(params, {"lr": 1.0})
+        self._rule = rule
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        """Move all parameters."""
+        del closure
+        for group in self.param_groups:
+            for p in group["params"]:
+                state = dict(self.state[p]) or self._rule.begin(p.detach())
+                moved, new = self._rule.move(OPS, p.detach(), p.grad, state, torch.randn_like(p), group["lr"])
+                p.copy_(moved)
+                self.state[p].update(new)
 
 
 class _Restart:

@@ -87,8 +87,9 @@ def test_tensors_are_copied_from_their_device_on_purpose(monkeypatch, rng, metho
         loc=up.dist.Laplace(0.0, 1.0), scale=up.dist.InverseGamma(3.0, 1.0), weights=up.dist.Dirichlet(0.5)
     )
     x, y = rng.normal(size=(12, 3)), rng.integers(0, 2, 12)
-    settings = {"num_warmup": 2, "num_draws": 2, "num_chains": 1, "max_tree_depth": 2} if method == "nuts" else {}
-    settings |= {"num_steps": 3, "seed": 1, "progress": False, "method": method, "bayesian": "all"}
+    short = {"num_warmup": 2, "num_draws": 2, "num_chains": 1, "max_tree_depth": 2}
+    settings = short if method == "nuts" else {"num_steps": 3}
+    settings |= {"seed": 1, "progress": False, "method": method, "bayesian": "all"}
     fit = up.fit(up.Classifier(up.Network((3, 2)), 2, prior), x, y, backend="pyro", **settings)
     assert np.isfinite(fit.predict(x, num_draws=2).probs).all()
     if method == "svi":

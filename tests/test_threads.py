@@ -35,7 +35,13 @@ def classifier(width=3, **prior):
 
 
 def fitted(backend, model, *data, **settings):
-    return up.fit(model, *data, backend=backend, progress=False, **{"num_steps": 15} | settings)
+    return up.fit(
+        model,
+        *data,
+        backend=backend,
+        progress=False,
+        **({} if settings.get("method") == "nuts" else {"num_steps": 15}) | settings,
+    )
 
 
 def svi(backend):

@@ -53,7 +53,7 @@ WORK = {
     "circuit by svi": of_circuit,
     "latent network": of_latent_network,
     "latent network by nuts": lambda: list(
-        up.fit(up.LatentNetwork((2, 4, 3)), X, **SHORT, **NUTS).posterior().values()
+        up.fit(up.LatentNetwork((2, 4, 3)), X, backend="pyro", progress=False, **NUTS).posterior().values()
     ),
     "sbc of nuts": lambda: list(sbc(CLASSIFIER, X[:4], method="nuts", progress=False, **SBC).ranks.values()),
     "sbc of svi": lambda: list(sbc(CLASSIFIER, X[:4], method="svi", num_steps=4, progress=False, **SBC).ranks.values()),

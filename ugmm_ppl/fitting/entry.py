@@ -54,10 +54,10 @@ def fit(
     """Fit a model to data.
 
     "svi" minimises the negative ELBO over a Gaussian family, "map" finds the maximum of the joint density, "laplace"
-    puts a Gaussian around it by the curvature there (`ugmm_ppl.infer.laplace`), "nuts" samples the posterior. "em" is
-    expectation and maximisation for a `Circuit` (`ugmm_ppl.circuit.em`); its learning rate is the fraction of a step
-    that is taken. The likelihood of a mini-batch is multiplied by N / B, once, so that losses are in nats of the whole
-    data set.
+    puts a Gaussian around it by the curvature there (`ugmm_ppl.infer.laplace`). "nuts" samples the posterior, "sghmc"
+    does on mini-batches (`ugmm_ppl.infer.sghmc`). "em" is expectation and maximisation for a `Circuit`
+    (`ugmm_ppl.circuit.em`). The likelihood of a mini-batch is multiplied by N / B, once, so that losses are in nats of
+    the whole data set.
 
     Args:
         model: `Classifier`, `Regressor`, `NetworkModel` of any likelihood, `JointScore`, `Circuit` or `LatentNetwork`.
@@ -70,9 +70,10 @@ def fit(
             often for means and scales. A row of weight 2 is the same as two rows, one of weight 0 is left out, and
             weights that sum to N leave the prior its influence. None counts every row once.
         backend: "pyro" or "numpyro".
-        method: "svi", "map", "laplace", "em" or "nuts".
+        method: "svi", "map", "laplace", "em", "nuts" or "sghmc".
         bayesian: Sites that are inferred: "all", "readout", or a list of site names and patterns. All others are held
-            at a point: for "svi" and "laplace" one that is optimised with its prior, for "nuts" their start value.
+            at a point: for "svi" and "laplace" one that is optimised with its prior, for samplers their start
+            value.
         seed: Seed of everything random. The same seed on the same machine gives the same result.
         device: "cpu", "gpu", "cuda", "cuda:1" or the number of a GPU. Data are moved there once.
         dtype: "float32" or "float64"; None is "float64" for "nuts" and "float32" otherwise.

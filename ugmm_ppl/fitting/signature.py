@@ -15,17 +15,21 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def with_settings(function: F) -> F:
-    """Show the settings of all methods in place of `**settings`, and say what each is."""
+    """Show the settings of all methods in place of `**settings`, and say what each is.
+
+    One whose default depends on the method has `...` for it.
+    """
     kinds = dict.fromkeys(
         kind for method in METHODS.values() for kind in reversed(method.settings.__mro__) if issubclass(kind, Settings)
     )
     fields = {field.name: field for kind in kinds for field in dataclasses.fields(kind)}
     signature = inspect.signature(function)
     own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    more = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type)
-        for name, field in fields.items()
-    ]
+    more = []
+    for name, field in fields.items():
+        defaults = {own.default for kind in kinds for own in dataclasses.fields(kind) if own.name == name}
+        default = field.default if len(defaults) == 1 else ...
+        more.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=field.type))
     function.__signature__ = signature.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
     before, returns, after = (function.__doc__ or "").partition("\n    Returns:")
     said = {name: lines for kind in reversed(kinds) for name, lines in _arguments(kind).items()}

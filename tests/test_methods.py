@@ -25,8 +25,9 @@ REFUSED = {
     ("em", "NetworkModel"), ("em", "JointScore"), ("em", "JointScore, conditional"), ("em", "LatentNetwork"),
     ("laplace", "Circuit"), ("laplace", "LatentNetwork"), ("laplace", "JointScore"),
     ("laplace", "JointScore, conditional"), ("nuts", "Classifier, dropout"),
+    ("sghmc", "Classifier, dropout"), ("sghmc", "LatentNetwork"),
 }  # fmt: skip
-QUICK = {"num_steps": 4, "num_warmup": 3, "num_draws": 4, "num_chains": 2, "max_tree_depth": 2}
+QUICK = {"num_steps": 4, "num_warmup": 3, "num_draws": 4, "num_chains": 2, "max_tree_depth": 2, "thin": 2}
 
 
 def data(model):

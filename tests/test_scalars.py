@@ -33,6 +33,7 @@ SETTINGS = {
     "num_steps": 6, "batch_size": 8, "learning_rate": 0.125, "num_restarts": 3, "clip_norm": 64.0, "num_particles": 2,
     "split_batch": True, "temperature": 0.5, "kl_warmup": 0.25, "validation": 0.25, "patience": 2, "every": 2,
     "init_scale": 0.0625, "rank": 2, "num_chains": 2, "num_warmup": 3, "num_draws": 4, "max_tree_depth": 2,
+    "thin": 2, "friction": 0.25,
     "seed": 200, "standardize": True, "progress": False,
 }  # fmt: skip
 """Every argument of `fit` that is a number or a flag."""

@@ -179,6 +179,15 @@ WRONG = {
     "num_chains": by("nuts", whole("num_chains")),
     "num_warmup": by("nuts", whole("num_warmup")),
     "num_draws": by("nuts", whole("num_draws")),
+    "thin": by("sghmc", whole("thin")),
+    "friction": by(
+        "sghmc",
+        [
+            ({"friction": 1.0}, ValueError, ("friction must lie in (0, 1); got 1.0",)),
+            ({"friction": 0.0}, ValueError, ("friction must lie in (0, 1); got 0.0",)),
+            ({"friction": "x"}, TypeError, ("friction must be a number; got 'x'",)),
+        ],
+    ),
     "max_tree_depth": by("nuts", whole("max_tree_depth")),
     "seed": whole("seed", least=0),
     "device": [
@@ -216,7 +225,7 @@ def test_every_argument_has_a_wrong_value():
 )
 def test_a_wrong_value_is_refused(backend_name, name, change, error, parts):
     arguments = {"model": MODEL, "x": X, "y": Y, "backend": backend_name, "progress": False, "standardize": False}
-    arguments |= change if change.get("method") == "nuts" else {"num_steps": 1} | change
+    arguments |= change if change.get("method") in ("nuts", "sghmc") else {"num_steps": 1} | change
     with refused(error, *parts):
         up.fit(arguments.pop("model"), arguments.pop("x"), arguments.pop("y"), **arguments)
 
@@ -247,7 +256,8 @@ def test_settings_are_those_of_the_signature_and_of_the_documentation():
     """With the defaults of the methods; help() says what each is."""
     parameters = inspect.signature(up.fit).parameters
     for name, value in VALUES.items():
-        assert parameters[name].default == value
+        own = {getattr(each.settings(), name) for each in METHODS.values() if name in each.settings.names()}
+        assert parameters[name].default == (value if len(own) == 1 else ...)
         assert f"\n        {name}: " in up.fit.__doc__
     assert up.fit.__doc__.index("Args:") < up.fit.__doc__.index("num_steps:") < up.fit.__doc__.index("Returns:")
 

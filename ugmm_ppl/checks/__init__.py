@@ -81,6 +81,7 @@ from ugmm_ppl.checks.posterior import no_diagnosis as no_diagnosis
 from ugmm_ppl.checks.posterior import no_em as no_em
 from ugmm_ppl.checks.posterior import no_information as no_information
 from ugmm_ppl.checks.posterior import no_log_q as no_log_q
+from ugmm_ppl.checks.posterior import no_stochastic_gradients as no_stochastic_gradients
 from ugmm_ppl.checks.posterior import no_weights as no_weights
 from ugmm_ppl.checks.posterior import nothing_inferred as nothing_inferred
 from ugmm_ppl.checks.posterior import sampler as sampler

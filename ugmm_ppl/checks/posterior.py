@@ -107,6 +107,14 @@ def sampler(method: str, dropout: Any) -> None:
         raise ValueError(f"method={method!r} needs a network without dropout; got dropout={dropout}. Use 0.0.")
 
 
+def no_stochastic_gradients(model: Any) -> ValueError:
+    """The error for a sampler on mini-batches of rows that have variables of their own."""
+    return ValueError(
+        f"method='sghmc' needs a density of every row in closed form; that of a {type(model).__name__} is an integral. "
+        "Use 'svi' or 'nuts'."
+    )
+
+
 def no_weights() -> ValueError:
     """The error for weights of rows where the variables of every row are sampled."""
     return ValueError(

@@ -112,7 +112,8 @@ class Stepwise(Settings):
     Args:
         num_steps: Steps.
         batch_size: Rows of a mini-batch; None for all.
-        learning_rate: Peak of the learning rate; for "em" the fraction of a step that is taken.
+        learning_rate: Peak of the learning rate; for "em" the fraction of a step that is taken, for "sghmc" the size of
+            all steps. Default 0.01, for "sghmc" 0.05.
         schedule: "one-cycle" (a rise over 5 % of the steps, then a cosine to 1 %), "cosine", "constant", or a function
             of the fraction done that gives the factor of the learning rate.
         num_restarts: Independent runs, side by side; their draws become chains.
@@ -221,7 +222,7 @@ class Sampled(Settings):
 
     Args:
         num_chains: Chains, side by side.
-        num_warmup: Steps of each chain before its first draw.
+        num_warmup: Steps of each chain before its first draw. Default 500, for "sghmc" 2000.
         num_draws: Draws of each chain that are kept.
         temperature: The likelihood is raised to the power 1 / temperature; 1 is Bayes' rule.
     """

@@ -29,6 +29,7 @@ from ugmm_ppl.infer.loop import Plan, train
 from ugmm_ppl.infer.method import METHODS
 from ugmm_ppl.infer.schedule import kl_weights, learning_rates
 from ugmm_ppl.models import evaluation
+from ugmm_ppl.typing import SiteDraws
 
 if TYPE_CHECKING:
     from ugmm_ppl.models.network import BaseNetworkModel
@@ -164,9 +165,7 @@ def _ranks(draws: np.ndarray, true: np.ndarray) -> np.ndarray:
     return (draws < true[:, None]).sum(1)
 
 
-def _entries(
-    draws: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray]
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _entries(draws: SiteDraws, truth: Mapping[str, np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Draws `(N, L)` and true values `(N,)` of some parameters, named like `readout.bias[0]`."""
     found = {}
     for name, value in draws.items():

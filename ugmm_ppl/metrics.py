@@ -13,27 +13,28 @@ import numpy as np
 
 from ugmm_ppl import budgets, checks
 from ugmm_ppl.checks.machine import require
+from ugmm_ppl.typing import PerRow, Probs
 
 BINNINGS = ("width", "mass")
 
 
-def accuracy(probs: np.ndarray, y: np.ndarray, *, row_weights: np.ndarray | None = None) -> float:
+def accuracy(probs: Probs, y: PerRow, *, row_weights: PerRow | None = None) -> float:
     """Share of rows whose most probable class is y."""
     return mean_over_rows(probs.argmax(-1) == y, row_weights)
 
 
-def brier(probs: np.ndarray, y: np.ndarray, *, row_weights: np.ndarray | None = None) -> float:
+def brier(probs: Probs, y: PerRow, *, row_weights: PerRow | None = None) -> float:
     """Brier score, mean_b sum_c (p_bc - [y_b = c])^2, between 0 and 2. Source: Brier 1950, equation (2)."""
     return mean_over_rows(np.sum((probs - np.eye(probs.shape[1])[y]) ** 2, -1), row_weights)
 
 
 def reliability(
-    probs: np.ndarray,
-    y: np.ndarray,
+    probs: Probs,
+    y: PerRow,
     bins: int = 10,
     binning: str = "width",
     *,
-    row_weights: np.ndarray | None = None,
+    row_weights: PerRow | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean confidence, accuracy and share of rows by bin of the top probability.
 
@@ -51,12 +52,12 @@ def reliability(
 
 
 def expected_calibration_error(
-    probs: np.ndarray,
-    y: np.ndarray,
+    probs: Probs,
+    y: PerRow,
     bins: int = 10,
     binning: str = "width",
     *,
-    row_weights: np.ndarray | None = None,
+    row_weights: PerRow | None = None,
 ) -> float:
     """ECE: sum over bins of share |accuracy - confidence|; arguments as in `reliability`.
 
@@ -66,12 +67,12 @@ def expected_calibration_error(
 
 
 def classwise_calibration_error(
-    probs: np.ndarray,
-    y: np.ndarray,
+    probs: Probs,
+    y: PerRow,
     bins: int = 10,
     binning: str = "width",
     *,
-    row_weights: np.ndarray | None = None,
+    row_weights: PerRow | None = None,
 ) -> float:
     """Mean over classes of the ECE of p(class) against [y = class]; arguments as in `reliability`.
 
@@ -80,7 +81,7 @@ def classwise_calibration_error(
     return float(np.mean([_gap(*_by_bin(p, y == c, bins, binning, row_weights)) for c, p in enumerate(probs.T)]))
 
 
-def predictive_entropy(probs: np.ndarray) -> np.ndarray:
+def predictive_entropy(probs: Probs) -> np.ndarray:
     """-sum_c p_c log p_c in nats, over the last axis: total uncertainty."""
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = np.where(probs > 0.0, probs * np.log(probs), 0.0)
@@ -130,7 +131,7 @@ def out_of_distribution(inside: np.ndarray, outside: np.ndarray) -> dict[str, fl
 
 
 def risk_coverage(
-    confidence: np.ndarray, losses: np.ndarray, *, row_weights: np.ndarray | None = None
+    confidence: np.ndarray, losses: np.ndarray, *, row_weights: PerRow | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean loss of the most confident rows, against their share; rows of equal confidence share their mean loss.
 
@@ -156,17 +157,17 @@ def risk_coverage(
         return count / count[-1], risk / count
 
 
-def rmse(mean: np.ndarray, y: np.ndarray, *, row_weights: np.ndarray | None = None) -> float:
+def rmse(mean: np.ndarray, y: PerRow, *, row_weights: PerRow | None = None) -> float:
     """Root mean squared error in the units of y."""
     return float(np.sqrt(mean_over_rows(np.subtract(mean, y, dtype=np.float64) ** 2, row_weights)))
 
 
-def mae(median: np.ndarray, y: np.ndarray, *, row_weights: np.ndarray | None = None) -> float:
+def mae(median: np.ndarray, y: PerRow, *, row_weights: PerRow | None = None) -> float:
     """Mean absolute error in the units of y; the predictive median minimises its expectation."""
     return mean_over_rows(np.abs(median - y), row_weights)
 
 
-def crps(loc: np.ndarray, scale: np.ndarray, weights: np.ndarray, y: np.ndarray) -> np.ndarray:
+def crps(loc: np.ndarray, scale: np.ndarray, weights: np.ndarray, y: PerRow) -> PerRow:
     """Continuous ranked probability score of a Gaussian mixture, in closed form, in the units of y.
 
         CRPS_b = integral (F_b(t) - [t >= y_b])^2 dt = sum_k w_k A(y - loc_k, scale_k^2)
@@ -191,7 +192,7 @@ def crps(loc: np.ndarray, scale: np.ndarray, weights: np.ndarray, y: np.ndarray)
     return np.concatenate([scoring.crps_mixnorm(y[b], loc[b], scale[b], weights[b], backend="numpy") for b in parts])
 
 
-def pit(loc: np.ndarray, scale: np.ndarray, weights: np.ndarray, y: np.ndarray) -> np.ndarray:
+def pit(loc: np.ndarray, scale: np.ndarray, weights: np.ndarray, y: PerRow) -> PerRow:
     """Probability integral transform sum_k w_k Phi((y - loc_k) / scale_k), uniform if the prediction is calibrated.
 
     Arguments as in `crps`. Source: Dawid 1984. Of a `RegressionPrediction` it is `cdf(y)`.
@@ -200,13 +201,13 @@ def pit(loc: np.ndarray, scale: np.ndarray, weights: np.ndarray, y: np.ndarray) 
     return np.sum(weights * special.ndtr((y[:, None] - loc) / scale), -1)
 
 
-def coverage(u: np.ndarray, level: float = 0.9, *, row_weights: np.ndarray | None = None) -> float:
+def coverage(u: np.ndarray, level: float = 0.9, *, row_weights: PerRow | None = None) -> float:
     """Share of rows whose y lies in the central interval of the given probability, from their PIT u `(B,)`."""
     level = checks.number("level", level, 0.0, 1.0)
     return mean_over_rows((u >= 0.5 - level / 2) & (u <= 0.5 + level / 2), row_weights)
 
 
-def sharpness(low: np.ndarray, high: np.ndarray, *, row_weights: np.ndarray | None = None) -> float:
+def sharpness(low: np.ndarray, high: np.ndarray, *, row_weights: PerRow | None = None) -> float:
     """Mean width of the predictive intervals from low to high, in the units of y; narrower is better at equal coverage.
 
     Source: Gneiting, Balabdaoui and Raftery 2007.
@@ -214,7 +215,7 @@ def sharpness(low: np.ndarray, high: np.ndarray, *, row_weights: np.ndarray | No
     return mean_over_rows(high - low, row_weights)
 
 
-def evaluate(prediction: Any, y: np.ndarray, *, row_weights: Any = None) -> dict[str, float]:
+def evaluate(prediction: Any, y: PerRow, *, row_weights: Any = None) -> dict[str, float]:
     """The metrics of a run: mean log likelihood in nats per row, and others by the kind of prediction.
 
     Classes: accuracy, Brier score, ECE. Real targets: RMSE, MAE of the median, CRPS (of fewer draws, evenly spaced,
@@ -233,7 +234,7 @@ def evaluate(prediction: Any, y: np.ndarray, *, row_weights: Any = None) -> dict
     return {"log_likelihood": mean_over_rows(prediction.log_density(y), weights), **prediction.metrics(y, weights)}
 
 
-def mean_over_rows(values: np.ndarray, row_weights: np.ndarray | None = None) -> float:
+def mean_over_rows(values: np.ndarray, row_weights: PerRow | None = None) -> float:
     """Mean over rows, each as often as it counts; what a row of weight 0 has does not matter, infinities included."""
     if row_weights is None:
         return float(np.mean(values))
@@ -241,7 +242,7 @@ def mean_over_rows(values: np.ndarray, row_weights: np.ndarray | None = None) ->
 
 
 def _by_bin(
-    confidence: np.ndarray, correct: np.ndarray, bins: int, binning: str, row_weights: np.ndarray | None
+    confidence: np.ndarray, correct: np.ndarray, bins: int, binning: str, row_weights: PerRow | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean confidence, share that is correct, and share of rows, by bin."""
     bins = checks.count("bins", bins)

@@ -18,12 +18,12 @@ impossible value), gradients are never NaN: a component of weight zero or at inf
 
 import math
 
-from ugmm_ppl.typing import Array, Ops
+from ugmm_ppl.typing import Activations, Array, Components, Inputs, Neurons, Ops
 
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
 
-def activation(ops: Ops, x: Array, loc: Array, scale: Array, log_weights: Array) -> Array:
+def activation(ops: Ops, x: Inputs, loc: Neurons, scale: Neurons, log_weights: Neurons) -> Activations:
     """Log density at y = 0 of J neurons, equation (2).
 
     Args:
@@ -43,7 +43,7 @@ def activation(ops: Ops, x: Array, loc: Array, scale: Array, log_weights: Array)
     return logsumexp(ops, terms + ops.where(beyond, -math.inf, 0.0))
 
 
-def log_prob(ops: Ops, value: Array, loc: Array, scale: Array, log_weights: Array) -> Array:
+def log_prob(ops: Ops, value: Array, loc: Components, scale: Components, log_weights: Components) -> Array:
     """Log density of a univariate Gaussian mixture, log sum_k weights_k N(value; loc_k, scale_k^2).
 
     Args:
@@ -59,7 +59,7 @@ def log_prob(ops: Ops, value: Array, loc: Array, scale: Array, log_weights: Arra
     return logsumexp(ops, _log_terms_at(ops, value, loc, scale, log_weights))
 
 
-def responsibilities(ops: Ops, value: Array, loc: Array, scale: Array, log_weights: Array) -> Array:
+def responsibilities(ops: Ops, value: Array, loc: Components, scale: Components, log_weights: Components) -> Array:
     """Posterior probability of each component given a value, weights_k N_k / sum_i weights_i N_i.
 
     Arguments as in `log_prob`. Returns `(..., K)`; rows sum to one, or are zero where the value is impossible.
@@ -67,7 +67,7 @@ def responsibilities(ops: Ops, value: Array, loc: Array, scale: Array, log_weigh
     return ops.exp(log_normalize(ops, _log_terms_at(ops, value, loc, scale, log_weights)))
 
 
-def cdf(ops: Ops, value: Array, loc: Array, scale: Array, weights: Array) -> Array:
+def cdf(ops: Ops, value: Array, loc: Components, scale: Components, weights: Components) -> Array:
     """Distribution function, sum_k weights_k Phi((value - loc_k) / scale_k): `(...)` and `(..., K)` to `(...)`."""
     largest = 1e307 if ops.eps(value) < 1e-10 else 1e37
     finite = ops.at_least(ops.at_most(value, largest), -largest)  # infinity times a derivative of zero would be NaN
@@ -75,12 +75,12 @@ def cdf(ops: Ops, value: Array, loc: Array, scale: Array, weights: Array) -> Arr
     return ops.where(value == math.inf, 1.0, ops.dot(doubled, 0.5 * weights))
 
 
-def mean(ops: Ops, loc: Array, weights: Array) -> Array:
+def mean(ops: Ops, loc: Components, weights: Components) -> Array:
     """Mean of the mixture, sum_k weights_k loc_k: `(..., K)` to `(...)`."""
     return ops.sum(weights * loc, -1)
 
 
-def variance(ops: Ops, loc: Array, scale: Array, weights: Array) -> Array:
+def variance(ops: Ops, loc: Components, scale: Components, weights: Components) -> Array:
     """Variance of the mixture, sum_k weights_k (scale_k^2 + (loc_k - mean)^2): `(..., K)` to `(...)`."""
     centred = loc - mean(ops, loc, weights)[..., None]  # centred first: no cancellation of large means
     return ops.sum(weights * (scale * scale + centred * centred), -1)
@@ -95,7 +95,7 @@ def logsumexp(ops: Ops, terms: Array) -> Array:
     return _log_sum(ops, terms, peak, peak)
 
 
-def log_normalize(ops: Ops, logits: Array) -> Array:
+def log_normalize(ops: Ops, logits: Components) -> Array:
     """Log weights from logits, logits - logsumexp(logits) over the last axis; -inf is weight zero, even if all are.
 
     Far from zero the sum of two numbers rounds away what tells logits apart (in float32 -5e7 + log 2 is -5e7), so that
@@ -107,7 +107,7 @@ def log_normalize(ops: Ops, logits: Array) -> Array:
     return (logits - offset) - ops.where(total == -math.inf, 0.0, total)
 
 
-def near_zero(ops: Ops, logits: Array) -> Array:
+def near_zero(ops: Ops, logits: Components) -> Array:
     """Logits less their largest over the last axis, a constant, where that is far from zero."""
     return logits - _offset(ops, _peak(ops, logits))
 
@@ -135,12 +135,12 @@ def _offset(ops: Ops, peak: Array) -> Array:
     return ops.where(abs(peak) > near, peak, 0.0)
 
 
-def if_any_possible(ops: Ops, logits: Array) -> Array:
+def if_any_possible(ops: Ops, logits: Components) -> Array:
     """Logits, and where all of the last axis are -inf zeros: what is impossible either way says nothing of them."""
     return ops.where(ops.max(logits, -1) == -math.inf, 0.0, logits)
 
 
-def safe_log(ops: Ops, probs: Array) -> Array:
+def safe_log(ops: Ops, probs: Components) -> Array:
     """Logarithm with log 0 = -inf and gradient zero there."""
     positive = probs > 0.0
     return ops.where(positive, ops.log(ops.where(positive, probs, 1.0)), -math.inf)

@@ -1,6 +1,6 @@
 """Arrays of three libraries, and the operations that the mathematics needs of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -10,6 +10,39 @@ Array: TypeAlias = Any
 
 Shape: TypeAlias = tuple[int, ...]
 """Sizes of axes."""
+
+# Names of shapes, for readers: one array type of three libraries has no shape that a checker could see, and annotations
+# that are checked as the program runs would cost time at every step. The letters are those of `docs/shapes.md`.
+
+Inputs: TypeAlias = Array
+"""`(..., B, K)`, or `(..., K)` of one example: what a layer or a model sees."""
+
+Neurons: TypeAlias = Array
+"""`(..., J, K)`: a parameter of J neurons with K components each."""
+
+Activations: TypeAlias = Array
+"""`(..., J)`, in nats."""
+
+Components: TypeAlias = Array
+"""`(..., K)`: a parameter of mixtures with K components each."""
+
+Values: TypeAlias = Mapping[str, Array]
+"""Site, or role of one layer -> value."""
+
+Rows: TypeAlias = np.ndarray
+"""`(B, K)`: a table of numbers."""
+
+PerRow: TypeAlias = np.ndarray
+"""`(B,)`, or `(..., B)` by draw: a number of every row."""
+
+Outputs: TypeAlias = np.ndarray
+"""`(..., B, O)`: outputs of a model, by draw."""
+
+Probs: TypeAlias = np.ndarray
+"""`(..., B, classes)`."""
+
+SiteDraws: TypeAlias = Mapping[str, np.ndarray]
+"""Site -> draws `(S, ...)`, or `(C, S, ...)` by chain."""
 
 
 Coefficients: TypeAlias = Callable[..., Sequence[Any]]

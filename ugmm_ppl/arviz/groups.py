@@ -17,6 +17,7 @@ from ugmm_ppl.models import evaluation
 if TYPE_CHECKING:
     from ugmm_ppl.models import evaluation
 from ugmm_ppl.posterior.predictive import Predictive
+from ugmm_ppl.typing import Outputs
 
 STATISTICS = {"mean": None, "sd": None, "q05": 0.05, "q50": 0.5, "q95": 0.95}
 """What is kept of sites that are summarised; numbers are quantiles."""
@@ -194,7 +195,7 @@ class Collector:
         fit, target = self.fit, self.fit.to_network_target(self.y)
         rng = np.random.default_rng(self.seed)
 
-        def both(outputs: np.ndarray, rows: slice) -> np.ndarray:
+        def both(outputs: Outputs, rows: slice) -> np.ndarray:
             log_likelihood = fit.model.log_likelihood(outputs.astype(np.float64), target[rows])
             return np.stack([log_likelihood, fit.model.likelihood.sample(outputs, rng)], -1)
 

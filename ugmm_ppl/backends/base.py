@@ -12,7 +12,7 @@ from ugmm_ppl.backends.draws import NutsDraws
 from ugmm_ppl.backends.progress import Progress
 from ugmm_ppl.backends.trainer import Trainer
 from ugmm_ppl.distributions.described import Distribution
-from ugmm_ppl.typing import Array, Ops
+from ugmm_ppl.typing import Array, Ops, SiteDraws, Values
 
 
 class Site(NamedTuple):
@@ -117,12 +117,10 @@ class Backend(Protocol):
     def in_support(self, distribution: Any, value: Array) -> bool:
         """Whether all of a value lies in the support."""
 
-    def condition(self, model: Callable[..., Any], values: Mapping[str, Array]) -> Callable[..., Any]:
+    def condition(self, model: Callable[..., Any], values: Values) -> Callable[..., Any]:
         """The model with the given values at its sites, which are data from then on."""
 
-    def trace(
-        self, model: Callable[..., Any], values: Mapping[str, Array], *args: Any, **kwargs: Any
-    ) -> dict[str, Site]:
+    def trace(self, model: Callable[..., Any], values: Values, *args: Any, **kwargs: Any) -> dict[str, Site]:
         """Run a model with the given values at its sites, and return its sample sites."""
 
     def settings(self, *, dtype: str, device: str | int) -> AbstractContextManager[Any]:
@@ -204,7 +202,7 @@ class Inference(Protocol):
     def each(
         self,
         function: Callable[..., Any],
-        draws: Mapping[str, np.ndarray],
+        draws: SiteDraws,
         /,
         *arguments: np.ndarray,
         handlers: bool = False,

@@ -15,6 +15,7 @@ from ugmm_ppl.checks.data import shape
 from ugmm_ppl.checks.prior import one_space, prior_value
 from ugmm_ppl.checks.table import Asked, numeric
 from ugmm_ppl.distributions.described import POSITIVE, SIMPLEX, Distribution
+from ugmm_ppl.typing import Rows
 
 
 def forest(parent: np.ndarray, feature: np.ndarray) -> None:
@@ -64,7 +65,7 @@ def table(
     return a
 
 
-def empty_columns(x: np.ndarray) -> None:
+def empty_columns(x: Rows) -> None:
     """Refuse to fit columns of which nothing is known."""
     empty = np.flatnonzero(np.isnan(x).all(0))
     if empty.size:
@@ -74,7 +75,7 @@ def empty_columns(x: np.ndarray) -> None:
         )
 
 
-def codes(x: np.ndarray, column: int, categories: int, first_row: int = 0) -> None:
+def codes(x: Rows, column: int, categories: int, first_row: int = 0) -> None:
     """Refuse codes that are not 0..categories-1; NaN is missing."""
     values = x[:, column]
     bad = np.flatnonzero(~np.isnan(values) & ~((values >= 0) & (values < categories) & (values == np.round(values))))
@@ -85,7 +86,7 @@ def codes(x: np.ndarray, column: int, categories: int, first_row: int = 0) -> No
         )
 
 
-def outside(x: np.ndarray, column: int, low: float, high: float) -> None:
+def outside(x: Rows, column: int, low: float, high: float) -> None:
     """Refuse to fit values that a leaf calls impossible."""
     values = x[:, column]
     bad = np.flatnonzero((values < low) | (values > high))

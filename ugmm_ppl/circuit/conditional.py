@@ -17,6 +17,7 @@ from ugmm_ppl.distributions import pathwise
 from ugmm_ppl.distributions.mixture import Mixture
 from ugmm_ppl.neuron import log_normalize
 from ugmm_ppl.ops.numpy import NUMPY
+from ugmm_ppl.typing import PerRow, Rows
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -33,8 +34,8 @@ class Conditional:
     """
 
     density: Evaluation
-    x: np.ndarray
-    y: np.ndarray
+    x: Rows
+    y: PerRow
 
     def __repr__(self) -> str:
         """How many rows, and how much is missing."""

@@ -17,6 +17,7 @@ from ugmm_ppl.circuit.conditional import Conditional
 from ugmm_ppl.circuit.evaluation import Evaluation
 from ugmm_ppl.neuron import log_normalize, logsumexp
 from ugmm_ppl.ops.numpy import NUMPY
+from ugmm_ppl.typing import PerRow, Rows
 
 MODE_STEPS = 100
 """Most steps of the ascent to a mode."""
@@ -34,7 +35,7 @@ class MostProbable(NamedTuple):
         upper_bound: No completion of the row has a larger log density than this `(B,)`.
     """
 
-    x: np.ndarray
+    x: Rows
     label: np.ndarray
     log_explanation: np.ndarray
     log_density: np.ndarray
@@ -128,7 +129,7 @@ class CircuitDensity(Evaluation):
     def _nothing(self) -> np.ndarray:
         return np.full((1, self.model.features), np.nan)
 
-    def _most_probable(self, x: np.ndarray, y: np.ndarray, ascend: bool) -> tuple[np.ndarray, ...]:
+    def _most_probable(self, x: Rows, y: PerRow, ascend: bool) -> tuple[np.ndarray, ...]:
         """The fields of `MostProbable` in the units of the model."""
         forest, leaves = self.model.forest, self.model.all_leaves
         missing = np.isnan(x)
@@ -147,7 +148,7 @@ class CircuitDensity(Evaluation):
         upper = self.model.log_likelihood(logsumexp(NUMPY, np.moveaxis(above, 0, -1)), y)
         return full, way.label, explanation, self.log_seen(full, y), upper
 
-    def _ascend(self, x: np.ndarray, free: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def _ascend(self, x: Rows, free: np.ndarray, y: PerRow) -> np.ndarray:
         """Rows at a mode in their free features: each goes to the mean of the components, weighted by precision."""
         for _ in range(MODE_STEPS):
             loc, precision = Conditional(self, x, y).pulls()

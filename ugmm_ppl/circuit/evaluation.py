@@ -15,6 +15,7 @@ from ugmm_ppl.circuit.model import Circuit
 from ugmm_ppl.data.standardizer import Standardizer
 from ugmm_ppl.neuron import log_normalize, logsumexp, near_zero
 from ugmm_ppl.ops.numpy import NUMPY
+from ugmm_ppl.typing import PerRow, Rows
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -59,11 +60,11 @@ class Evaluation:
         """Rows as they came, as an array in float64; columns of a table are found by name."""
         return self.model.check_inputs(x, names=self.columns or self.feature_names).astype(np.float64, copy=False)
 
-    def restored(self, full: np.ndarray, x: np.ndarray) -> np.ndarray:
+    def restored(self, full: np.ndarray, x: Rows) -> np.ndarray:
         """Completed rows `(..., B, K)` in the units of the data; values that x has are kept to the last bit."""
         return np.where(np.isnan(x), full if self.units is None else self.units.restore(full), x)
 
-    def log_unit(self, x: np.ndarray) -> np.ndarray:
+    def log_unit(self, x: Rows) -> np.ndarray:
         """What the log density of seen values loses on the way to the units of the data, `(B,)`."""
         return (~np.isnan(x)) @ np.log(self.scale)
 
@@ -75,18 +76,18 @@ class Evaluation:
         size = max(1, budgets.TEMPORARY // per_row)
         return (slice(start, start + size) for start in range(0, rows, size))
 
-    def up(self, x: np.ndarray) -> passes.Upward:
+    def up(self, x: Rows) -> passes.Upward:
         """The pass up for rows as the model sees them."""
         leaf_values = self.model.all_leaves.log_prob(NUMPY, self.natural, x)
         return passes.upward(NUMPY, self.model.forest, leaf_values, self.natural)
 
-    def log_roots(self, up: passes.Upward, y: np.ndarray) -> np.ndarray:
+    def log_roots(self, up: passes.Upward, y: PerRow) -> np.ndarray:
         """log p(draw, class, tree, root state, what is seen), `(S, B, O, T, J)`."""
         allowed = (y[:, None] < 0) | (y[:, None] == np.arange(self.model.num_outputs))
         prior = self.log_draws[:, None, None] + np.where(allowed, 0.0, -np.inf)
         return passes.root_terms(self.model.forest, self.natural, up, prior)
 
-    def log_leaf_states(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def log_leaf_states(self, x: Rows, y: PerRow) -> np.ndarray:
         """log p(draw, tree, state at the leaf | seen), `(S, L, B, J)`, for rows as the model sees them."""
         up = self.up(x)
         terms = self.log_roots(up, y)
@@ -104,12 +105,12 @@ class Evaluation:
         weights = np.zeros(self.num_draws) if self.log_weights is None else self.log_weights
         return log_normalize(NUMPY, np.asarray(weights, dtype=np.float64))
 
-    def log_joint(self, x: np.ndarray) -> np.ndarray:
+    def log_joint(self, x: Rows) -> np.ndarray:
         """log p(seen, class) `(B, O)` in the units of the model."""
         found = self.up(x).log_joint + self.log_draws[:, None, None]
         return logsumexp(NUMPY, np.moveaxis(found, 0, -1))
 
-    def log_seen(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def log_seen(self, x: Rows, y: PerRow) -> np.ndarray:
         """log p(seen), and of the class where it is known, `(B,)`."""
         return self.model.log_likelihood(self.log_joint(x), y)
 

@@ -15,6 +15,7 @@ from ugmm_ppl.fitting.result import Fit
 from ugmm_ppl.neuron import safe_log
 from ugmm_ppl.ops.numpy import NUMPY
 from ugmm_ppl.posterior.drawn import stacked
+from ugmm_ppl.typing import Outputs, Rows, SiteDraws
 
 QUERY_DRAWS = 20
 """Posterior draws per chain that a query averages over, where none are asked for."""
@@ -97,7 +98,7 @@ class CircuitFit(Fit):
         values = self.density().conditional_sample(x, n, y, seed=seed)
         return Imputation(values, np.isnan(x), self.feature_names)
 
-    def replicates(self, draws: dict[str, np.ndarray], outputs: np.ndarray, seed: int | None) -> dict[str, np.ndarray]:
+    def replicates(self, draws: SiteDraws, outputs: Outputs, seed: int | None) -> dict[str, np.ndarray]:
         """As many rows as the data have, for every draw: `x` `(C, S, B, K)`, with classes also `y` `(C, S, B)`."""
         chains, size, rows = outputs.shape[:3]
         x, y = np.empty((chains, size, rows, self.model.features)), np.empty((chains, size, rows), dtype=np.int64)
@@ -108,7 +109,7 @@ class CircuitFit(Fit):
             x[at], y[at] = density.sample(rows, with_class=True, seed=base + number)
         return {"x": x} | ({} if self.model.classes is None else {"y": y})
 
-    def log_unit(self, x: np.ndarray) -> np.ndarray:
+    def log_unit(self, x: Rows) -> np.ndarray:
         """What the log density of what is seen loses on the way to the units of the data, `(B,)`."""
         if self.x_units is None:
             return np.zeros(len(x))

@@ -24,7 +24,7 @@ from ugmm_ppl.models.sites import SiteSpec
 from ugmm_ppl.neuron import log_normalize, logsumexp
 from ugmm_ppl.nn.spaces import SCALE_FLOOR, log_weights, unconstrained
 from ugmm_ppl.ops.numpy import NUMPY
-from ugmm_ppl.typing import Array, Ops
+from ugmm_ppl.typing import Array, Ops, Outputs, PerRow, Rows, Values
 
 if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
@@ -135,7 +135,7 @@ class Circuit(DensityModel):
                 checks.codes(x, column, leaf.categories, first_row)
         return x
 
-    def check_training(self, x: np.ndarray) -> None:
+    def check_training(self, x: Rows) -> None:
         """Refuse columns of which nothing is seen, and values that are impossible."""
         checks.empty_columns(x)
         for column, leaf in self.leaves.items():
@@ -145,7 +145,7 @@ class Circuit(DensityModel):
         """Class codes `(B,)`, -1 where not known; None is all -1."""
         return classes_or_unknown(y, rows, self.classes)
 
-    def units(self, x: np.ndarray, *, jointly: bool, weights: np.ndarray | None = None) -> Standardizer:
+    def units(self, x: Rows, *, jointly: bool, weights: np.ndarray | None = None) -> Standardizer:
         """Mean and spread of the columns with neurons, over what is seen; 0 and 1 for all others."""
         found = (
             Standardizer.of(x[:, self.continuous], jointly=jointly, weights=weights)
@@ -194,14 +194,14 @@ class Circuit(DensityModel):
             if stems[site] in shapes
         }
 
-    def initial_values(self, x: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    def initial_values(self, x: Rows, seed: int) -> dict[str, np.ndarray]:
         """Start values by `ugmm_ppl.circuit.start`; equal for both backends."""
         return initial_values(
             self.template(), self.all_leaves, self.forest.tree_of_node[self.forest.leaf_nodes], self.forest.num_trees,
             self.neurons, x, seed,
         )  # fmt: skip
 
-    def natural(self, ops: Ops, values: Mapping[str, Array]) -> dict[str, Array]:
+    def natural(self, ops: Ops, values: Values) -> dict[str, Array]:
         """What `passes.log_joint` needs, from values of the sites `(..., )` in whichever space they were sampled."""
         found: dict[str, Array] = {}
         if "leaves.loc" in values:
@@ -226,7 +226,7 @@ class Circuit(DensityModel):
                 found[name] = weights
         return found
 
-    def outputs(self, ops: Ops, values: Mapping[str, Array], x: Array) -> Array:
+    def outputs(self, ops: Ops, values: Values, x: Array) -> Array:
         """log p(x, class) `(..., B, O)` in nats, for values of the sites and rows as the model sees them."""
         return passes.log_joint(ops, self.forest, self.all_leaves, self.natural(ops, values), x)
 
@@ -262,7 +262,7 @@ class Circuit(DensityModel):
         picked = logsumexp(ops, ops.where(y[..., None] == codes, outputs, -np.inf))
         return ops.where(y < 0, log_density, picked)
 
-    def log_likelihood(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def log_likelihood(self, outputs: Outputs, y: PerRow) -> PerRow:
         """log p(x, y), or log p(x) where y is -1."""
         return self.seen(NUMPY, outputs, y)
 
@@ -272,9 +272,7 @@ class Circuit(DensityModel):
 
         return plot(self.forest, feature_names, trees=trees)
 
-    def observe(
-        self, backend: Backend, values: Mapping[str, Array], x: Array, y: Array | None, *, train: bool
-    ) -> Array:
+    def observe(self, backend: Backend, values: Values, x: Array, y: Array | None, *, train: bool) -> Array:
         """The log density of every row as the factor `x`: `(B,)`. Values of x may be NaN, classes -1 or None."""
         del train
         log_density = self.seen(backend.ops, self.outputs(backend.ops, values, x), y)
@@ -282,5 +280,5 @@ class Circuit(DensityModel):
         return log_density
 
 
-def _stem(values: Mapping[str, Array]) -> str:
+def _stem(values: Values) -> str:
     return next(iter(values)).replace(".weights", ".logits").replace("leaves.scale", "leaves.log_scale")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ugmm_ppl.circuit.leaves import Leaves
+from ugmm_ppl.typing import Rows
 
 
 def initial_values(
@@ -13,7 +14,7 @@ def initial_values(
     trees: np.ndarray,
     num_trees: int,
     states: int,
-    x: np.ndarray,
+    x: Rows,
     seed: int,
 ) -> dict[str, np.ndarray]:
     """Start values: every state of a tree begins as some row of x, with which its leaves agree.

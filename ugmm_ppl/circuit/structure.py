@@ -17,7 +17,7 @@ import numpy as np
 
 from ugmm_ppl.checks import count, settle
 from ugmm_ppl.circuit import checks
-from ugmm_ppl.typing import INDEX
+from ugmm_ppl.typing import INDEX, Rows
 
 NONE = -1
 """No parent, or no feature."""
@@ -221,7 +221,7 @@ def chow_liu_tree(x: Any, *, bins: int = 8, rows: int = 5000, seed: int = 0) -> 
     return _joined([_rooted(_spanning_tree(mutual_information(x, bins)))])
 
 
-def mutual_information(x: np.ndarray, bins: int) -> np.ndarray:
+def mutual_information(x: Rows, bins: int) -> np.ndarray:
     """Mutual information in nats between the ranks of all pairs of columns, `(B, K)` with NaN to `(K, K)`."""
     codes = np.full(x.shape, -1)
     for column, values in enumerate(x.T):

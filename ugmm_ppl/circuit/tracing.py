@@ -15,6 +15,7 @@ import numpy as np
 from ugmm_ppl.circuit.leaves import Leaves
 from ugmm_ppl.circuit.structure import Structure
 from ugmm_ppl.distributions.sampling import gumbel_max
+from ugmm_ppl.typing import Rows
 
 
 class Way(NamedTuple):
@@ -88,7 +89,7 @@ def trace(
 
 
 def fill(
-    leaves: Leaves, parameters: Mapping[str, np.ndarray], way: Way, x: np.ndarray, rng: np.random.Generator | None
+    leaves: Leaves, parameters: Mapping[str, np.ndarray], way: Way, x: Rows, rng: np.random.Generator | None
 ) -> np.ndarray:
     """Rows `(R, K)` with a value at every NaN, drawn from its leaf, or the most probable one without a generator."""
     result = x.copy()

@@ -6,6 +6,8 @@ import dataclasses
 
 import numpy as np
 
+from ugmm_ppl.typing import PerRow, Rows
+
 
 @dataclasses.dataclass(frozen=True)
 class Data:
@@ -22,8 +24,8 @@ class Data:
         weights_test: How often each test row counts in the metrics, or None for once.
     """
 
-    x: np.ndarray
-    y: np.ndarray
+    x: Rows
+    y: PerRow
     x_test: np.ndarray | None = None
     y_test: np.ndarray | None = None
     feature_names: list[str] | None = None

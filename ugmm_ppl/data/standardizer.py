@@ -9,6 +9,7 @@ import numpy as np
 
 from ugmm_ppl import budgets, checks
 from ugmm_ppl.checks.basic import row_blocks
+from ugmm_ppl.typing import Rows
 
 SAFE = (1e-140, 1e140)
 """Spreads whose squares, and sums of these, are within the range of float64."""
@@ -92,7 +93,7 @@ def _weighted_moments(a: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, n
     return mean, np.sqrt((share * np.where(seen, a - mean, 0.0) ** 2).sum(0))
 
 
-def repeated(x: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+def repeated(x: Rows, weights: np.ndarray | None = None) -> np.ndarray:
     """Rows `(B, K)`, each as often as it counts: exactly for whole weights, else in proportion and B in all."""
     if weights is None:
         return x

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +12,7 @@ from ugmm_ppl.checks.machine import require
 from ugmm_ppl.diagnostics.lines import Line, judged, skipped
 from ugmm_ppl.diagnostics.subject import Subject
 from ugmm_ppl.nn.dense import Dense
+from ugmm_ppl.typing import SiteDraws
 
 if TYPE_CHECKING:
     from ugmm_ppl.models.network import BaseNetworkModel
@@ -30,7 +30,7 @@ ENTRIES = 200
 """Parameters whose R-hat is taken, evenly spaced."""
 
 
-def align(model: BaseNetworkModel, draws: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def align(model: BaseNetworkModel, draws: SiteDraws) -> dict[str, np.ndarray]:
     """Permute the hidden neurons of every chain to match those of the first; no function changes by it.
 
     Layer by layer, neurons are matched to those of the first chain by the smallest sum of squared distances between the
@@ -39,7 +39,7 @@ def align(model: BaseNetworkModel, draws: Mapping[str, np.ndarray]) -> dict[str,
 
     Args:
         model: The model.
-        draws: Draws `(C, S, ...)` of all sites, as `Fit.posterior` gives them; derived ones may be among them.
+        draws: SiteDraws `(C, S, ...)` of all sites, as `Fit.posterior` gives them; derived ones may be among them.
 
     Returns:
         New arrays of the same shapes.
@@ -114,7 +114,7 @@ def _parameters(subject: Subject) -> Line:
     )  # fmt: skip
 
 
-def _entries(draws: Mapping[str, np.ndarray]) -> np.ndarray:
+def _entries(draws: SiteDraws) -> np.ndarray:
     """Some of the parameters, `(C, S, n)`."""
     flat = np.concatenate([value.reshape(*value.shape[:2], -1) for value in draws.values()], 2)
     return flat[..., np.unique(np.linspace(0, flat.shape[2] - 1, ENTRIES).round().astype(int))]

@@ -8,6 +8,7 @@ from ugmm_ppl.checks.machine import require
 from ugmm_ppl.data.standardizer import Standardizer
 from ugmm_ppl.diagnostics.lines import Line, judged, skipped
 from ugmm_ppl.diagnostics.subject import Subject
+from ugmm_ppl.typing import PerRow, Rows
 
 SAME = 0.9999
 """Correlation above which two columns count as one."""
@@ -37,7 +38,7 @@ def check_data(subject: Subject) -> list[Line]:
     return [*lines, shuffled_labels(x, y)]
 
 
-def duplicated(x: np.ndarray, names: list[str]) -> Line:
+def duplicated(x: Rows, names: list[str]) -> Line:
     """Pairs of columns whose correlation is one: nothing tells their weights apart, and the prior counts them twice."""
     name = "duplicated inputs"
     if x.shape[1] > MOST_COLUMNS:
@@ -53,7 +54,7 @@ def duplicated(x: np.ndarray, names: list[str]) -> Line:
     )  # fmt: skip
 
 
-def shuffled_labels(x: np.ndarray, y: np.ndarray) -> Line:
+def shuffled_labels(x: Rows, y: PerRow) -> Line:
     """Wrong labels among the quarter of the rows whose nearest neighbours agree most, without the row itself.
 
     Where classes overlap, neighbours disagree, and far from there they agree with the row; labels that were mixed up
@@ -78,11 +79,11 @@ def shuffled_labels(x: np.ndarray, y: np.ndarray) -> Line:
     )  # fmt: skip
 
 
-def _neighbours(x: np.ndarray, count: int) -> np.ndarray:
+def _neighbours(x: Rows, count: int) -> np.ndarray:
     """Numbers of the nearest rows of each row in standardised columns, `(B, count)`, itself left out."""
     search = require("sklearn.neighbors", "diagnostics", ("sklearn",)).NearestNeighbors(n_neighbors=count)
     return search.fit(_standardized(x)).kneighbors(return_distance=False)
 
 
-def _standardized(x: np.ndarray) -> np.ndarray:
+def _standardized(x: Rows) -> np.ndarray:
     return Standardizer.of(x).standardize(x)

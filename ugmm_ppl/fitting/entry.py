@@ -25,6 +25,7 @@ from ugmm_ppl.infer.checkpoint import Checkpoint, digest
 from ugmm_ppl.infer.method import METHODS, Method, Task, by_name
 from ugmm_ppl.infer.settings import Settings, Stepwise
 from ugmm_ppl.models.base import Model
+from ugmm_ppl.typing import PerRow, Rows
 
 _Data: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 
@@ -258,8 +259,8 @@ def _counted(a: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
 def _units(
     model: Model,
     standardize: bool | str,
-    x: np.ndarray,
-    y: np.ndarray | None,
+    x: Rows,
+    y: PerRow | None,
     weights: np.ndarray | None,
     features: list[str],
 ) -> tuple[Standardizer | None, Standardizer | None]:
@@ -276,6 +277,6 @@ def _units(
     return x_units, None if y is None else Standardizer.of(y, weights=weights)
 
 
-def _start(fit: Fit, x: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+def _start(fit: Fit, x: Rows, seed: int) -> dict[str, np.ndarray]:
     """Unconstrained start values of one run, for inputs as the network sees them."""
     return latent_sites(fit.primitives, fit.model, fit.model.initial_values(x, seed), seed)[1]

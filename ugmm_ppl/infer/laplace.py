@@ -31,7 +31,7 @@ from ugmm_ppl.infer.method import Task, method
 from ugmm_ppl.infer.settings import Guided
 from ugmm_ppl.infer.trained import Trained
 from ugmm_ppl.models.base import Model
-from ugmm_ppl.typing import Array
+from ugmm_ppl.typing import Array, Rows
 
 
 def laplace(
@@ -39,7 +39,7 @@ def laplace(
     model: Model,
     guide: Guide,
     point: Mapping[str, np.ndarray],
-    x: np.ndarray,
+    x: Rows,
     weights: np.ndarray | None = None,
     *,
     temperature: float,
@@ -154,7 +154,7 @@ def _prior_precision(
     return precision
 
 
-def _root_rows(posterior: _Posterior, centre: Array, x: np.ndarray, temperatures: np.ndarray) -> Iterator[np.ndarray]:
+def _root_rows(posterior: _Posterior, centre: Array, x: Rows, temperatures: np.ndarray) -> Iterator[np.ndarray]:
     """Matrices A `(R O, n)`, a few rows of the data at a time, whose A^T A add up to the Gauss-Newton matrix.
 
     `temperatures` `(N,)` are T / w_i of every row.

@@ -14,6 +14,7 @@ from ugmm_ppl.checks.prior import prior_layers
 from ugmm_ppl.checks.table import Asked, numeric
 from ugmm_ppl.distributions.described import Distribution
 from ugmm_ppl.priors import NEURON_ROLES, Prior
+from ugmm_ppl.typing import PerRow
 
 ENCODERS = ("mlp", "per-example")
 
@@ -65,7 +66,7 @@ def prior_value(must_be: str, given: Any) -> None:
         raise TypeError(f"{must_be} a prior such as up.dist.Normal(0.0, 1.0); got {given!r}.")
 
 
-def known_classes(y: np.ndarray, classes: int | None) -> None:
+def known_classes(y: PerRow, classes: int | None) -> None:
     """Refuse to sample where a discrete variable is not known."""
     unknown = np.flatnonzero(y < 0)
     if classes is not None and unknown.size:

@@ -23,34 +23,34 @@ from ugmm_ppl.distributions.sampling import gumbel_max
 from ugmm_ppl.nn.base import values_of
 from ugmm_ppl.nn.spaces import SCALE_FLOOR, log_weights
 from ugmm_ppl.ops.numpy import NUMPY
-from ugmm_ppl.typing import Array, Ops
+from ugmm_ppl.typing import Array, Ops, Values
 
 LATENT = "latent"
 """Prefix of the sites of the prior of z."""
 
 
-def conditional(ops: Ops, values: Mapping[str, Array], layer: int, above: Array) -> tuple[Array, Array, Array]:
+def conditional(ops: Ops, values: Values, layer: int, above: Array) -> tuple[Array, Array, Array]:
     """(loc, scale, log_weights) of the mixtures of a layer given the layer above: `(..., K)` to `(..., J, K)`."""
     own = values_of(values, f"layers.{layer}")
     above = above[..., None, :]
     return (own["gain"] * above if "gain" in own else above) - own["loc"], *_spread(ops, values, f"layers.{layer}")
 
 
-def top(ops: Ops, values: Mapping[str, Array]) -> tuple[Array, Array, Array] | None:
+def top(ops: Ops, values: Values) -> tuple[Array, Array, Array] | None:
     """(loc, scale, log_weights) of the mixtures of z, `(O, d, M)` with O classes or one; None if z is normal."""
     if f"{LATENT}.loc" not in values:
         return None
     return values[f"{LATENT}.loc"], *_spread(ops, values, LATENT)
 
 
-def _spread(ops: Ops, values: Mapping[str, Array], stem: str) -> tuple[Array, Array]:
+def _spread(ops: Ops, values: Values, stem: str) -> tuple[Array, Array]:
     """(scale, log_weights), in whichever space they were sampled; a weight that can only be one has no site."""
     scale = values[f"{stem}.scale"] if f"{stem}.scale" in values else ops.exp(values[f"{stem}.log_scale"])
     mixed = log_weights(ops, values, stem)
     return ops.at_least(scale, SCALE_FLOOR), 0.0 * scale if mixed is None else mixed
 
 
-def log_top(ops: Ops, values: Mapping[str, Array], z: Array) -> Array:
+def log_top(ops: Ops, values: Values, z: Array) -> Array:
     """log p(z, c) `(..., O)` for z `(..., d)`."""
     parameters = top(ops, values)
     if parameters is None:
@@ -60,12 +60,12 @@ def log_top(ops: Ops, values: Mapping[str, Array], z: Array) -> Array:
     return found if classes is None else found + classes
 
 
-def log_layer(ops: Ops, values: Mapping[str, Array], layer: int, above: Array, below: Array) -> Array:
+def log_layer(ops: Ops, values: Values, layer: int, above: Array, below: Array) -> Array:
     """log p(h^{layer+1} | h^layer) `(...)`, for `above` `(..., K)` and `below` `(..., J)`."""
     return ops.sum(neuron.log_prob(ops, below, *conditional(ops, values, layer, above)), -1)
 
 
-def log_joint(ops: Ops, values: Mapping[str, Array], hidden: Sequence[Array], x: Array) -> Array:
+def log_joint(ops: Ops, values: Values, hidden: Sequence[Array], x: Array) -> Array:
     """log p(x, h, z, c) `(..., O)` for `hidden` = [z, h^1, ..., h^{L-1}] and the data x `(..., K)`."""
     chain = [*hidden, x]
     below = sum(log_layer(ops, values, layer, chain[layer], chain[layer + 1]) for layer in range(len(hidden)))

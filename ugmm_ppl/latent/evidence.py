@@ -25,7 +25,7 @@ import numpy as np
 from ugmm_ppl.latent import density, encoder
 from ugmm_ppl.neuron import log_normalize, logsumexp
 from ugmm_ppl.ops.numpy import NUMPY
-from ugmm_ppl.typing import Array
+from ugmm_ppl.typing import Array, PerRow, Rows
 
 if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
@@ -134,7 +134,7 @@ class Weigher:
     guide: LocalGuide
 
     def importance(
-        self, values: Mapping[str, np.ndarray], params: Mapping[str, np.ndarray], x: np.ndarray, rows: np.ndarray,
+        self, values: Mapping[str, np.ndarray], params: Mapping[str, np.ndarray], x: Rows, rows: np.ndarray,
         noise: np.ndarray,
     ) -> Weighted:  # fmt: skip
         """Draws of the guide from standard normal numbers `(P, B, d)`."""
@@ -147,8 +147,8 @@ class Weigher:
         return density.log_joint(ops, values, hidden, x) - log_q[..., None], ops.concat(hidden)
 
     def annealed(
-        self, values: Mapping[str, np.ndarray], params: Mapping[str, np.ndarray], x: np.ndarray, rows: np.ndarray,
-        y: np.ndarray, *, num_chains: int, num_temperatures: int, rng: np.random.Generator,
+        self, values: Mapping[str, np.ndarray], params: Mapping[str, np.ndarray], x: Rows, rows: np.ndarray,
+        y: PerRow, *, num_chains: int, num_temperatures: int, rng: np.random.Generator,
     ) -> Weighted:  # fmt: skip
         """Annealed weights of `num_chains` chains for classes y, -1 where they are summed out; O is 1."""
         path, ladder = _Path(self, dict(values), dict(params), x, rows, y), _ladder(num_temperatures)

@@ -23,6 +23,7 @@ from ugmm_ppl.models import evaluation
 from ugmm_ppl.neuron import log_normalize, logsumexp
 from ugmm_ppl.ops.numpy import NUMPY
 from ugmm_ppl.posterior.drawn import stacked
+from ugmm_ppl.typing import Outputs, Rows, SiteDraws
 
 QUERY_DRAWS = 20
 """Posterior draws per chain that a query averages over, where none are asked for."""
@@ -164,9 +165,7 @@ class LatentFit(Fit):
         order = rng.permutation(n)
         return (x[order], codes[order]) if with_class else x[order]
 
-    def evaluate(
-        self, draws: dict[str, np.ndarray], x: np.ndarray, chunk_size: int, params: dict[str, np.ndarray] | None
-    ) -> np.ndarray:
+    def evaluate(self, draws: SiteDraws, x: Rows, chunk_size: int, params: dict[str, np.ndarray] | None) -> np.ndarray:
         """log p(x, class) `(S, B, O)` by importance sampling, a lower bound in the mean.
 
         All rows share their random numbers, so that the value of a row does not depend on the others.
@@ -196,7 +195,7 @@ class LatentFit(Fit):
         one_chain = {name: value[None] for name, value in draws.items()}
         return one_chain | self.replicates(one_chain, np.empty((1, num_draws, rows, self.model.num_outputs)), seed)
 
-    def replicates(self, draws: dict[str, np.ndarray], outputs: np.ndarray, seed: int | None) -> dict[str, np.ndarray]:
+    def replicates(self, draws: SiteDraws, outputs: Outputs, seed: int | None) -> dict[str, np.ndarray]:
         """As many rows as the data have, for every draw: `x` `(C, S, B, K)`, with classes also `y` `(C, S, B)`."""
         chains, size, rows = outputs.shape[:3]
         x, y = np.empty((chains, size, rows, self.model.num_inputs)), np.empty((chains, size, rows), dtype=np.int64)
@@ -205,7 +204,7 @@ class LatentFit(Fit):
             y[at], x[at] = self._generate({name: value[at] for name, value in draws.items()}, rows, rng, None)
         return {"x": x} | ({} if self.model.classes is None else {"y": y})
 
-    def log_unit(self, x: np.ndarray) -> float:
+    def log_unit(self, x: Rows) -> float:
         """What a log density loses on the way to the units of the data."""
         del x
         if self.x_units is None:
@@ -233,7 +232,7 @@ class LatentFit(Fit):
         return Draws(stacked(draws, 2), np.repeat(self.weights, per_chain) / per_chain, per_chain)
 
     def _proposal(
-        self, values: Mapping[str, np.ndarray], x: np.ndarray, own: dict[str, np.ndarray], *, trained: bool = False
+        self, values: Mapping[str, np.ndarray], x: Rows, own: dict[str, np.ndarray], *, trained: bool = False
     ) -> tuple[Weigher, dict[str, np.ndarray]]:
         """The guide of the layers for some rows, and its parameters; `trained`: they are the training rows."""
         table = self.model.encoder == "per-example"

@@ -23,7 +23,7 @@ from ugmm_ppl.nn.dense import neuron_roles
 from ugmm_ppl.nn.spaces import log_weights
 from ugmm_ppl.ops.numpy import NUMPY
 from ugmm_ppl.priors import Prior, PriorValue
-from ugmm_ppl.typing import Array, Ops
+from ugmm_ppl.typing import Array, Ops, Outputs, PerRow, Rows, Values
 
 if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
@@ -175,7 +175,7 @@ class LatentNetwork(DensityModel):
     def _gain_prior(self) -> PriorValue:
         return normal(0.0, 1.0) if isinstance(self.gain, bool) else self.gain
 
-    def initial_values(self, x: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    def initial_values(self, x: Rows, seed: int) -> dict[str, np.ndarray]:
         """Start values: gains near one of either sign, weights that prefer some inputs, small shifts.
 
         So every layer says much of the one below from the first step on. Where it says little, the guide of the upper
@@ -203,20 +203,20 @@ class LatentNetwork(DensityModel):
         units = {f"unit_{i}": np.arange(size) for i, size in enumerate(self.sizes[:-1])}
         return units | {"feature": feature_names, "mixture_component": np.arange(self.components or 1)}
 
-    def outputs(self, ops: Ops, values: Mapping[str, Array], x: Array) -> Array:
+    def outputs(self, ops: Ops, values: Values, x: Array) -> Array:
         """Refused: log p(x, class) has no closed form; a fit estimates it."""
         raise checks.no_outputs()
 
-    def seen(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def seen(self, outputs: Outputs, y: PerRow) -> PerRow:
         """log p(x, y) where the class y is known, log p(x) where it is -1: `(..., B, O)` to `(..., B)`."""
         picked = np.take_along_axis(outputs, np.maximum(y, 0)[..., None] + np.zeros((*outputs.shape[:-1], 1), int), -1)
         return np.where(y < 0, logsumexp(NUMPY, outputs), picked[..., 0])
 
-    def log_likelihood(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def log_likelihood(self, outputs: Outputs, y: PerRow) -> PerRow:
         """log p(x, y), or log p(x) where y is -1."""
         return self.seen(outputs, y)
 
-    def local_starts(self, x: np.ndarray, y: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    def local_starts(self, x: Rows, y: PerRow, seed: int) -> dict[str, np.ndarray]:
         """Start values of the layers of all rows, which "nuts" samples too."""
         checks.known_classes(y[:, 0], self.classes)
         checks.small_enough(len(x) * self.num_latents, budgets.LOCAL_VARIABLES)
@@ -255,7 +255,7 @@ class LatentNetwork(DensityModel):
     def observe(
         self,
         backend: Backend,
-        values: Mapping[str, Array],
+        values: Values,
         x: Array,
         y: Array | None,
         *,
@@ -275,9 +275,7 @@ class LatentNetwork(DensityModel):
         backend.factor("x", bound)
         return bound
 
-    def bound(
-        self, backend: Backend, values: Mapping[str, Array], x: Array, y: Array, guide: LocalGuide, params: Any
-    ) -> Array:
+    def bound(self, backend: Backend, values: Values, x: Array, y: Array, guide: LocalGuide, params: Any) -> Array:
         """log p(x, y, h, z) - log q(z, h | x) `(B,)` at one draw from q; its mean over draws bounds log p(x, y)."""
         noise = backend.normal((x.shape[-2], self.num_latents), x)
         hidden, log_q = encoder.draw(guide, params, x, y[:, 1], noise)
@@ -291,7 +289,7 @@ class LatentNetwork(DensityModel):
         inside = (y[:, None] == ops.constant(np.arange(self.classes), log_joint)) | (y[:, None] < 0)
         return logsumexp(ops, ops.where(inside, log_joint, -np.inf))
 
-    def _sample(self, backend: Backend, values: Mapping[str, Array], x: Array, y: Array | None) -> Array:
+    def _sample(self, backend: Backend, values: Values, x: Array, y: Array | None) -> Array:
         """The layers from the class down, inside the plate."""
         make, ops = backend.dist, backend.ops
         mixtures = density.top(ops, values)

@@ -17,7 +17,7 @@ from ugmm_ppl.latent.encoder import LocalGuide
 from ugmm_ppl.latent.model import LatentNetwork
 from ugmm_ppl.neuron import safe_log
 from ugmm_ppl.ops.numpy import NUMPY
-from ugmm_ppl.typing import Array
+from ugmm_ppl.typing import Array, PerRow, Rows
 
 METHODS = ("importance", "annealed")
 
@@ -94,7 +94,7 @@ def local_fit(
     model: LatentNetwork,
     guide: LocalGuide,
     values: Mapping[str, np.ndarray],
-    x: np.ndarray,
+    x: Rows,
     seed: int,
 ) -> Any:
     """Train a Normal for every value of every row, with the parameters of the model held."""
@@ -116,6 +116,6 @@ def local_fit(
         return train(trainer, [guide.initial(len(x), seed)], plan, progress=bar).params[0]
 
 
-def with_rows(y: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+def with_rows(y: PerRow, numbers: np.ndarray) -> np.ndarray:
     """Class codes and numbers of rows, `(B, 2)`."""
     return np.stack([y, numbers], -1)

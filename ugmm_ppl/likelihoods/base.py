@@ -12,7 +12,7 @@ import numpy as np
 from ugmm_ppl import checks
 from ugmm_ppl.backends.base import Backend
 from ugmm_ppl.data.standardizer import Standardizer
-from ugmm_ppl.typing import Array
+from ugmm_ppl.typing import Array, Outputs, PerRow
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {}
 """Likelihoods by the name under which files hold them."""
@@ -33,10 +33,10 @@ class Prediction(Protocol):
     def draws(self) -> np.ndarray:
         """What every posterior draw says of y, `(C, S, B)` or `(C, S, B, classes)`."""
 
-    def log_density(self, y: np.ndarray) -> np.ndarray:
+    def log_density(self, y: PerRow) -> PerRow:
         """log p(y | x, data) in nats, `(B,)` to `(B,)`."""
 
-    def metrics(self, y: np.ndarray, row_weights: np.ndarray | None = None) -> dict[str, float]:
+    def metrics(self, y: PerRow, row_weights: PerRow | None = None) -> dict[str, float]:
         """Other metrics than the log density, by name, of rows that count `row_weights` `(B,)` times."""
 
     def profile(self, row: int, y: float) -> tuple[np.ndarray, np.ndarray]:
@@ -51,12 +51,12 @@ class OrderedPrediction(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def mean(self) -> np.ndarray:
+    def mean(self) -> PerRow:
         """Posterior predictive mean `(B,)`."""
 
     @property
     @abc.abstractmethod
-    def std(self) -> np.ndarray:
+    def std(self) -> PerRow:
         """Posterior predictive standard deviation `(B,)`, of noise and parameters together."""
 
     def quantile(self, q: float | np.ndarray) -> np.ndarray:
@@ -135,20 +135,20 @@ class Likelihood(abc.ABC):
         """The PPL's distribution of y, of batch shape `(..., B)`, given outputs `(..., B, O)`."""
 
     @abc.abstractmethod
-    def log_prob(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def log_prob(self, outputs: Outputs, y: PerRow) -> PerRow:
         """log p(y | outputs) in nats in NumPy, `(..., B, O)` and `(B,)` to `(..., B)`."""
 
     @abc.abstractmethod
-    def defined(self, outputs: np.ndarray) -> np.ndarray:
+    def defined(self, outputs: Outputs) -> np.ndarray:
         """Whether outputs `(..., O)` say anything of y: `(...)`; they may have overflowed."""
 
     @abc.abstractmethod
-    def sample(self, outputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def sample(self, outputs: Outputs, rng: np.random.Generator) -> PerRow:
         """One y per output row in NumPy, `(..., B, O)` to `(..., B)`."""
 
     @abc.abstractmethod
     def prediction(
-        self, outputs: np.ndarray, units: Standardizer | None, backend: Backend, weights: np.ndarray | None = None
+        self, outputs: Outputs, units: Standardizer | None, backend: Backend, weights: np.ndarray | None = None
     ) -> Any:
         """The `Prediction` of outputs `(C, S, B, O)` and weights `(C,)` of chains, in the units of the data."""
 

@@ -15,7 +15,7 @@ from ugmm_ppl.distributions.sampling import gumbel_max
 from ugmm_ppl.likelihoods.base import Likelihood, likelihood
 from ugmm_ppl.neuron import if_any_possible, log_normalize, near_zero
 from ugmm_ppl.ops.numpy import NUMPY
-from ugmm_ppl.typing import Array
+from ugmm_ppl.typing import Array, Outputs, PerRow
 
 
 @likelihood
@@ -69,30 +69,30 @@ class Categorical(Likelihood):
             outputs = near_zero(backend.ops, if_any_possible(backend.ops, outputs))
         return backend.dist.Categorical(logits=outputs)
 
-    def log_probs(self, outputs: np.ndarray) -> np.ndarray:
+    def log_probs(self, outputs: Outputs) -> np.ndarray:
         """log p(class | outputs) in NumPy, `(..., classes)` to the same."""
         return log_normalize(NUMPY, if_any_possible(NUMPY, outputs))
 
-    def log_prob(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def log_prob(self, outputs: Outputs, y: PerRow) -> PerRow:
         """Log softmax at the observed class."""
         at = np.broadcast_to(y[..., None], (*outputs.shape[:-1], 1))
         return np.take_along_axis(self.log_probs(outputs), at, axis=-1)[..., 0]
 
-    def defined(self, outputs: np.ndarray) -> np.ndarray:
+    def defined(self, outputs: Outputs) -> np.ndarray:
         """All but NaN and inf; -inf is an impossible class."""
         return np.all(outputs < np.inf, axis=-1)
 
-    def information(self, outputs: np.ndarray) -> np.ndarray:
+    def information(self, outputs: Outputs) -> np.ndarray:
         """diag(p) - p p^T with class probabilities p."""
         probs = np.exp(self.log_probs(outputs))
         return probs[..., None] * (np.eye(self.classes) - probs[..., None, :])
 
-    def sample(self, outputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def sample(self, outputs: Outputs, rng: np.random.Generator) -> PerRow:
         """Class codes, by the Gumbel-max trick."""
         return gumbel_max(if_any_possible(NUMPY, outputs), rng)
 
     def prediction(
-        self, outputs: np.ndarray, units: Standardizer | None, backend: Backend, weights: np.ndarray | None = None
+        self, outputs: Outputs, units: Standardizer | None, backend: Backend, weights: np.ndarray | None = None
     ) -> ClassPrediction:
         """p(class | x, parameters) of every draw."""
         del units, backend
@@ -126,7 +126,7 @@ class ClassPrediction:
         """Most probable class code, `(B,)`."""
         return self.probs.argmax(-1)
 
-    def log_density(self, y: np.ndarray) -> np.ndarray:
+    def log_density(self, y: PerRow) -> PerRow:
         """log p(y | x, data) in nats of class codes y `(B,)`: `(B,)`."""
         return NUMPY.log(np.take_along_axis(self.probs, checks.labels(y, *self.probs.shape)[:, None], axis=-1)[:, 0])
 
@@ -135,7 +135,7 @@ class ClassPrediction:
         shown = np.sort(np.unique(np.r_[np.argsort(-self.probs[row])[:5], int(y)]))
         return shown, self.probs[row, shown]
 
-    def metrics(self, y: np.ndarray, row_weights: np.ndarray | None = None) -> dict[str, float]:
+    def metrics(self, y: PerRow, row_weights: PerRow | None = None) -> dict[str, float]:
         """Accuracy, Brier score and ECE for observed class codes y `(B,)`; described at `ugmm_ppl.metrics.evaluate`."""
         return {
             "accuracy": metrics.accuracy(self.probs, y, row_weights=row_weights),

@@ -18,7 +18,7 @@ from ugmm_ppl.likelihoods.base import Likelihood, OrderedPrediction, likelihood
 from ugmm_ppl.neuron import safe_log
 from ugmm_ppl.nn.spaces import SCALE_FLOOR
 from ugmm_ppl.ops.numpy import NUMPY
-from ugmm_ppl.typing import Array, Ops
+from ugmm_ppl.typing import Array, Ops, Outputs, PerRow
 
 QUADRATURE_POINTS = np.array([-9.0, -7.0, -5.5, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.5, 7.0, 9.0])
 """Distances from the location of a component, in its scales, between which its density is smooth."""
@@ -71,18 +71,18 @@ class Mixture(Likelihood):
         loc, scale, logits = self.parameters(backend.ops, outputs)
         return backend.dist.UnivariateGaussianMixture(loc, scale, logits=logits)
 
-    def log_prob(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def log_prob(self, outputs: Outputs, y: PerRow) -> PerRow:
         """Log density of the mixture at the observed y."""
         loc, scale, logits = self.parameters(NUMPY, outputs)
         with np.errstate(over="ignore"):  # of a y that is far away
             return neuron.log_prob(NUMPY, y, loc, scale, neuron.log_normalize(NUMPY, logits))
 
-    def defined(self, outputs: np.ndarray) -> np.ndarray:
+    def defined(self, outputs: Outputs) -> np.ndarray:
         """Finite ones that make a finite scale."""
         log_scale = outputs[..., 2 * self.components :]
         return np.all(np.isfinite(outputs), axis=-1) & np.all(log_scale < LARGEST_LOG_SCALE, axis=-1)
 
-    def information(self, outputs: np.ndarray) -> np.ndarray:
+    def information(self, outputs: Outputs) -> np.ndarray:
         """By Gauss-Legendre quadrature between points a few scales from each other, those of all components.
 
         s = (r - weights, r z / scale, r (z^2 - 1)) with respect to logits, locations and log scales, where r are the
@@ -99,7 +99,7 @@ class Mixture(Likelihood):
         score = np.concatenate([r - np.exp(log_weights), r * z / scale, r * (z * z - 1.0)], axis=-1)  # (B, Q, 3 M)
         return np.swapaxes(score * mass[..., None], 1, 2) @ score
 
-    def sample(self, outputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def sample(self, outputs: Outputs, rng: np.random.Generator) -> PerRow:
         """A component by the Gumbel-max trick, then a value from it."""
         loc, scale, logits = self.parameters(NUMPY, outputs)
         k = gumbel_max(logits, rng)[..., None]
@@ -107,7 +107,7 @@ class Mixture(Likelihood):
         return loc + scale * rng.normal(size=loc.shape)
 
     def prediction(
-        self, outputs: np.ndarray, units: Standardizer | None, backend: Backend, weights: np.ndarray | None = None
+        self, outputs: Outputs, units: Standardizer | None, backend: Backend, weights: np.ndarray | None = None
     ) -> RegressionPrediction:
         """The posterior predictive density, a mixture over draws and components, in the units of the data."""
         loc, scale, logits = self.parameters(NUMPY, outputs)
@@ -165,13 +165,13 @@ class RegressionPrediction(OrderedPrediction):
         return dataclasses.replace(self, **parts)
 
     @cached_property
-    def mean(self) -> np.ndarray:
+    def mean(self) -> PerRow:
         """Posterior predictive mean `(B,)`."""
         loc, _, log_weights = self._mixture
         return neuron.mean(NUMPY, loc, np.exp(log_weights))
 
     @cached_property
-    def std(self) -> np.ndarray:
+    def std(self) -> PerRow:
         """Posterior predictive standard deviation `(B,)`, of noise and parameters together."""
         loc, scale, log_weights = self._mixture
         _, exponent = np.frexp(scale.max(-1, keepdims=True))  # squares of any unit fit; a power of two changes no digit
@@ -183,13 +183,13 @@ class RegressionPrediction(OrderedPrediction):
         """Mean of y for every posterior draw, `(C, S, B)`."""
         return neuron.mean(NUMPY, self.loc, np.exp(self.log_weights))
 
-    def log_density(self, y: np.ndarray) -> np.ndarray:
+    def log_density(self, y: PerRow) -> PerRow:
         """log p(y | x, data) in nats per unit of y, for y `(B,)`: `(B,)`."""
         y = checks.targets(y, len(self._mixture[0]))
         with np.errstate(over="ignore"):  # of a y that is far away
             return neuron.log_prob(NUMPY, y, *self._mixture)
 
-    def cdf(self, y: np.ndarray) -> np.ndarray:
+    def cdf(self, y: PerRow) -> PerRow:
         """p(Y <= y | x, data) for y `(B,)`: `(B,)`; the probability integral transform of an observed y."""
         loc, scale, log_weights = self._mixture
         with self.backend.settings(dtype="float64", device="cpu"):
@@ -225,7 +225,7 @@ class RegressionPrediction(OrderedPrediction):
         grid = np.linspace(min(low, y) - 0.1 * width, max(high, y) + 0.1 * width, 200)
         return grid, np.exp(neuron.log_prob(NUMPY, grid, *(a[row] for a in self._mixture)))
 
-    def metrics(self, y: np.ndarray, row_weights: np.ndarray | None = None) -> dict[str, float]:
+    def metrics(self, y: PerRow, row_weights: PerRow | None = None) -> dict[str, float]:
         """RMSE, MAE, CRPS, coverage and sharpness for observed y `(B,)`; described at `ugmm_ppl.metrics.evaluate`."""
         low, median, high = self.quantile(np.array([0.05, 0.5, 0.95]))
         return {

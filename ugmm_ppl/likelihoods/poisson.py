@@ -16,7 +16,7 @@ from ugmm_ppl.data.standardizer import Standardizer
 from ugmm_ppl.likelihoods.base import Likelihood, OrderedPrediction, likelihood
 from ugmm_ppl.neuron import logsumexp, safe_log
 from ugmm_ppl.ops.numpy import NUMPY
-from ugmm_ppl.typing import Array
+from ugmm_ppl.typing import Array, Outputs, PerRow
 
 LARGEST_LOG_RATE = 88.0
 """Its exponential is a float32."""
@@ -50,33 +50,33 @@ class Poisson(Likelihood):
         """Poisson of the PPL."""
         return backend.dist.Poisson(backend.ops.exp(outputs[..., 0]))
 
-    def log_prob(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def log_prob(self, outputs: Outputs, y: PerRow) -> PerRow:
         """y log rate - rate - log y!."""
         return log_probability(outputs[..., 0], y)
 
-    def defined(self, outputs: np.ndarray) -> np.ndarray:
+    def defined(self, outputs: Outputs) -> np.ndarray:
         """Rates that are finite."""
         return outputs[..., 0] < LARGEST_LOG_RATE
 
-    def information(self, outputs: np.ndarray) -> np.ndarray:
+    def information(self, outputs: Outputs) -> np.ndarray:
         """The rate: E[(y - rate)^2]."""
         return np.exp(outputs)[..., None]
 
-    def sample(self, outputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def sample(self, outputs: Outputs, rng: np.random.Generator) -> PerRow:
         """Counts as float64; of rates so large that NumPy draws none, by the Normal of equal moments."""
         rate = np.exp(outputs[..., 0].astype(np.float64))
         small = np.minimum(rate, 1e15)
         return np.where(rate > small, np.round(rng.normal(rate, np.sqrt(rate))), rng.poisson(small))
 
     def prediction(
-        self, outputs: np.ndarray, units: Standardizer | None, backend: Backend, weights: np.ndarray | None = None
+        self, outputs: Outputs, units: Standardizer | None, backend: Backend, weights: np.ndarray | None = None
     ) -> CountPrediction:
         """The posterior predictive distribution, a mixture over draws."""
         del units, backend
         return CountPrediction(outputs[..., 0].astype(np.float64), weights)
 
 
-def log_probability(log_rate: np.ndarray, y: np.ndarray) -> np.ndarray:
+def log_probability(log_rate: np.ndarray, y: PerRow) -> np.ndarray:
     """Log probability of counts, `(..., B)` and `(B,)` to `(..., B)`."""
     gammaln = require("scipy.special", "diagnostics", ("scipy",)).gammaln
     expected = np.where(y == 0.0, 0.0, y * np.where(y == 0.0, 0.0, log_rate))  # 0 of a rate of 0 is certain
@@ -113,16 +113,16 @@ class CountPrediction(OrderedPrediction):
         return np.exp(self.log_rate)
 
     @cached_property
-    def mean(self) -> np.ndarray:
+    def mean(self) -> PerRow:
         """Posterior predictive mean `(B,)`."""
         return self._shares @ self._rates
 
     @cached_property
-    def std(self) -> np.ndarray:
+    def std(self) -> PerRow:
         """Posterior predictive standard deviation `(B,)`, of counts and parameters together."""
         return np.sqrt(self.mean + self._shares @ (self._rates - self.mean) ** 2)
 
-    def log_density(self, y: np.ndarray) -> np.ndarray:
+    def log_density(self, y: PerRow) -> PerRow:
         """log p(y | x, data) in nats for counts y `(B,)`: `(B,)`."""
         y = checks.counts(y, self.log_rate.shape[-1])
         terms = (
@@ -130,7 +130,7 @@ class CountPrediction(OrderedPrediction):
         )
         return logsumexp(NUMPY, terms.T)
 
-    def cdf(self, y: np.ndarray) -> np.ndarray:
+    def cdf(self, y: PerRow) -> PerRow:
         """p(Y <= y | x, data) for y `(..., B)`: `(..., B)`."""
         pdtr = require("scipy.special", "diagnostics", ("scipy",)).pdtr
         y = np.floor(np.asarray(y, dtype=np.float64))[..., None, :]
@@ -166,7 +166,7 @@ class CountPrediction(OrderedPrediction):
         log_rate = self.log_rate.reshape(len(self._shares), -1)[:, row]
         return counts, self._shares @ np.exp(log_probability(log_rate[:, None], counts))
 
-    def metrics(self, y: np.ndarray, row_weights: np.ndarray | None = None) -> dict[str, float]:
+    def metrics(self, y: PerRow, row_weights: PerRow | None = None) -> dict[str, float]:
         """RMSE, MAE of the median, coverage and width of the central 90 % intervals for observed counts y `(B,)`."""
         low, median, high = self.quantile(np.array([0.05, 0.5, 0.95]))
         inside = ((y >= low) & (y <= high)).astype(np.float64)

@@ -19,7 +19,7 @@ from ugmm_ppl.models.bound import Bound
 from ugmm_ppl.models.sites import SiteSpec
 from ugmm_ppl.nn.spaces import natural, unconstrained
 from ugmm_ppl.priors import draw
-from ugmm_ppl.typing import Array, Ops
+from ugmm_ppl.typing import Array, Inputs, Ops, Outputs, PerRow, Rows, Values
 
 if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
@@ -61,7 +61,7 @@ class Model(abc.ABC):
         """Return y as an array `(B,)`, or say what is wrong with it."""
         return self.likelihood.check(y, rows)
 
-    def log_likelihood(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def log_likelihood(self, outputs: Outputs, y: PerRow) -> PerRow:
         """log p(y | outputs) in nats in NumPy, `(..., B, O)` and `(B,)` to `(..., B)`; y as the network sees it."""
         return self.likelihood.log_prob(outputs, y)
 
@@ -140,21 +140,21 @@ class Model(abc.ABC):
         """Return x as an array `(B, K)`, or say what is wrong with it; arguments as in `checks.inputs`."""
         return checks.inputs(x, self.num_inputs, what=what, convert=convert, first_row=first_row, names=names)
 
-    def check_training(self, x: np.ndarray) -> None:
+    def check_training(self, x: Rows) -> None:
         """Say what makes checked inputs unfit to be trained on."""
         del x
 
-    def units(self, x: np.ndarray, *, jointly: bool, weights: np.ndarray | None = None) -> Standardizer:
+    def units(self, x: Rows, *, jointly: bool, weights: np.ndarray | None = None) -> Standardizer:
         """What standardises x, whose rows count `weights` times; `jointly` takes all columns as one."""
         return Standardizer.of(x, jointly=jointly, weights=weights)
 
-    def local_starts(self, x: np.ndarray, y: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    def local_starts(self, x: Rows, y: PerRow, seed: int) -> dict[str, np.ndarray]:
         """Start values of latent variables of the rows, which "nuts" samples beside the parameters: here none."""
         del x, y, seed
         return {}
 
     @abc.abstractmethod
-    def initial_values(self, x: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    def initial_values(self, x: Rows, seed: int) -> dict[str, np.ndarray]:
         """Start values of all parameters for inputs x `(B, K)` as the model sees them; equal for both backends."""
 
     @property
@@ -163,13 +163,11 @@ class Model(abc.ABC):
         """The table of the parameters by site, in the order in which they are sampled; made once."""
 
     @abc.abstractmethod
-    def outputs(self, ops: Ops, values: Mapping[str, Array], x: Array) -> Array:
+    def outputs(self, ops: Ops, values: Values, x: Inputs) -> Array:
         """Outputs for given parameters, a pure function: `(..., B, K)` to `(..., B, O)`."""
 
     @abc.abstractmethod
-    def observe(
-        self, backend: Backend, values: Mapping[str, Array], x: Array, y: Array | None, *, train: bool
-    ) -> Array:
+    def observe(self, backend: Backend, values: Values, x: Inputs, y: Array | None, *, train: bool) -> Array:
         """What a program does with its parameters, inside the plate of the rows: sample or score the data."""
 
     def template(self) -> dict[str, np.ndarray]:
@@ -204,7 +202,7 @@ class Model(abc.ABC):
     def __call__(
         self,
         backend: Backend,
-        x: Array,
+        x: Inputs,
         y: Array | None = None,
         weights: Array | None = None,
         *,

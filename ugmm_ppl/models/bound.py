@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ugmm_ppl.backends.load import load_backend
-from ugmm_ppl.typing import Array
+from ugmm_ppl.typing import Array, Inputs
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,7 +25,7 @@ class Bound:
 
     def __call__(
         self,
-        x: Array,
+        x: Inputs,
         y: Array | None = None,
         weights: Array | None = None,
         *,

@@ -9,7 +9,7 @@ import numpy as np
 
 from ugmm_ppl.backends.base import Backend
 from ugmm_ppl.models.base import Model
-from ugmm_ppl.typing import Array
+from ugmm_ppl.typing import Array, Inputs, Rows, SiteDraws
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +21,7 @@ class _Of:
 
 
 class _Outputs(_Of):
-    def __call__(self, drawn: Mapping[str, Array], x: Array) -> Array:
+    def __call__(self, drawn: Mapping[str, Array], x: Inputs) -> Array:
         """Outputs for one draw: `(B, K)` to `(B, O)`."""
         return self.model.outputs(self.backend.ops, self.model.values(self.backend, drawn, x), x)
 
@@ -41,9 +41,7 @@ class _Parameters(_Of):
         return {name: site.value for name, site in trace.items()}
 
 
-def outputs(
-    backend: Backend, model: Model, draws: Mapping[str, np.ndarray], x: np.ndarray, chunk_size: int
-) -> np.ndarray:
+def outputs(backend: Backend, model: Model, draws: SiteDraws, x: Rows, chunk_size: int) -> np.ndarray:
     """Outputs `(S, B, O)` for draws `(S, ...)`, a chunk of rows and one draw at a time."""
     handlers = model.needs_handlers(draws)
     draws = draws if handlers else {site: draws[site] for site in model.sites}
@@ -57,12 +55,12 @@ def outputs(
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
-def log_prior(backend: Backend, model: Model, draws: Mapping[str, np.ndarray]) -> np.ndarray:
+def log_prior(backend: Backend, model: Model, draws: SiteDraws) -> np.ndarray:
     """Log prior density of draws `(S, ...)`: `(S,)`."""
     return np.sum(list(log_priors(backend, model, draws).values()), axis=0)
 
 
-def log_priors(backend: Backend, model: Model, draws: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def log_priors(backend: Backend, model: Model, draws: SiteDraws) -> dict[str, np.ndarray]:
     """The same by site, hyper-parameters among them."""
     found = backend.inference.each(_LogPriors(model, backend), draws, np.zeros(()), handlers=True)
     return {name: np.asarray(value, dtype=np.float64) for name, value in found.items()}

@@ -19,7 +19,7 @@ from ugmm_ppl.models.sites import SiteSpec
 from ugmm_ppl.nn.network import READOUT, Network
 from ugmm_ppl.nn.spaces import NATURAL, TWINS
 from ugmm_ppl.priors import Prior
-from ugmm_ppl.typing import Array, Ops, Shape
+from ugmm_ppl.typing import Array, Inputs, Ops, Rows, Shape, Values
 
 if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
@@ -107,7 +107,7 @@ class BaseNetworkModel(Model):
         native = kernels.info().kernel == "native"
         return max(1, budgets.TEMPORARY // (self.body.held if native else max(self.body.held, self.body.work)))
 
-    def initial_values(self, x: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    def initial_values(self, x: Rows, seed: int) -> dict[str, np.ndarray]:
         """Start values of the network, a linear readout adapted to the meaning of the outputs."""
         values = self.network.initial_values(x, self.network_outputs, seed)
         weight, bias = f"{READOUT}.weight", f"{READOUT}.bias"
@@ -136,20 +136,16 @@ class BaseNetworkModel(Model):
         names = {"neuron": self.likelihood.axis} if is_last else {}
         return names | ({"input": f"neuron_{number - 1}"} if stem == READOUT and number else {})
 
-    def outputs(
-        self, ops: Ops, values: Mapping[str, Array], x: Array, noise: Mapping[str, Array] | None = None
-    ) -> Array:
+    def outputs(self, ops: Ops, values: Values, x: Inputs, noise: Mapping[str, Array] | None = None) -> Array:
         """Run the network, with the random numbers of training if there are some: `(..., B, K)` to `(..., B, O)`."""
         return self.network.forward(ops, values, x, noise)
 
-    def observe(
-        self, backend: Backend, values: Mapping[str, Array], x: Array, y: Array | None, *, train: bool
-    ) -> Array:
+    def observe(self, backend: Backend, values: Values, x: Inputs, y: Array | None, *, train: bool) -> Array:
         """y ~ likelihood of the outputs, the site `y`: `(B,)`."""
         outputs = self.outputs(backend.ops, values, x, self.noise(backend, x) if train else None)
         return backend.sample("y", self.likelihood.distribution(backend, outputs), obs=y)
 
-    def noise(self, backend: Backend, x: Array) -> dict[str, Array]:
+    def noise(self, backend: Backend, x: Inputs) -> dict[str, Array]:
         """Uniform random numbers for the training of a batch, by site: those of dropout."""
         shapes = self.body.noise_shapes((x.shape[-2],))
         return {name: backend.uniform(shape, x) for name, shape in shapes.items()}

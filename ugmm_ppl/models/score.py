@@ -15,7 +15,7 @@ from ugmm_ppl.models.base import kind
 from ugmm_ppl.models.network import BaseNetworkModel
 from ugmm_ppl.nn.network import Network
 from ugmm_ppl.priors import Prior
-from ugmm_ppl.typing import Array, Ops
+from ugmm_ppl.typing import Array, Inputs, Ops, Outputs, PerRow, Rows, Values
 
 if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
@@ -88,14 +88,12 @@ class JointScore(BaseNetworkModel):
         """The columns, and those of the network, its last input the class."""
         return super().coordinates(feature_names) | {"input_0": [*feature_names, "class"]}
 
-    def initial_values(self, x: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    def initial_values(self, x: Rows, seed: int) -> dict[str, np.ndarray]:
         """Those of the network, for every row with a class drawn at random."""
         code = np.random.default_rng(seed).integers(self.classes, size=len(x))
         return self.network.initial_values(np.column_stack([x, self._coded(code)]), 1, seed)
 
-    def outputs(
-        self, ops: Ops, values: Mapping[str, Array], x: Array, noise: Mapping[str, Array] | None = None
-    ) -> Array:
+    def outputs(self, ops: Ops, values: Values, x: Inputs, noise: Mapping[str, Array] | None = None) -> Array:
         """score(x, c) for all classes, `(..., B, K)` to `(..., B, classes)`."""
         scores = []
         for code in self._coded(np.arange(self.classes)):
@@ -108,14 +106,12 @@ class JointScore(BaseNetworkModel):
         codes = np.arange(self.classes)
         return (code - codes.mean()) / codes.std()
 
-    def scores(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def scores(self, outputs: Outputs, y: PerRow) -> PerRow:
         """score(x, y) of outputs `(..., B, classes)`: `(..., B)`. Not a log density."""
         at = np.broadcast_to(y[..., None], (*outputs.shape[:-1], 1))
         return np.take_along_axis(outputs, at, axis=-1)[..., 0]
 
-    def observe(
-        self, backend: Backend, values: Mapping[str, Array], x: Array, y: Array | None, *, train: bool
-    ) -> Array:
+    def observe(self, backend: Backend, values: Values, x: Inputs, y: Array | None, *, train: bool) -> Array:
         """With objective "score" and y given, score(x, y) is the factor `score`; else y is the site `y`."""
         if self.objective == "conditional" or y is None:
             return super().observe(backend, values, x, y, train=train)

@@ -12,7 +12,7 @@ import numpy as np
 
 from ugmm_ppl.checks.files import unknown_kind
 from ugmm_ppl.distributions.described import Distribution
-from ugmm_ppl.typing import Array, Ops, Shape
+from ugmm_ppl.typing import Array, Ops, Shape, Values
 
 LAYERS: dict[str, type[Layer]] = {}
 """Layers by the name under which files hold them."""
@@ -77,7 +77,7 @@ class Layer(abc.ABC):
 
     @abc.abstractmethod
     def apply(
-        self, ops: Ops, values: Mapping[str, Array], h: Array, inputs: Shape, noise: Mapping[str, Array] | None = None
+        self, ops: Ops, values: Values, h: Array, inputs: Shape, noise: Mapping[str, Array] | None = None
     ) -> Array:
         """Outputs for inputs `h` `(..., B, *inputs)`.
 
@@ -116,6 +116,6 @@ def layer_of(parts: Mapping[str, Any], file: str) -> Layer:
     return LAYERS[name](**given)
 
 
-def values_of(values: Mapping[str, Array], stem: str) -> dict[str, Array]:
+def values_of(values: Values, stem: str) -> dict[str, Array]:
     """The values of one layer without their stem: role -> value."""
     return {name[len(stem) + 1 :]: value for name, value in values.items() if name.startswith(stem + ".")}

@@ -14,7 +14,7 @@ from ugmm_ppl import checks
 from ugmm_ppl.neuron import logsumexp
 from ugmm_ppl.nn.base import Layer, Role, layer
 from ugmm_ppl.nn.dense import STARTS, initial_neurons, neuron_parameters, neuron_roles
-from ugmm_ppl.typing import INDEX, Array, Ops, Shape
+from ugmm_ppl.typing import INDEX, Array, Ops, Shape, Values
 
 START_WINDOWS = 10_000
 """Windows that start values are made from."""
@@ -87,7 +87,7 @@ class Conv(Layer):
         return initial_neurons(rng, self.channels, seen, tied=self.tied, initial=self.initial)
 
     def apply(
-        self, ops: Ops, values: Mapping[str, Array], h: Array, inputs: Shape, noise: Mapping[str, Array] | None = None
+        self, ops: Ops, values: Values, h: Array, inputs: Shape, noise: Mapping[str, Array] | None = None
     ) -> Array:
         """Activations `(..., J, rows, columns)`."""
         del noise

@@ -14,12 +14,12 @@ from ugmm_ppl.distributions.described import normal
 from ugmm_ppl.nn.base import Layer, Role, layer
 from ugmm_ppl.nn.dropout import survivors
 from ugmm_ppl.nn.spaces import SCALE_FLOOR
-from ugmm_ppl.typing import Array, Ops, Shape
+from ugmm_ppl.typing import Array, Inputs, Ops, Shape, Values
 
 STARTS = ("spread", "paper")
 
 
-def neuron_parameters(ops: Ops, values: Mapping[str, Array], keep: Array | None = None) -> tuple[Array, Array, Array]:
+def neuron_parameters(ops: Ops, values: Values, keep: Array | None = None) -> tuple[Array, Array, Array]:
     """(loc, scale, log_weights) of equation (2) from the values of one layer, in whichever space they were sampled.
 
     Args:
@@ -37,7 +37,7 @@ def neuron_parameters(ops: Ops, values: Mapping[str, Array], keep: Array | None 
     return values.get("loc", 0.0), ops.narrowed(scale, spread), ops.narrowed(log_weights, share)
 
 
-def layer_activation(ops: Ops, values: Mapping[str, Array], x: Array, keep: Array | None = None) -> Array:
+def layer_activation(ops: Ops, values: Values, x: Inputs, keep: Array | None = None) -> Array:
     """Activations of one layer, equation (2): `(..., K)` to `(..., J)`."""
     return ops.activation(x, *neuron_parameters(ops, values, keep))
 
@@ -137,7 +137,7 @@ class Dense(Layer):
         return {"keep": (*rows, 1, *inputs) if self.dropout_per_example else (*self.output_shape(inputs), *inputs)}
 
     def apply(
-        self, ops: Ops, values: Mapping[str, Array], h: Array, inputs: Shape, noise: Mapping[str, Array] | None = None
+        self, ops: Ops, values: Values, h: Array, inputs: Shape, noise: Mapping[str, Array] | None = None
     ) -> Array:
         """Activations `(..., J)`."""
         del inputs

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 
 from ugmm_ppl.nn.base import Layer, layer
-from ugmm_ppl.typing import Array, Ops, Shape
+from ugmm_ppl.typing import Array, Ops, Shape, Values
 
 
 @layer
@@ -20,7 +20,7 @@ class Flatten(Layer):
         return (math.prod(inputs),)
 
     def apply(
-        self, ops: Ops, values: Mapping[str, Array], h: Array, inputs: Shape, noise: Mapping[str, Array] | None = None
+        self, ops: Ops, values: Values, h: Array, inputs: Shape, noise: Mapping[str, Array] | None = None
     ) -> Array:
         """`(..., B, *inputs)` to `(..., B, K)`."""
         del ops, values, noise

@@ -11,7 +11,7 @@ import numpy as np
 from ugmm_ppl import checks
 from ugmm_ppl.distributions.described import normal
 from ugmm_ppl.nn.base import Layer, Role, layer
-from ugmm_ppl.typing import Array, Ops, Shape
+from ugmm_ppl.typing import Array, Ops, Shape, Values
 
 
 @layer
@@ -54,7 +54,7 @@ class Linear(Layer):
         return {"weight": rng.normal(0.0, 1.0 / math.sqrt(width), (outputs, width)), "bias": np.zeros(outputs)}
 
     def apply(
-        self, ops: Ops, values: Mapping[str, Array], h: Array, inputs: Shape, noise: Mapping[str, Array] | None = None
+        self, ops: Ops, values: Values, h: Array, inputs: Shape, noise: Mapping[str, Array] | None = None
     ) -> Array:
         """`(..., O)`."""
         del inputs, noise

@@ -19,7 +19,7 @@ from ugmm_ppl.nn.dense import STARTS, Dense
 from ugmm_ppl.nn.linear import Linear
 from ugmm_ppl.nn.norm import LayerNorm
 from ugmm_ppl.ops.numpy import NUMPY
-from ugmm_ppl.typing import Array, Ops, Shape
+from ugmm_ppl.typing import Array, Inputs, Ops, Rows, Shape, Values
 
 READOUT = "readout"
 
@@ -154,9 +154,7 @@ class Network:
             for name, shape in place.layer.noise_shapes(place.inputs, rows).items()
         }
 
-    def forward(
-        self, ops: Ops, values: Mapping[str, Array], x: Array, noise: Mapping[str, Array] | None = None
-    ) -> Array:
+    def forward(self, ops: Ops, values: Values, x: Inputs, noise: Mapping[str, Array] | None = None) -> Array:
         """Outputs of the network for given parameter values.
 
         Args:
@@ -174,7 +172,7 @@ class Network:
             h = each.apply(ops, own, h, inputs, values_of(noise, stem) if noise and stem else None)
         return h
 
-    def initial_values(self, x: np.ndarray, outputs: int, seed: int) -> dict[str, np.ndarray]:
+    def initial_values(self, x: Rows, outputs: int, seed: int) -> dict[str, np.ndarray]:
         """Start values of all parameters, drawn in NumPy so that both backends get the same numbers.
 
         Layers see what the layers before them make of the data with their start values.

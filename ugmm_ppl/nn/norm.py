@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from ugmm_ppl import checks
 from ugmm_ppl.nn.base import Layer, layer
-from ugmm_ppl.typing import Array, Ops, Shape
+from ugmm_ppl.typing import Array, Ops, Shape, Values
 
 LAYER_NORM_EPS = 1e-5
 
@@ -41,7 +41,7 @@ class LayerNorm(Layer):
         return inputs
 
     def apply(
-        self, ops: Ops, values: Mapping[str, Array], h: Array, inputs: Shape, noise: Mapping[str, Array] | None = None
+        self, ops: Ops, values: Values, h: Array, inputs: Shape, noise: Mapping[str, Array] | None = None
     ) -> Array:
         """Normalised, of the same shape."""
         del values, noise

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from ugmm_ppl import neuron
-from ugmm_ppl.typing import Array, Ops
+from ugmm_ppl.typing import Array, Ops, Values
 
 SCALE_FLOOR = 1e-6
 """Smallest scale of a component, in the unit of the layer's input."""
@@ -28,7 +26,7 @@ def natural(site: str) -> str:
     return f"{stem}.{NATURAL.get(role, role)}"
 
 
-def log_weights(ops: Ops, values: Mapping[str, Array], stem: str) -> Array | None:
+def log_weights(ops: Ops, values: Values, stem: str) -> Array | None:
     """Log of the weights at the sites of a stem, whichever space they were sampled in; None if there are none."""
     if f"{stem}.logits" in values:
         return neuron.log_normalize(ops, values[f"{stem}.logits"])

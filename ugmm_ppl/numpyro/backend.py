@@ -28,6 +28,7 @@ from ugmm_ppl.numpyro import derivatives, inference
 from ugmm_ppl.numpyro.distribution import UnivariateGaussianMixture
 from ugmm_ppl.numpyro.training import Trainer
 from ugmm_ppl.ops.jax_arrays import to_array
+from ugmm_ppl.typing import Values
 
 
 class JaxBijector:
@@ -157,13 +158,11 @@ class NumpyroBackend:
         """Whether all of a value lies in the support."""
         return bool(distribution.support(np.asarray(value)).all())  # NumPy: nothing to compile
 
-    def condition(self, model: Callable[..., Any], values: Mapping[str, Array]) -> Callable[..., Any]:
+    def condition(self, model: Callable[..., Any], values: Values) -> Callable[..., Any]:
         """`handlers.condition`."""
         return handlers.condition(model, data=values)
 
-    def trace(
-        self, model: Callable[..., Any], values: Mapping[str, Array], *args: Any, **kwargs: Any
-    ) -> dict[str, Site]:
+    def trace(self, model: Callable[..., Any], values: Values, *args: Any, **kwargs: Any) -> dict[str, Site]:
         """Sample sites of one run with the given values; random numbers come from the surrounding seed handler."""
         trace = handlers.trace(handlers.substitute(model, data=values)).get_trace(*args, **kwargs)
         return {

@@ -19,6 +19,7 @@ from ugmm_ppl.backends.progress import Progress, blocks
 from ugmm_ppl.numpyro.programs import compiled
 from ugmm_ppl.numpyro.turns import exclusive
 from ugmm_ppl.ops.jax_arrays import normals, to_array
+from ugmm_ppl.typing import SiteDraws
 
 
 @contextlib.contextmanager
@@ -58,9 +59,7 @@ def _compiled(function: Callable[..., Any], x64: bool) -> Callable[..., Any]:  #
     return compiled(function)
 
 
-def each(
-    function: Callable[..., Any], draws: Mapping[str, np.ndarray], *arguments: np.ndarray, handlers: bool = False
-) -> Any:
+def each(function: Callable[..., Any], draws: SiteDraws, *arguments: np.ndarray, handlers: bool = False) -> Any:
     """A function of one draw, for all of them, one after the other in one program; described at `Inference`."""
     del handlers  # what is compiled knows none, and is traced in its turn
     found = _compiled_each(function, jax.config.jax_enable_x64)(*jax.tree.map(to_array, (dict(draws), *arguments)))

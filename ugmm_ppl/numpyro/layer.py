@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from ugmm_ppl.nn.spaces import TWINS
 from ugmm_ppl.numpyro.distribution import UnivariateGaussianMixture
 from ugmm_ppl.ops.jax_arrays import to_array
 from ugmm_ppl.priors import Prior, draw
-from ugmm_ppl.typing import Shape
+from ugmm_ppl.typing import Shape, Values
 
 
 class _Sampled(abc.ABC):
@@ -50,7 +50,7 @@ class _Sampled(abc.ABC):
             for role, prior in self.prior.over(roles).items()
         }
 
-    def __call__(self, x: Array, *, values: Mapping[str, Array] | None = None, train: bool = False) -> Array:
+    def __call__(self, x: Array, *, values: Values | None = None, train: bool = False) -> Array:
         """Outputs of the layer, of neurons the activations of equation (2).
 
         Args:
@@ -154,7 +154,7 @@ class UGMMLayer(_Sampled):
         )
         return dense, (self.in_features,)
 
-    def conditional(self, x: Array, *, values: Mapping[str, Array] | None = None) -> UnivariateGaussianMixture:
+    def conditional(self, x: Array, *, values: Values | None = None) -> UnivariateGaussianMixture:
         """The neurons as distributions given their inputs, equation (1).
 
         Args:

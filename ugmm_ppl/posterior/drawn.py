@@ -14,6 +14,7 @@ from ugmm_ppl.guides.guide import Guide, make_guide
 from ugmm_ppl.guides.sites import inferred_sites, latent_sites, natural_values
 from ugmm_ppl.models import evaluation
 from ugmm_ppl.posterior.record import Record
+from ugmm_ppl.typing import Outputs, PerRow, Rows, SiteDraws
 
 NUM_DRAWS = 500
 """Draws per chain from a guide where none are asked for."""
@@ -96,9 +97,7 @@ class Drawn(Record):
         one_chain = {name: value[None] for name, value in draws.items()}
         return one_chain | self.replicates(one_chain, outputs[None], seed)
 
-    def evaluate(
-        self, draws: dict[str, np.ndarray], x: np.ndarray, chunk_size: int, params: dict[str, np.ndarray] | None
-    ) -> np.ndarray:
+    def evaluate(self, draws: SiteDraws, x: Rows, chunk_size: int, params: dict[str, np.ndarray] | None) -> np.ndarray:
         """Outputs of the model `(S, B, O)`.
 
         Args:
@@ -110,7 +109,7 @@ class Drawn(Record):
         del params
         return evaluation.outputs(self.primitives, self.model, draws, x, chunk_size)
 
-    def replicates(self, draws: dict[str, np.ndarray], outputs: np.ndarray, seed: int | None) -> dict[str, np.ndarray]:
+    def replicates(self, draws: SiteDraws, outputs: Outputs, seed: int | None) -> dict[str, np.ndarray]:
         """New data for every draw in the units of the data, `(C, S, B, ...)` by name.
 
         Args:
@@ -121,18 +120,18 @@ class Drawn(Record):
         del draws
         return {"y": self.targets(outputs, seed)}
 
-    def derived(self, draws: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def derived(self, draws: SiteDraws) -> dict[str, np.ndarray]:
         """`scale` and `weights` by site; not where a callable prior gives a site a meaning of its own."""
         plain = self.model.plain_sites
         return natural_values({name: value for name, value in draws.items() if name in plain})
 
-    def log_prior(self, draws: dict[str, np.ndarray]) -> np.ndarray:
+    def log_prior(self, draws: SiteDraws) -> np.ndarray:
         """Log prior density of draws `(C, S, ...)`: `(C, S)`."""
         with self.settings():
             chains = (_chain(draws, c) for c in range(self.num_chains))
             return np.stack([evaluation.log_prior(self.primitives, self.model, chain) for chain in chains])
 
-    def pointwise(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def pointwise(self, outputs: Outputs, y: PerRow) -> PerRow:
         """Log likelihood in the units of the likelihood, `(C, S, B)`, chain by chain in float64."""
         target = self.to_network_target(y)
         return np.stack([self.model.log_likelihood(chain.astype(np.float64), target) for chain in outputs])
@@ -170,5 +169,5 @@ def stacked(values: Mapping[str, np.ndarray], axes: int) -> dict[str, np.ndarray
     return {name: value.reshape(-1, *value.shape[axes:]) for name, value in values.items()}
 
 
-def _chain(draws: Mapping[str, np.ndarray], chain: int) -> dict[str, np.ndarray]:
+def _chain(draws: SiteDraws, chain: int) -> dict[str, np.ndarray]:
     return {name: value[chain] for name, value in draws.items()}

@@ -10,6 +10,7 @@ import numpy as np
 
 from ugmm_ppl import budgets, checks
 from ugmm_ppl.backends.threads import cached_property
+from ugmm_ppl.typing import Rows
 
 if TYPE_CHECKING:
     from ugmm_ppl.posterior.drawn import Drawn
@@ -166,7 +167,7 @@ def _inputs_of(batch: Any) -> Any:
     return first if rows or len(getattr(first, "shape", ())) == 2 else batch
 
 
-def _pad(x: np.ndarray) -> np.ndarray:
+def _pad(x: Rows) -> np.ndarray:
     """Rows of zeros added to make a multiple of 16 of them, or of an eighth of their number.
 
     Kernels treat the last few rows differently from whole vectors of them, and programs are compiled for each number.

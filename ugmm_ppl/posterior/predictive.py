@@ -14,6 +14,7 @@ from ugmm_ppl.ops.numpy import NUMPY
 from ugmm_ppl.posterior import weighing
 from ugmm_ppl.posterior.drawn import Drawn
 from ugmm_ppl.posterior.functions import Functions
+from ugmm_ppl.typing import Outputs
 
 
 class Predictive(Drawn):
@@ -109,7 +110,7 @@ class Predictive(Drawn):
         x, y = self.checked_data(x, y)
         target = self.to_network_target(y)
 
-        def pointwise(outputs: np.ndarray, rows: slice) -> np.ndarray:
+        def pointwise(outputs: Outputs, rows: slice) -> np.ndarray:
             return self.model.log_likelihood(outputs.astype(np.float64), target[rows])
 
         functions = self.sample_functions(num_draws, seed=seed)

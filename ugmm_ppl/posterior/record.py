@@ -14,6 +14,7 @@ from ugmm_ppl.backends.load import load_backend
 from ugmm_ppl.data.standardizer import Standardizer, as_seen
 from ugmm_ppl.infer.method import METHODS, Method, Reached
 from ugmm_ppl.models.base import Model
+from ugmm_ppl.typing import Outputs, PerRow, Rows
 
 HISTORIES = ("losses", "log_likelihoods", "kls", "scores", "score_steps")
 """What a fit keeps of the course of a training."""
@@ -67,7 +68,7 @@ class Record:
     bayesian: str | Sequence[str] = "all"
     train_x: np.ndarray | None = None
     train_y: np.ndarray | None = None
-    row_weights: np.ndarray | None = None
+    row_weights: PerRow | None = None
     state: list[dict[str, np.ndarray]] = dataclasses.field(default_factory=list)
     held: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     stats: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -121,22 +122,22 @@ class Record:
         """Inputs as an array, columns of a table found by the names of the fit; as `Model.check_inputs`."""
         return self.model.check_inputs(x, what=what, convert=convert, first_row=first_row, names=self.columns)
 
-    def to_network(self, x: np.ndarray, *, what: str = "x", first_row: int = 0) -> np.ndarray:
+    def to_network(self, x: Rows, *, what: str = "x", first_row: int = 0) -> np.ndarray:
         """Inputs as the network sees them; `first_row` is the number of the first, for messages."""
         observed = self.model.observed == "x"
         return as_seen(checks.floats(x), self.x_units, self.dtype, observed=observed, what=what, first_row=first_row)
 
-    def to_network_target(self, y: np.ndarray) -> np.ndarray:
+    def to_network_target(self, y: PerRow) -> np.ndarray:
         """Targets as the likelihood sees them; one that is far away has density zero."""
         with np.errstate(over="ignore"):
             return y if self.y_units is None else self.y_units.standardize(y)
 
-    def log_unit(self, x: np.ndarray) -> np.ndarray | float:
+    def log_unit(self, x: Rows) -> np.ndarray | float:
         """What a density loses on its way from the units of the likelihood to those of the data; may be per row."""
         del x
         return 0.0 if self.y_units is None else float(np.log(self.y_units.scale))
 
-    def targets(self, outputs: np.ndarray, seed: int | None) -> np.ndarray:
+    def targets(self, outputs: Outputs, seed: int | None) -> np.ndarray:
         """One y per output row, in the units of the data."""
         drawn = self.model.likelihood.sample(outputs, np.random.default_rng(self.seed if seed is None else seed))
         return drawn if self.y_units is None else self.y_units.restore(drawn)

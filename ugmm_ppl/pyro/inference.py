@@ -24,6 +24,7 @@ from ugmm_ppl.ops.torch_arrays import (
     to_tensor,
 )
 from ugmm_ppl.pyro.turns import RandomState, exclusive, in_turns, unchecked
+from ugmm_ppl.typing import SiteDraws
 
 
 @contextlib.contextmanager
@@ -61,9 +62,7 @@ def run(function: Callable[..., Any], *arguments: Any) -> tuple[np.ndarray, ...]
     return tuple(to_numpy(a) for a in found)
 
 
-def each(
-    function: Callable[..., Any], draws: Mapping[str, np.ndarray], *arguments: np.ndarray, handlers: bool = False
-) -> Any:
+def each(function: Callable[..., Any], draws: SiteDraws, *arguments: np.ndarray, handlers: bool = False) -> Any:
     """A function of one draw, for all of them, one after the other; described at `Inference`."""
     size, given = len(next(iter(draws.values()))), [to_tensor(argument) for argument in arguments]
     results: dict[str, np.ndarray] = {}

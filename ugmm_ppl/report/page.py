@@ -20,6 +20,7 @@ from ugmm_ppl.metrics import evaluate
 from ugmm_ppl.report import pictures
 from ugmm_ppl.report.plots import of_features
 from ugmm_ppl.report.template import PAGE, STYLE
+from ugmm_ppl.typing import PerRow, Rows
 
 if TYPE_CHECKING:
     from ugmm_ppl.posterior.predictive import Predictive
@@ -64,7 +65,7 @@ def write_report(
 
 
 def _page(
-    fit: Predictive, x: np.ndarray, y: np.ndarray, diagnosis: Diagnosis, title: str | None, test: tuple[Any, Any] | None
+    fit: Predictive, x: Rows, y: PerRow, diagnosis: Diagnosis, title: str | None, test: tuple[Any, Any] | None
 ) -> str:
     """The report."""
     subject = Subject(fit, x, y, min(DRAWS, fit.count_draws(None)), None)
@@ -165,7 +166,7 @@ def leading_neurons(subject: Subject, count: int = 2) -> list[int]:
     return sorted(int(j) for j in np.argsort(-strength)[:count])
 
 
-def _influence(subject: Subject, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _influence(subject: Subject, x: Rows, y: PerRow) -> np.ndarray:
     """Fall of the mean log predictive density when a column is permuted `(K,)`; zero for those not looked at."""
     functions = subject.fit.sample_functions(min(50, subject.num_draws), seed=subject.seed)
     rng = np.random.default_rng(subject.seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from ugmm_ppl import arviz, neuron
 from ugmm_ppl.backends.threads import DRAWING, silence
 from ugmm_ppl.metrics import expected_calibration_error, reliability
 from ugmm_ppl.ops.numpy import NUMPY
+from ugmm_ppl.typing import PerRow, Probs, Rows, SiteDraws
 
 if TYPE_CHECKING:
     from ugmm_ppl.posterior.predictive import Predictive
@@ -86,7 +87,7 @@ def losses(plt: Any, fit: Predictive) -> Any:
     return figure
 
 
-def check_real(plt: Any, y: np.ndarray, prior: np.ndarray, posterior: np.ndarray) -> Any:
+def check_real(plt: Any, y: PerRow, prior: np.ndarray, posterior: np.ndarray) -> Any:
     """Histogram of y, and the middle 90 % of histograms of data sets drawn from prior and posterior."""
     figure, axis = plt.subplots(figsize=SIZE)
     width = np.ptp(y) or 1.0
@@ -101,7 +102,7 @@ def check_real(plt: Any, y: np.ndarray, prior: np.ndarray, posterior: np.ndarray
     return figure
 
 
-def check_classes(plt: Any, y: np.ndarray, prior: np.ndarray, posterior: np.ndarray, names: list[str]) -> Any:
+def check_classes(plt: Any, y: PerRow, prior: np.ndarray, posterior: np.ndarray, names: list[str]) -> Any:
     """Class counts, observed and in data sets drawn from prior and posterior, 90 % intervals."""
     figure, axis = plt.subplots(figsize=SIZE)
     at = np.arange(len(names))
@@ -117,7 +118,7 @@ def check_classes(plt: Any, y: np.ndarray, prior: np.ndarray, posterior: np.ndar
     return figure
 
 
-def calibration(plt: Any, probs: np.ndarray, y: np.ndarray) -> Any:
+def calibration(plt: Any, probs: Probs, y: PerRow) -> Any:
     """Accuracy against confidence, and the share of rows."""
     mean, right, share = reliability(probs, y)
     figure, axis = plt.subplots(figsize=SIZE)
@@ -155,7 +156,7 @@ def rhats(plt: Any, values: np.ndarray) -> Any:
     return figure
 
 
-def neuron_mixture(plt: Any, fit: Predictive, draws: Mapping[str, np.ndarray], x: np.ndarray, j: int) -> Any:
+def neuron_mixture(plt: Any, fit: Predictive, draws: SiteDraws, x: Rows, j: int) -> Any:
     """Components of a neuron of the first layer over the histograms of their inputs, the four of largest weight.
 
     Each is weight N(x_k; loc, scale^2), for a few draws, in the units of the data.
@@ -198,9 +199,7 @@ def influence(plt: Any, names: list[str], falls: np.ndarray) -> Any:
     return figure
 
 
-def worst_rows(
-    plt: Any, prediction: Any, y: np.ndarray, rows: np.ndarray, names: list[str] | None, discrete: bool
-) -> Any:
+def worst_rows(plt: Any, prediction: Any, y: PerRow, rows: np.ndarray, names: list[str] | None, discrete: bool) -> Any:
     """Predictive distribution of some rows, and what was observed."""
     figure, axes = plt.subplots(2, 3, figsize=(7.2, 3.6), layout="constrained")
     for axis, row in zip(axes.ravel(), range(len(rows)), strict=False):
@@ -221,7 +220,7 @@ def worst_rows(
     return figure
 
 
-def loo_pit(drawn: np.ndarray, y: np.ndarray, pointwise: np.ndarray, log_ratio: np.ndarray) -> np.ndarray:
+def loo_pit(drawn: np.ndarray, y: PerRow, pointwise: np.ndarray, log_ratio: np.ndarray) -> np.ndarray:
     """P(y_rep < y) + v P(y_rep = y) under the leave-one-out weights of each row `(B,)`, from draws `(C, S, B)`.
 
     v is uniform on [0, 1]: so it is uniform for counts too. Source: Czado, Gneiting and Held 2009, Biometrics 65(4).

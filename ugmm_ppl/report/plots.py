@@ -12,12 +12,13 @@ from ugmm_ppl.arviz.plots import plot_forest
 from ugmm_ppl.likelihoods.categorical import ClassPrediction
 from ugmm_ppl.metrics import expected_calibration_error, reliability
 from ugmm_ppl.posterior.predictive import Predictive
+from ugmm_ppl.typing import PerRow
 
 DATA, MODEL = "0.35", "C0"
 
 
 def write_plots(
-    fit: Predictive, tree: Any, prediction: Any, y: np.ndarray, predictive: np.ndarray, folder: Path
+    fit: Predictive, tree: Any, prediction: Any, y: PerRow, predictive: np.ndarray, folder: Path
 ) -> list[Path]:
     """Write the plots of a fit.
 
@@ -102,7 +103,7 @@ def plot_losses(fit: Predictive, path: Path) -> None:
     _write(figure, path)
 
 
-def plot_class_check(fit: Predictive, predictive: np.ndarray, y: np.ndarray, path: Path) -> None:
+def plot_class_check(fit: Predictive, predictive: np.ndarray, y: PerRow, path: Path) -> None:
     """Class counts observed and under the posterior predictive, with 90 % intervals."""
     names = fit.class_names or []
     counts = (predictive.reshape(-1, len(y))[:, :, None] == np.arange(len(names))).sum(1)  # (draws, classes)
@@ -117,7 +118,7 @@ def plot_class_check(fit: Predictive, predictive: np.ndarray, y: np.ndarray, pat
     _write(figure, path)
 
 
-def plot_density_check(predictive: np.ndarray, y: np.ndarray, path: Path) -> None:
+def plot_density_check(predictive: np.ndarray, y: PerRow, path: Path) -> None:
     """Histogram of y observed, and of posterior predictive data sets."""
     figure, axis = _figure()
     edges = np.histogram_bin_edges(y, bins=min(30, max(8, len(y) // 8)))
@@ -132,7 +133,7 @@ def plot_density_check(predictive: np.ndarray, y: np.ndarray, path: Path) -> Non
     _write(figure, path)
 
 
-def plot_reliability(prediction: ClassPrediction, y: np.ndarray, path: Path) -> None:
+def plot_reliability(prediction: ClassPrediction, y: PerRow, path: Path) -> None:
     """Accuracy against confidence, with the share of rows in each bin."""
     mean, right, share = reliability(prediction.probs, y)
     figure, axis = _figure()
@@ -152,7 +153,7 @@ def plot_reliability(prediction: ClassPrediction, y: np.ndarray, path: Path) -> 
     _write(figure, path)
 
 
-def plot_predicted(prediction: Any, y: np.ndarray, path: Path) -> None:
+def plot_predicted(prediction: Any, y: PerRow, path: Path) -> None:
     """Observed against predicted mean, with 90 % intervals."""
     low, high = prediction.quantile(np.array([0.05, 0.95]))
     figure, axis = _figure()

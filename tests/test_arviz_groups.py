@@ -94,6 +94,7 @@ def test_frames(fit, tree):
         assert {"chain", "draw"} <= set(tree.to_dataframe().columns)
 
 
+@pytest.mark.long
 def test_files_and_selections(fit, tree, tmp_path):
     tree.to_netcdf(str(tmp_path / "tree.nc"))
     fit.export(tmp_path / "streamed.nc", num_draws=DRAWS, num_prior_draws=2, derived=True)

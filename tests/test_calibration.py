@@ -29,6 +29,7 @@ class Shifted(up.likelihoods.Mixture):
         return loc + 0.5, 0.5 * scale, logits
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not INSTALLED["numpyro"], reason="numpyro is not installed here")
 def test_nuts_passes_and_a_wrong_density_does_not():
     settings = {"num_simulations": 64, "num_warmup": 120, "num_draws": 15, "thin": 3, "progress": False}

@@ -43,6 +43,7 @@ def same(one, other):
             np.testing.assert_array_equal(a[name], b[name])
 
 
+@pytest.mark.long
 def test_a_killed_training_goes_on_to_the_same_bits(backend_name, tmp_path):
     """SIGKILL once a checkpoint is there; the file then belongs to some step in the middle."""
     path = tmp_path / "run.npz"

@@ -62,7 +62,15 @@ def small_mnist(tmp_path, monkeypatch):
     monkeypatch.setenv("UGMM_PPL_DATA", str(tmp_path))
 
 
-@pytest.mark.parametrize("path", sorted(MODELS.glob("*.py")), ids=lambda path: path.stem)
+def model_files():
+    """All model files; beside a classifier and a circuit they are long."""
+    marks = {
+        path: () if path.stem in ("iris_classifier", "iris_joint") else pytest.mark.long for path in MODELS.glob("*.py")
+    }
+    return [pytest.param(path, marks=marks[path], id=path.stem) for path in sorted(marks)]
+
+
+@pytest.mark.parametrize("path", model_files())
 def test_model_file_fits_and_leaves_its_results(path, tmp_path):
     result = run("fit", path, "--backend", BACKEND, "--steps", 10, "--out", tmp_path / "run")
     assert result.exit_code == 0, result.output
@@ -222,6 +230,7 @@ def test_a_folder_that_is_no_run(tmp_path):
     assert "must be a folder written by `ugmm-ppl fit`; it has no fit.npz" in result.output
 
 
+@pytest.mark.long
 def test_ctrl_c_keeps_what_was_reached(model_file, tmp_path):
     """A real signal to a real process in the middle of training."""
     model_file.write_text(SMALL_MODEL.replace('"num_steps": 40', '"num_steps": 2000000'))

@@ -69,6 +69,7 @@ def gaussian_kl(mean, covariance, exact_mean, exact_covariance):
     return 0.5 * (np.trace(precision @ covariance) + gap @ precision @ gap - len(mean) + log_dets)
 
 
+@pytest.mark.long
 def test_full_rank_svi_is_exact(problem, backend_name):
     """The fitted Gaussian is the posterior, and the ELBO is the log evidence."""
     model, x, y, mean, covariance, evidence = problem
@@ -166,6 +167,7 @@ def moments(fit):
     return fit.state[0][f"{SITE}:loc"], np.diag(np.exp(2 * fit.state[0][f"{SITE}:log_scale"]))
 
 
+@pytest.mark.long
 def test_nuts_draws_from_the_posterior(problem, backend_name):
     model, x, y, mean, covariance, _ = problem
     fit = up.fit(
@@ -207,6 +209,7 @@ def given_hidden(model, x, y, hidden):
     return covariance @ features.T @ y / NOISE**2, covariance
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quick_compiler")
 @pytest.mark.parametrize(("method", "num_steps"), [("svi", 1200), ("laplace", 600)])
 def test_bayesian_readout_is_exact_given_the_point_of_the_other_sites(free, backend_name, method, num_steps):
@@ -228,6 +231,7 @@ def test_bayesian_readout_is_exact_given_the_point_of_the_other_sites(free, back
     assert (draws["layers.0.loc"] == hidden).all()
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quick_compiler")
 def test_nuts_of_the_readout_is_exact_given_the_start_of_the_other_sites(free, backend_name, tmp_path):
     model, x, y, start = free

@@ -60,6 +60,7 @@ def test_a_fit_of_a_gpu_predicts_without_one(small_fits, tmp_path):
         np.testing.assert_array_equal(other.predict(small_fits.x).mean, fit.predict(small_fits.x).mean)
 
 
+@pytest.mark.long
 def test_fits_on_another_device(backend_name):
     """Nothing is mixed with what lies on the CPU, and what was computed there can be computed here."""
     result = subprocess.run(

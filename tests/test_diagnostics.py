@@ -167,6 +167,7 @@ def test_the_formula_is_arvizs(monkeypatch):
     np.testing.assert_allclose(ours.pareto_k, theirs.pareto_k, rtol=1e-10)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not INSTALLED["numpyro"], reason="numpyro is not installed here")
 def test_svi_and_nuts_agree_on_a_small_model():
     """A full guide of one neuron's readout: k-hat is good, and corrected LOO agrees with NUTS within three errors."""

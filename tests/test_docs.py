@@ -60,6 +60,7 @@ def run_commands(code):
         assert result.exit_code == 0, f"{line}\n{result.output}\n{result.exception!r}"
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quick_compiler")
 @pytest.mark.parametrize(
     "page", [p for p in PAGES if any(b[0] == "python" for b in blocks(p))], ids=lambda p: str(p.relative_to(ROOT))

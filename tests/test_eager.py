@@ -108,6 +108,7 @@ def test_a_layer_is_compiled_once(kernel, monkeypatch):
     compiles_once(lambda turn: layer.conditional(array(5, 3), values=values()).icdf(0.1 + 0.1 * turn))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["svi", "laplace", "nuts"])
 def test_a_fit_like_the_last_one_and_its_answers_are_compiled_once(method):
     settings = {"svi": {"num_steps": 4}, "laplace": {"num_steps": 4}}.get(
@@ -131,6 +132,7 @@ CASES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("case", "method"), [(c, m) for c, (_, methods) in CASES.items() for m in methods])
 def test_fits_where_jax_compiles_nothing(case, method):
     """`jax.disable_jit`, by which users debug: the same numbers, to rounding."""
@@ -164,6 +166,7 @@ EXPORTED = {
 WHOLE = values()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rows", [12, "b"])
 @pytest.mark.parametrize("name", EXPORTED)
 def test_programs_are_exported_with_their_gradients(name, rows):

@@ -24,6 +24,7 @@ def test_every_example_is_listed():
     assert {path.name for path in EXAMPLES.glob("*.py")} == {script for script, _, _ in RUNS}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("script", "arguments", "needs"), RUNS, ids=lambda value: value if isinstance(value, str) else None
 )
@@ -46,6 +47,7 @@ def test_example_runs(script, arguments, needs, tmp_path):
     assert not any(tmp_path.iterdir()), "an example leaves no files behind"
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quick_compiler")
 def test_notebook_runs(tmp_path, monkeypatch):
     """The cells of every notebook in their order, in one namespace, with small settings."""

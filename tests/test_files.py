@@ -181,6 +181,7 @@ def test_names_in_messages(tmp_path):
     assert files.called(b"a.npz") == files.called("a.npz") == "a.npz"
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")

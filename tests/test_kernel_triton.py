@@ -201,6 +201,7 @@ for name, constants, warps in CASES:
 """
 
 
+@pytest.mark.long
 def test_they_compile_for_a_gpu(tmp_path, monkeypatch):
     """To machine code for compute capability 9.0, which needs no GPU; in a process without the interpreter."""
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)

@@ -14,6 +14,7 @@ from kernel_cases import needs_native
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "memory.py"
 
 
+@pytest.mark.long
 def test_prediction_of_ten_thousand_rows_stays_under_two_gigabytes(backend_name):
     """One draw: further draws add their parameters and outputs only, 1.7 MB each. All rows at once would take 4 GB."""
     command = [sys.executable, str(SCRIPT), "--backend", backend_name, "--draws", "1", "--rows", "10000"]
@@ -28,6 +29,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import ugmm_ppl as up
 
@@ -85,6 +87,7 @@ print(peak(predict, [x, 272], x, 700) / draws_bound, 8 * 700 * fit.num_parameter
 """
 
 
+@pytest.mark.long
 def test_prediction_stays_within_its_stated_bound(backend_name, tmp_path):
     """Rows of a file as a stream and at once, and many draws of many parameters; all at once would not fit."""
     command = [sys.executable, "-c", PREDICTION, backend_name, str(tmp_path / "x.npy")]

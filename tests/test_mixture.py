@@ -457,6 +457,7 @@ def kl_mp(p, q):
     return float(mpmath.quad(integrand, [mpmath.mpf(float(a)) for a in edges], method="gauss-legendre", maxdegree=4))
 
 
+@pytest.mark.long
 @settings(PROPERTIES, max_examples=6)
 @given(mixtures(), mixtures())
 def test_kl_to_is_mpmath(p, q):

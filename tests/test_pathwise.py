@@ -93,6 +93,7 @@ def jax_samples(backend, parameters):
     return numbers
 
 
+@pytest.mark.long
 def test_pathwise_gradients_are_quadrature(backend, rng):
     """Of four expectations with respect to every parameter of fifty mixtures, within four standard errors."""
     parameters = random_mixtures(rng)
@@ -225,6 +226,7 @@ def test_density_and_tails_know_weights_of_zero(backend64):
         np.testing.assert_allclose(forward[0], want, rtol=PARITY, err_msg=name)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("given", ["logits", "probs"])
 @pytest.mark.parametrize("method", ["log_prob", "cdf", "log_cdf", "log_survival", "icdf"])
 def test_jax_differentiates_at_a_number_of_python(method, given):

@@ -119,6 +119,7 @@ def test_models_fits_and_what_they_give(backend_name, kind):
         assert repr(again(evidence)) == repr(evidence)
 
 
+@pytest.mark.long
 @pytest.mark.once
 def test_chains_in_processes_of_their_own():
     """Pyro's MCMC with two chains by spawn, of a module with a layer and of a bound model."""

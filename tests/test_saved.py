@@ -72,6 +72,7 @@ def test_a_file_answers_as_before(name, backend_name):
         assert_as_before(name, backend_name, up.load(SAVED / f"{name}_{backend_name}.npz"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend_name", backend_params())
 @pytest.mark.parametrize("name", FITS)
 def test_the_same_seeds_train_to_the_same_numbers(name, backend_name):

@@ -28,6 +28,7 @@ def test_the_rule_draws_from_gaussians_of_any_width(temperature):
     np.testing.assert_allclose(u.std(0), widths, rtol=5.0 / np.sqrt(2.0 * chains))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("batch_size", [None, 20])
 def test_draws_are_of_the_exact_posterior(backend_name, batch_size):
     """Bayesian linear regression; half of the rows in a batch widen it by less than the error of the draws."""
@@ -46,6 +47,7 @@ def test_draws_are_of_the_exact_posterior(backend_name, batch_size):
     assert abs(correlation - covariance[0, 1] / np.prod(width)) < 0.25
 
 
+@pytest.mark.long
 def test_without_data_it_draws_from_the_prior(backend_name):
     """At a temperature so high that the likelihood is flat: on the simplex and the positive numbers too."""
     prior = up.Prior(scale=up.dist.InverseGamma(3.0, 1.0), weights=up.dist.Dirichlet(2.0))

@@ -158,6 +158,7 @@ def failing(backend):
     return fitted(backend, classifier(2, loc=breaks if backend == "pyro" else lambda *_: 1 / 0), X, Y, num_steps=200)
 
 
+@pytest.mark.long
 def test_everything_at_once_has_the_bits_of_one_after_the_other(backend_name, often):
     works = WORK[backend_name]
     want = [work(backend_name) for work in works]

@@ -325,6 +325,7 @@ def test_gradient_of_a_coin_upstream_of_the_parameters(backend64, role):
         np.testing.assert_allclose([loss, found], [-np.logaddexp(*terms), 0.0], rtol=PARITY, atol=PARITY)
 
 
+@pytest.mark.long
 @traced
 @pytest.mark.parametrize("name", ["log_prob", "cdf", "log_cdf", "log_survival", "icdf", "responsibilities"])
 def test_a_mixture_from_outside_is_compiled_and_traced(name):

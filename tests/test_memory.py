@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from kernel_cases import needs_native
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "memory.py"

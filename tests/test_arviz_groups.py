@@ -119,7 +119,7 @@ def test_log_priors_are_by_site_and_sum_to_that_of_the_fit(fit, tree):
     total = sum(value.values for value in found.data_vars.values())
     draws = {name: arviz.group(tree, "posterior")[name].values for name in fit.family.sites}
     np.testing.assert_allclose(total, fit.log_prior(draws), rtol=1e-5)  # sums in float32
-    if fit.is_gaussian:
+    if fit.inference.density:
         likelihood = arviz.group(tree, "sample_stats")["log_p"].values - total
         assert np.isfinite(likelihood).all()
 

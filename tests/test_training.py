@@ -285,7 +285,7 @@ def test_start_values(backend_name):
     wider = up.Classifier(up.Network((4, 6)), 3)
     with refused(ValueError, "start must be a fit of the same model"):
         up.fit(wider, X, Y, backend=backend_name, start=point, num_steps=2, progress=False)
-    with refused(ValueError, "start must be a fit by 'svi' or 'map'", "got one by 'nuts'"):
+    with refused(ValueError, "start must be a fit by 'svi' or 'map'", "got one by a sampler"):
         quick(backend_name, start=dataclasses.replace(point, method="nuts"))
 
 

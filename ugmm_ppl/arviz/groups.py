@@ -157,7 +157,7 @@ class Collector:
             pointwise, predicted = self._targets()
             drawn = predicted if fit.y_units is None else fit.y_units.restore(predicted)
             replicates = {"y": drawn.astype(np.int32) if fit.model.likelihood.discrete else drawn}
-        if fit.is_gaussian and self.request.wants("sample_stats"):
+        if fit.inference.density and self.request.wants("sample_stats"):
             log_p, log_q = np.empty((2, fit.num_chains, self.num_draws))
             with fit.settings():
                 for chain, block, draws, density in self.blocks():

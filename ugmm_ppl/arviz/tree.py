@@ -55,7 +55,7 @@ def to_arviz(
         x: The training inputs, if the fit does not hold them (after `load`); without data only what needs none is
             exported.
         y: The training targets, likewise.
-        num_draws: Draws per chain; None is 500, one for "map", and all that NUTS kept.
+        num_draws: Draws per chain; None is 500, one for "map", and all that a sampler kept.
         num_prior_draws: Draws of the prior groups; 0 leaves them out.
         var_names: Sites to keep in posterior and prior; None keeps all.
         groups: Groups to make; None makes all that can be made.
@@ -133,7 +133,7 @@ def datasets(collector: Collector, groups: Mapping[str, Mapping[str, np.ndarray]
         "bayesian": _said(fit.bayesian), "model": type(fit.model).__name__, "temperature": fit.temperature,
         "weighting": fit.weighting, "library": "ugmm_ppl",
     }  # fmt: skip
-    if fit.is_gaussian:
+    if fit.inference.density:
         attrs["note"] = GUIDE_NOTE
     found = {}
     for group, variables in groups.items():

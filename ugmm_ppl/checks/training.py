@@ -153,7 +153,7 @@ def split_batch(rows: int, parts: int) -> None:
 
 def no_centre() -> ValueError:
     """The error for a start from a fit without a point for each restart."""
-    return ValueError("start must be a fit by 'svi' or 'map', whose restarts have a centre; got one by 'nuts'.")
+    return ValueError("start must be a fit by 'svi' or 'map', whose restarts have a centre; got one by a sampler.")
 
 
 def start_sites(points: Mapping[str, np.ndarray], sites: Mapping[str, Any]) -> None:

@@ -104,7 +104,7 @@ def write_results(fit: up.Fit, data: up.Data, out: Path, seconds: float) -> dict
     work = len(data.x) * fit.model.row_work
     limit = min(budgets.EXPORTED // parameters, budgets.EXPORT_WORK[kernels.info().kernel] // work)
     limit = min(limit, MAX_REPLICATES) if fit.model.observed == "x" else limit
-    draws = int(np.clip(limit, 20, 500)) if fit.is_gaussian else None
+    draws = int(np.clip(limit, 20, 500)) if fit.inference.density else None
     prediction = fit.predict(x, num_draws=draws)
     metrics = {
         "test" if held_out else "train": evaluate(prediction, y, row_weights=row_weights),

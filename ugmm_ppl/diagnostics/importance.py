@@ -82,10 +82,10 @@ def check_importance(subject: Subject) -> list[Line]:
         return [skipped(name, "The fit holds no data: give x and y.") for name in names]
     if subject.num_draws < FEWEST_DRAWS:
         return [skipped(n, f"{subject.num_draws} draws are too few for a tail; give num_draws >= 100.") for n in names]
-    lines = [*_guide(subject), *_sites(subject), _predictions(subject)] if fit.is_gaussian else []
+    lines = [*_guide(subject), *_sites(subject), _predictions(subject)] if fit.inference.density else []
     if fit.temperature != 1.0:
         return [*lines, skipped("LOO", "The temperature is not 1: LOO would be that of another model.")]
-    result = loo(subject.pointwise[..., subject.rows], subject.log_ratio if fit.is_gaussian else None)
+    result = loo(subject.pointwise[..., subject.rows], subject.log_ratio if fit.inference.density else None)
     bad = float(np.mean(result.pareto_k > GOOD_K))
     weights = None if fit.row_weights is None else fit.row_weights[subject.rows]
     per_row = np.average(result.pointwise - fit.log_unit(subject.x), weights=weights)

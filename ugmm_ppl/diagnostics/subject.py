@@ -105,7 +105,7 @@ class Subject:
     @cached_property
     def log_ratio(self) -> np.ndarray:
         """log p(theta, y)^(1/T of the likelihood) - log q(theta), `(C, S)`; 0 for "nuts"."""
-        if not self.fit.is_gaussian:
+        if not self.fit.inference.density:
             return np.zeros((self.fit.num_chains, self.num_draws))
         draws, log_q = self.drawn
         total = self.fit.over_rows(self.pointwise)

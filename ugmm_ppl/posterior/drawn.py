@@ -61,7 +61,7 @@ class Drawn(Record):
         """Posterior draws of all latent sites; a site held at a point has the same value in every draw of a chain.
 
         Args:
-            num_draws: Draws S per chain; None is 500, one for "map", and all that were kept for "nuts".
+            num_draws: Draws S per chain; None is 500, one for "map", and all that a sampler kept.
             derived: Add `scale` and `weights` of every layer where `log_scale` and `logits` are sampled (not by a
                 callable).
             seed: Seed of draws from a guide; None is the seed of the fit.
@@ -79,7 +79,7 @@ class Drawn(Record):
 
         For "svi" and "laplace" only. It counts the inferred sites; a site held at a point has no density.
         """
-        if not self.is_gaussian:
+        if not self.inference.density:
             raise checks.no_log_q(self.method)
         return self.draws(range(self.count_draws(num_draws)), seed)[1]
 

@@ -37,7 +37,7 @@ class Predictive(Drawn):
         Args:
             x: Inputs `(B, K)`, in the units of the training data; a memory map is read a chunk at a time. Columns of a
                 table are found by name, if the fit has names.
-            num_draws: Draws per chain; None is 500, one for "map", and all that were kept for "nuts".
+            num_draws: Draws per chain; None is 500, one for "map", and all that a sampler kept.
             chunk_size: Rows at a time; None takes as many as keep R W below 2^22 and C S R O below 2^23.
             seed: Seed of the draws.
 

@@ -27,7 +27,7 @@ class Record:
     Attributes:
         model: The model.
         backend: "pyro" or "numpyro".
-        method: "svi", "map", "laplace", "nuts" or "em".
+        method: "svi", "map", "laplace", "em", "nuts" or "sghmc".
         guide: A family, or families by pattern of site names.
         bayesian: What is inferred: "all", "readout", or site names and patterns.
         losses: Negative ELBO (or log joint) in nats by restart and step, `(restarts, steps)`; NaN after a run that
@@ -41,8 +41,8 @@ class Record:
         feature_names: Names of the K inputs.
         columns: Names by which the columns of a table are found; None takes them by position.
         class_names: Names of the classes, or None.
-        state: Guide parameters of each restart; for "nuts" one dict of draws `(C, S, ...)`.
-        held: For "nuts", values of the sites that are not inferred.
+        state: Guide parameters of each restart; for samplers one dict of draws `(C, S, ...)`.
+        held: For samplers, values of the sites that are not inferred.
         stats: For "nuts", statistics per draw `(C, S)`.
         weighting: How the chains were weighed: "equal", "elbo" or "stacking".
         unequal_weights: Their weights `(C,)`, or None if they are equal.
@@ -103,11 +103,6 @@ class Record:
         if reached.run is not None:
             for name in HISTORIES:
                 setattr(self, name, getattr(reached.run, name))
-
-    @property
-    def is_gaussian(self) -> bool:
-        """Whether draws come from a Gaussian guide, whose density is known."""
-        return self.inference.density
 
     @property
     def primitives(self) -> Backend:

@@ -79,8 +79,8 @@ def nothing_inferred(inferred: Any) -> None:
     """Refuse to infer some sites by a method that has a point at every site."""
     if inferred != "all":
         raise ValueError(
-            f"bayesian needs a method that infers, 'svi', 'laplace', 'nuts' or 'sghmc'; got bayesian={inferred!r} and a "
-            "point at every site. Leave bayesian out, or choose another method or guide."
+            f"bayesian needs a method that infers, 'svi', 'laplace', 'nuts' or 'sghmc'; got bayesian={inferred!r} and "
+            "a point at every site. Leave bayesian out, or choose another method or guide."
         )
 
 

@@ -43,16 +43,17 @@ def backend_params():
 
 ONCE = {
     "test_calibration", "test_circuit", "test_conjugate", "test_kernel_native", "test_kernel_pallas",
-    "test_kernel_transforms", "test_latent", "test_memory", "test_mixture", "test_neuron", "test_numerics",
-    "test_pathwise", "test_training",
+    "test_kernel_transforms", "test_latent", "test_latent_checks", "test_memory", "test_mixture",
+    "test_mixture_moments", "test_neuron", "test_numerics", "test_pathwise", "test_pathwise_transforms",
+    "test_training",
 }  # fmt: skip
 """Files that get the marker `once`: mathematics and long runs, which no other ArviZ or lack of torch would change."""
 
 ABOVE = {
     "test_arviz", "test_checkpoint", "test_circuit_fit", "test_cli", "test_devices", "test_diagnostics",
-    "test_examples", "test_files", "test_fit", "test_guide", "test_guides", "test_intake", "test_laplace",
-    "test_latent_fit", "test_methods", "test_model", "test_prediction", "test_row_weights", "test_scalars",
-    "test_score", "test_standardizer", "test_weighing",
+    "test_examples", "test_files", "test_fit", "test_guide", "test_guides", "test_intake", "test_interruption",
+    "test_laplace", "test_latent_fit", "test_methods", "test_model", "test_prediction", "test_row_weights",
+    "test_scalars", "test_score", "test_standardizer", "test_tables", "test_weighing",
 }  # fmt: skip
 """Files that test what lies above the backends: on Pyro, which has nothing to compile, and without Pyro on NumPyro."""
 

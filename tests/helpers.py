@@ -116,3 +116,9 @@ def refused(error, *parts):
     message = str(caught.value)
     assert type(caught.value) is error
     assert re.search(".*".join(map(re.escape, parts)), message, re.DOTALL), f"{parts} not in: {message}"
+
+
+traced = pytest.mark.filterwarnings(  # torch's own of tracing, whose class has no name without torch
+    "ignore:.*torch.jit.*:DeprecationWarning",
+    "ignore:.*(trace to be incorrect|generalize to other inputs|in the trace|nondeterministic|Output nr).*",
+)

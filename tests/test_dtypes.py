@@ -62,6 +62,7 @@ def weights_of(dtype, given):
     return rounded / rounded.sum()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("given", ["logits", "probs"])
 @pytest.mark.parametrize("dtype", EPS)
 def test_answers_in_half_precision(backend, dtype, given):
@@ -285,6 +286,7 @@ def test_values_of_every_kind(backend, kind, validate):
     assert str(evidence.dtype).endswith("float32")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("values", [*EPS, "float32", "float64"])
 @pytest.mark.parametrize("dtype", [*EPS, "float32"])
 def test_values_of_another_dtype_than_the_parameters(backend64, dtype, values):

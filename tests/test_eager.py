@@ -83,6 +83,7 @@ def compiles_once(call):
     assert not COMPILED
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("given", ["logits", "probs"])
 @pytest.mark.parametrize("name", [*ANSWERS, *NOT_DIFFERENTIATED])
 def test_an_answer_is_compiled_once(name, given):
@@ -90,6 +91,7 @@ def test_an_answer_is_compiled_once(name, given):
     compiles_once(lambda turn: answer(mixture(given), turn))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["log_prob of many", "icdf", "sample", "cdf"])
 def test_a_gradient_is_compiled_once(name):
     compiles_once(lambda turn: gradient(ANSWERS[name])("logits", turn))
@@ -99,6 +101,7 @@ def values():
     return {role: array(4, 3) for role in ("loc", "log_scale", "logits")}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kernel", ["auto", "chunked", "reference"])
 def test_a_layer_is_compiled_once(kernel, monkeypatch):
     monkeypatch.setenv("UGMM_PPL_KERNEL", kernel)

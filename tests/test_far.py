@@ -49,6 +49,7 @@ def far_rows(columns=slice(None)):
     return rows
 
 
+@pytest.mark.long
 @FAR
 @pytest.mark.parametrize("columns", [slice(None), slice(1, 2)], ids=["all", "one"])
 @pytest.mark.parametrize("name", Y_GIVEN_X)
@@ -106,6 +107,7 @@ def test_a_warning_names_row_column_and_value(backend_name, quick_compiler):
         fit.predict(np.full((1, 3), 1e15), num_draws=2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", DENSITIES)
 def test_a_density_refuses_them_by_name(backend_name, quick_compiler, name):
     """Where there is no density there is nothing to fit and nothing to condition on."""

@@ -241,6 +241,7 @@ def test_jax_differentiates_at_a_number_of_python(method, given):
     assert np.isfinite(jax.hessian(function)(0.3))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quick_compiler")
 @pytest.mark.parametrize("method", ["log_prob", "log_cdf", "log_survival", "icdf"])
 def test_gradients_are_never_nan(backend, method):

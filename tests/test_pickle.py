@@ -90,6 +90,7 @@ def test_layers_of_pyro(prior, tmp_path):
                     np.testing.assert_array_equal(value.detach(), results[1][name].detach())
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quick_compiler")
 @pytest.mark.parametrize("kind", MODELS)
 def test_models_fits_and_what_they_give(backend_name, kind):

@@ -213,6 +213,7 @@ def test_exports_and_diagnoses_side_by_side(small_fits, tmp_path):
     assert warnings.filters == filters
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("work", [svi, callables, nuts], ids=lambda work: work.__name__)
 def test_others_come_in_while_a_fit_is_on_its_way(backend_name, work):
     """The callback of a fit waits until another thread has done all of its own work: if it is not let in, never."""

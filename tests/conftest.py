@@ -116,6 +116,15 @@ def rng():
     return np.random.default_rng(20250907)
 
 
+@pytest.fixture
+def often():
+    """Threads change places two hundred times as often as usual."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(2.5e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
 @contextlib.contextmanager
 def compiling_quickly():
     """Less optimised code for JAX: these programs run for a moment, and compiling is what takes the time."""

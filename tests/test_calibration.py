@@ -43,6 +43,7 @@ def test_nuts_passes_and_a_wrong_density_does_not():
     assert wrong.p_value < 1e-6, wrong.p_values
 
 
+@pytest.mark.long
 def test_both_methods_run_on_both_backends(backend_name):
     """A few simulations each; every simulation sees its own data."""
     common = {"backend": backend_name, "num_simulations": 4, "num_draws": 7, "progress": False}

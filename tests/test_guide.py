@@ -160,6 +160,7 @@ def test_gradient_is_that_of_finite_differences(backend64, prior, kind):
     np.testing.assert_allclose(sum(np.sum(grads[n] * direction[n]) for n in params), numeric, rtol=GRADIENT64)
 
 
+@pytest.mark.long
 @needs_both
 @pytest.mark.parametrize("model_kind", ["classifier", "regressor"])
 @pytest.mark.parametrize(("kind", "prior"), CASES)

@@ -24,6 +24,7 @@ def test_the_package_imports_neither_torch_nor_jax():
     assert result.stdout.strip() == "set()", result.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("backend", "others"),
     [("numpyro", ("torch", "pyro", "arviz", "typer")), ("pyro", ("jax", "numpyro", "arviz", "typer"))],

@@ -63,6 +63,7 @@ def jacobians_of_samples(backend, function, arrays):
     return reverse, forward
 
 
+@pytest.mark.long
 def test_transforms_of_torch():
     """vmap over gradients, and torch.compile without a break in the graph."""
     torch = pytest.importorskip("torch")
@@ -97,6 +98,7 @@ def test_transforms_of_torch():
     np.testing.assert_allclose(spread[0].numpy(), want.numpy(), atol=4.0 / np.sqrt(20_000))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quick_compiler")
 def test_transforms_of_jax(rng):
     """vmap, jit and second derivatives: JAX differentiates the rule again."""

@@ -177,6 +177,7 @@ def test_the_table_has_every_distribution():
     assert dir(up.dist) == list(described.DISTRIBUTIONS)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", described.DISTRIBUTIONS)
 def test_every_distribution_is_that_of_scipy(backend64, name):
     """Equal names and argument orders in both PPLs mean the same: the density at samples, all of them one event."""

@@ -262,6 +262,7 @@ def test_settings_are_those_of_the_signature_and_of_the_documentation():
     assert up.fit.__doc__.index("Args:") < up.fit.__doc__.index("num_steps:") < up.fit.__doc__.index("Returns:")
 
 
+@pytest.mark.usefixtures("quick_compiler")
 def test_settings_are_kept_with_the_fit(backend_name, tmp_path):
     """All that make the result what it is, under their names, in the file too."""
     settings = {"num_steps": 3, "learning_rate": 0.125, "guide": {"readout.*": "full", "*": "normal"}, "rank": 3}

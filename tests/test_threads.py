@@ -119,15 +119,6 @@ def process_state(backend):
     return stacks, validation, defaults, torch.get_rng_state().tolist()
 
 
-@pytest.fixture
-def often():
-    """Threads change places two hundred times as often as usual."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(2.5e-5)
-    yield
-    sys.setswitchinterval(before)
-
-
 def side_by_side(*functions):
     """Results or errors of functions that begin together, each in a thread of its own."""
     start = threading.Barrier(len(functions))
@@ -170,6 +161,7 @@ def test_everything_at_once_has_the_bits_of_one_after_the_other(backend_name, of
     assert_same(svi(backend_name), want[0])
 
 
+@pytest.mark.long
 def test_one_fit_answers_many_threads(small_fits, often):
     x, (held_x, held_y) = small_fits.x, small_fits.held_out
     classifier, regressor = small_fits.classifier, small_fits.regressor

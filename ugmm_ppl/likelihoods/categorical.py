@@ -71,7 +71,7 @@ class Categorical(Likelihood):
 
     def log_probs(self, outputs: Outputs) -> np.ndarray:
         """log p(class | outputs) in NumPy, `(..., classes)` to the same."""
-        return log_normalize(NUMPY, if_any_possible(NUMPY, outputs))
+        return log_normalize(NUMPY, if_any_possible(NUMPY, outputs) if self.log_densities else outputs)
 
     def log_prob(self, outputs: Outputs, y: PerRow) -> PerRow:
         """Log softmax at the observed class."""

@@ -38,13 +38,14 @@ def draws(
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Draws of the given numbers, `(S, ...)` by site, and their log density `(S,)`; described at `Inference`."""
     one = _compiled_draw(draw, tuple(noise_shapes.items()), jax.config.jax_enable_x64)
-    tensors = {name: to_array(value) for name, value in params.items()}
-    drawn = [jax.device_get(one(tensors, jax.random.key(seed), i)) for i in indices]
+    given = {name: to_array(value) for name, value in params.items()}, jax.random.key(seed)
+    program = one.program(*given, 0)
+    drawn = [jax.device_get(program(*given, i)) for i in indices]
     return _stack([values for values, _ in drawn]), np.array([log_density for _, log_density in drawn])
 
 
 @functools.lru_cache(maxsize=16)
-def _compiled_draw(draw: Callable[..., Any], shapes: Any, x64: bool) -> Callable[..., Any]:  # noqa: ARG001
+def _compiled_draw(draw: Callable[..., Any], shapes: Any, x64: bool) -> compiled:  # noqa: ARG001
     return compiled(lambda params, key, index: draw(params, normals(jax.random.fold_in(key, index), dict(shapes))))
 
 
@@ -74,11 +75,12 @@ def _compiled_each(function: Callable[..., Any], x64: bool) -> Callable[..., Any
 def sampled(function: Callable[[], dict[str, Array]], count: int, seed: int) -> dict[str, np.ndarray]:
     """Runs of a program that samples, `(S, ...)` by name; described at `Inference`."""
     one, keys = _compiled_sampled(function, jax.config.jax_enable_x64), jax.random.split(jax.random.key(seed), count)
-    return _stack([jax.device_get(one(keys, i)) for i in range(count)])
+    program = one.program(keys, 0)
+    return _stack([jax.device_get(program(keys, i)) for i in range(count)])
 
 
 @functools.lru_cache(maxsize=16)
-def _compiled_sampled(function: Callable[[], Any], x64: bool) -> Callable[..., Any]:  # noqa: ARG001
+def _compiled_sampled(function: Callable[[], Any], x64: bool) -> compiled:  # noqa: ARG001
     def one(keys: Array, i: int) -> Any:
         with handlers.seed(rng_seed=keys[i]):
             return function()

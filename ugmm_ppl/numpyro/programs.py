@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import threading
 from collections import OrderedDict
@@ -19,20 +18,26 @@ KEPT = 32
 _PROGRAMS: OrderedDict[Any, Any] = OrderedDict()
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+class compiled:  # noqa: N801
     """`jax.jit`, but functions that come down to the same program share it.
 
     JAX remembers programs by the function object, and every fit makes its own: without this, a fit like the last one,
     of another fold or seed, would compile anew, which takes far longer than to trace.
     """
-    function = exclusively(function)  # when it is traced, and where nothing is compiled
-    jitted = jax.jit(function)
-    own: dict[Any, Any] = {}
 
-    @functools.wraps(function)
-    def call(*arguments: Any) -> Any:
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = exclusively(function)  # when it is traced, and where nothing is compiled
+        self._jitted = jax.jit(self._function)
+        self._own: dict[Any, Any] = {}
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Compute it, compiled where it is not yet."""
+        return self.program(*arguments)(*arguments)
+
+    def program(self, *arguments: Any) -> Callable[..., Any]:
+        """What computes it for arguments of these shapes; for loops, as to find it takes longer than many programs."""
         if jax.config.jax_disable_jit:
-            return function(*arguments)
+            return self._function
         leaves, tree = jax.tree.flatten(arguments)
         kinds = (
             tree,
@@ -40,13 +45,11 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
             jax.config.read("jax_disable_most_optimizations"),
             *((jax.typeof(leaf), getattr(leaf, "sharding", None)) for leaf in leaves),
         )
-        if kinds not in own:
+        if kinds not in self._own:
             with TURNS:
-                if kinds not in own:
-                    own[kinds] = _shared(jitted.lower(*arguments), kinds)
-        return own[kinds](*arguments)
-
-    return call
+                if kinds not in self._own:
+                    self._own[kinds] = _shared(self._jitted.lower(*arguments), kinds)
+        return self._own[kinds]
 
 
 class _Program:

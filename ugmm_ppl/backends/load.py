@@ -6,7 +6,8 @@ from ugmm_ppl import checks
 from ugmm_ppl.backends.base import Backend
 from ugmm_ppl.checks.machine import require
 
-BACKENDS = ("pyro", "numpyro")
+BACKENDS = {"pyro": ("pyro", "torch"), "numpyro": ("numpyro", "jax", "optax")}
+"""The backends, each with the packages that it needs; the extra that installs them has its name."""
 
 
 def load_backend(name: str) -> Backend:
@@ -17,9 +18,4 @@ def load_backend(name: str) -> Backend:
         MissingExtraError: The PPL is not installed; says which extra to install.
     """
     checks.choice("backend", name, BACKENDS)
-    module = require(
-        f"ugmm_ppl.{name}.backend",
-        name,
-        {"pyro": ("pyro", "torch"), "numpyro": ("numpyro", "jax", "optax")}[name],
-    )
-    return module.BACKEND
+    return require(f"ugmm_ppl.{name}.backend", name, BACKENDS[name]).BACKEND

@@ -51,7 +51,7 @@ from ugmm_ppl.checks.model import module_with_state as module_with_state
 from ugmm_ppl.checks.model import no_module as no_module
 from ugmm_ppl.checks.model import readout as readout
 from ugmm_ppl.checks.network import along as along
-from ugmm_ppl.checks.network import are_layers as are_layers
+from ugmm_ppl.checks.network import as_layers as as_layers
 from ugmm_ppl.checks.network import complete as complete
 from ugmm_ppl.checks.network import dropout_rates as dropout_rates
 from ugmm_ppl.checks.network import example_shape as example_shape

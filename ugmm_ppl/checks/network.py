@@ -33,14 +33,14 @@ def dropout_rates(got: Any, depth: int) -> tuple[float, ...]:
     return tuple(number("dropout", rate, 0.0, 1.0, closed_low=True) for rate in rates)
 
 
-def are_layers(got: Any, kind: type) -> bool:
-    """Whether something is a list of layers, all of them or none."""
-    if not isinstance(got, (list, tuple)) or not any(isinstance(each, kind) for each in got):
-        return False
+def as_layers(got: Any, kind: type) -> tuple[Any, ...] | None:
+    """Return a list of layers as a tuple, or None if it holds none; refuse one that holds something else too."""
+    if not isinstance(got, list | tuple) or not any(isinstance(each, kind) for each in got):
+        return None
     for i, each in enumerate(got):
         if not isinstance(each, kind):
             raise TypeError(f"layers must all be layers, e.g. [Dense(32), LayerNorm(), Linear()]; got {each!r} at {i}.")
-    return True
+    return tuple(got)
 
 
 def long_form(alone: bool, inputs: Any) -> None:

@@ -39,7 +39,7 @@ def align(model: BaseNetworkModel, draws: SiteDraws) -> dict[str, np.ndarray]:
 
     Args:
         model: The model.
-        draws: SiteDraws `(C, S, ...)` of all sites, as `Fit.posterior` gives them; derived ones may be among them.
+        draws: Draws `(C, S, ...)` of all sites, as `Fit.posterior` gives them; derived ones may be among them.
 
     Returns:
         New arrays of the same shapes.

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 
+from ugmm_ppl import budgets
 from ugmm_ppl.diagnostics.lines import Line, judged, skipped
 from ugmm_ppl.diagnostics.subject import Subject
 from ugmm_ppl.likelihoods.categorical import Categorical
@@ -143,7 +144,7 @@ def _layer(values: dict[str, np.ndarray], h: np.ndarray) -> tuple[np.ndarray, np
     """Activations `(B, J)`, largest share of each component `(J, K)`, scales by spread of the input `(J, K)`."""
     loc, scale, log_weights = (np.asarray(a, dtype=np.float64) for a in neuron_parameters(NUMPY, values))
     spread = np.maximum(h.std(0), 1e-12)
-    rows = max(1, 2**22 // scale.size)
+    rows = max(1, budgets.TEMPORARY // scale.size)
     share, parts = np.zeros(scale.shape), []
     activation = functools.partial(_terms, loc=loc, scale=scale, log_weights=log_weights)
     for start in range(0, len(h), rows):

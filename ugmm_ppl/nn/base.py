@@ -98,9 +98,14 @@ class Layer(abc.ABC):
         """Most numbers of one example that are held at a time, but for those of a kernel."""
         return math.prod(inputs)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it has a number of units that it leaves open, as None."""
+        return getattr(self, "units", 0) is None
+
     def completed(self, outputs: int) -> Layer:
-        """This layer with that number of units, where it leaves them open as None."""
-        return dataclasses.replace(self, units=outputs) if getattr(self, "units", 0) is None else self  # type: ignore[type-var]
+        """This layer with that number of units, where it leaves them open."""
+        return dataclasses.replace(self, units=outputs) if self.is_open else self  # type: ignore[type-var]
 
     def described(self) -> dict[str, Any]:
         """The layer as JSON values."""

@@ -117,7 +117,9 @@ class Conv(Layer):
     def _sizes(self, inputs: Shape) -> tuple[Shape, Shape, Shape]:
         """Kernel, stride and padding along each axis."""
         axes = len(inputs) - 1
-        return tuple(checks.along("Conv", name, getattr(self, name), axes) for name in ("kernel", "stride", "padding"))  # type: ignore[return-value]
+        names = ("kernel", "stride", "padding")
+        kernel, stride, padding = (checks.along("Conv", name, getattr(self, name), axes) for name in names)
+        return kernel, stride, padding
 
     def _index(self, inputs: Shape) -> np.ndarray:
         """Places of the numbers of every window in a flat example, `(P, K)`; -1 in the padding."""

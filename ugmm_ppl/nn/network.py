@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ugmm_ppl import checks
+from ugmm_ppl import budgets, checks
 from ugmm_ppl.nn.base import Layer, Role, layer_of, values_of
 from ugmm_ppl.nn.dense import STARTS, Dense
 from ugmm_ppl.nn.linear import Linear
@@ -70,10 +70,10 @@ class Network:
         readout: str = "linear", dropout: float | Sequence[float] = 0.0, dropout_per_example: bool = False,
         initial: str = "spread",
     ) -> None:  # fmt: skip
-        if sizes is None and checks.are_layers(layers, Layer):
+        made = None if sizes is not None else checks.as_layers(layers, Layer)
+        if made is not None:
             given = (tied, normalization, readout, dropout, dropout_per_example, initial)
             checks.long_form(given == (False, "layer", "linear", 0.0, False, "spread"), inputs)
-            made: Any = tuple(layers)  # type: ignore[arg-type]
             shape = checks.shape("inputs", inputs)
         else:
             checks.short_form(layers, sizes, inputs)
@@ -81,7 +81,7 @@ class Network:
                 layers if sizes is None else sizes, normalization, readout, dropout, tied=tied,
                 dropout_per_example=dropout_per_example, initial=initial,
             )  # fmt: skip
-        checks.open_units([getattr(each, "units", 0) is None for each in made])
+        checks.open_units([each.is_open for each in made])
         checks.settle(self, layers=made, inputs=shape, placed=_placed(made, shape))
 
     @classmethod
@@ -192,7 +192,9 @@ class Network:
         for stem, each, inputs in hidden:
             start = each.start(rng, h)
             values |= {f"{stem}.{role}": value for role, value in start.items()}
-            rows = max(1, 2**22 // max(1, each.work(inputs)))  # a few at a time, so that the temporaries stay small
+            rows = max(
+                1, budgets.TEMPORARY // max(1, each.work(inputs))
+            )  # a few at a time, so that the temporaries stay small
             h = np.concatenate([each.apply(NUMPY, start, h[i : i + rows], inputs) for i in range(0, len(h), rows)])
         return values | {f"{last.stem}.{role}": value for role, value in last.layer.start(rng, h).items()}
 

@@ -102,11 +102,11 @@ class LayerModule(_Sampled):
         checks.one_layer(self.layer, Layer)
         checks.layer_prior(self.prior, Prior)
         checks.settle(self, inputs=checks.shape("inputs", self.inputs))
-        self.layer.roles(self.inputs)  # type: ignore[arg-type] # inputs that do not fit are refused here
+        self.layer.roles(self._placed[1])  # inputs that do not fit are refused here
 
     @property
     def _placed(self) -> tuple[Layer, Shape]:
-        return self.layer, self.inputs  # type: ignore[return-value]
+        return self.layer, checks.shape("inputs", self.inputs)
 
 
 @dataclasses.dataclass(frozen=True)

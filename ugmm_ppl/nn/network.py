@@ -192,9 +192,7 @@ class Network:
         for stem, each, inputs in hidden:
             start = each.start(rng, h)
             values |= {f"{stem}.{role}": value for role, value in start.items()}
-            rows = max(
-                1, budgets.TEMPORARY // max(1, each.work(inputs))
-            )  # a few at a time, so that the temporaries stay small
+            rows = max(1, budgets.TEMPORARY // max(1, each.work(inputs)))
             h = np.concatenate([each.apply(NUMPY, start, h[i : i + rows], inputs) for i in range(0, len(h), rows)])
         return values | {f"{last.stem}.{role}": value for role, value in last.layer.start(rng, h).items()}
 

@@ -8,7 +8,8 @@ torch.compile and in jit JAX, and `nn.Linear` of the same sizes. The limit is on
 with gradients.
 Times are medians of bursts of calls, by device events in torch and by waiting for the last result in JAX; a contender
 "in a graph" is captured as a CUDA graph, which leaves out the launches. Then whole SVI steps against `by_hand.py`,
-eight epochs of MNIST (synthetic images unless $UGMM_PPL_DATA has them), and predictions against the broadcast formula.
+eight epochs of MNIST (synthetic images unless $UGMM_PPL_DATA has them), predictions against the broadcast formula, and
+steps of a convolution and of a circuit.
 Writes benchmarks/results/gpu-NAME.json after every part, so that a run that is cut short leaves what it has.
 """
 
@@ -30,7 +31,7 @@ import numpy as np
 import torch
 import triton
 import triton.language as tl
-from gpu_programs import fits, predictions, svi_steps
+from gpu_programs import fits, others, predictions, svi_steps
 from gpu_timing import Deadline, in_graph, time_jax, time_torch
 
 SHAPES = ((128, 128, 784), (1024, 1024, 1024), (4096, 1024, 1024))
@@ -165,7 +166,7 @@ def tuned(call: Callable[[], Any]) -> Callable[[], Any]:
     return run
 
 
-def contenders(arrays: tuple[np.ndarray, ...], compiled: bool) -> dict[str, tuple[str, Callable[[], Any]]]:
+def contenders(arrays: tuple[np.ndarray, ...]) -> dict[str, tuple[str, Callable[[], Any]]]:
     """Name -> (library, function that makes the calls)."""
     from ugmm_ppl.kernels import for_torch
 
@@ -177,8 +178,9 @@ def contenders(arrays: tuple[np.ndarray, ...], compiled: bool) -> dict[str, tupl
             lambda: tuple(in_graph(c) for c in with_torch(for_torch.activation, arrays)),
         ),
         "broadcast, torch": ("torch", lambda: with_torch(plain, arrays)),
-        "chunked, torch": ("torch", lambda: with_torch(for_torch._chunked, arrays)),
     }
+    if math.prod(arrays[0].shape) * arrays[1].shape[-2] < 2**26:  # it is made for the cache of a CPU
+        found["chunked, torch"] = ("torch", lambda: with_torch(for_torch._chunked, arrays))
     try:
         import jax
 
@@ -193,12 +195,15 @@ def contenders(arrays: tuple[np.ndarray, ...], compiled: bool) -> dict[str, tupl
         "torch",
         lambda: tuple(in_graph(tuned(c)) for c in with_torch(for_torch.activation, arrays)),
     )
-    if compiled:  # which takes long
-        found["broadcast, torch.compile"] = (
-            "torch",
-            lambda: with_torch(torch.compile(plain, dynamic=False), arrays),
-        )
+    sizes = (*arrays[0].shape, arrays[1].shape[-2])
+    found["nn.Linear"] = ("torch", lambda: linear((*sizes[:-2], sizes[-1], sizes[-2])))
     return found
+
+
+def compiled(arrays: tuple[np.ndarray, ...]) -> dict[str, tuple[str, Callable[[], Any]]]:
+    """The broadcast formula as torch's compiler fuses it, which takes it a while."""
+    plain = torch.compile(broadcast(torch, torch.logsumexp), dynamic=False)
+    return {"broadcast, torch.compile": ("torch", lambda: with_torch(plain, arrays))}
 
 
 def numbers(results: Any) -> list[np.ndarray]:
@@ -217,14 +222,15 @@ def peak_of(call: Callable[[], Any]) -> float:
     return (torch.cuda.max_memory_allocated() - before) / 2**20
 
 
-def compare(shape: tuple[int, ...], rate: float, deadline: Deadline, compiled: bool) -> list[dict[str, Any]]:
-    """All contenders at one shape."""
+def compare(
+    shape: tuple[int, ...], rate: float, deadline: Deadline, make_contenders: Callable[..., dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Contenders at one shape."""
     torch._dynamo.reset()
     arrays, terms = arrays_of(shape), math.prod(shape)
     rows: list[dict[str, Any]] = []
     expected: list[np.ndarray] = []
-    everyone = contenders(arrays, compiled) | {"nn.Linear": ("torch", lambda: linear(shape))}
-    for name, (library, make) in everyone.items():
+    for name, (library, make) in make_contenders(arrays).items():
         row: dict[str, Any] = {"shape": shape, "contender": name}
         if deadline.passed():
             rows.append(row | {"problem": "no time left"})
@@ -266,7 +272,7 @@ def print_tables(content: dict[str, Any]) -> None:
             continue
         cells = [f"{row[k]['ms']:9.4f} ms ({100 * row[f'{k}_of_limit']:5.1f} %)" for k in ("forward", "both")]
         print(f"  {row['shape']!s:22} {row['contender']:40} {'  '.join(cells)}  {row.get('peak_mib', 0):8.1f} MiB")
-    for part in ("svi_steps", "fits", "predictions"):
+    for part in ("svi_steps", "fits", "predictions", "others"):
         for row in content.get(part, []):
             print(f"  {part}: { {k: v for k, v in row.items() if k not in ('count',)} }")
 
@@ -285,17 +291,23 @@ def main() -> None:
     print(content["device"])
     rate = content["device"]["exponentials_per_s"]
 
-    def kernels(*shapes: tuple[int, ...]) -> None:
+    def kernels(*shapes: tuple[int, ...], of: Callable[..., Any] = contenders) -> None:
         for shape in shapes:
-            content["kernels"] += compare(shape, rate, deadline, compiled=shape in SHAPES[:2])
+            content["kernels"] += compare(shape, rate, deadline, of)
+            measure.write(name, content)
+
+    def programs(**parts: Callable[[Deadline], Any]) -> None:
+        for part, run in parts.items():
+            content[part] = run(deadline)
             measure.write(name, content)
 
     kernels(SHAPES[0])
-    content["svi_steps"], content["fits"] = svi_steps(deadline), fits(deadline)
-    measure.write(name, content)
+    programs(fits=fits, svi_steps=svi_steps)
     if not options.quick:
         kernels(SHAPES[2], DRAWS, SHAPES[1])
-    content["predictions"] = predictions(deadline)
+    programs(predictions=predictions, others=others)
+    if not options.quick:
+        kernels(SHAPES[0], SHAPES[2], of=compiled)
     from ugmm_ppl.kernels import triton_calls
 
     content["measured_tiles"] = {str(key): tile._asdict() for key, tile in triton_calls._measured.items()}

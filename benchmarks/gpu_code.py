@@ -28,7 +28,9 @@ from triton.compiler import ASTSource, compile
 from ugmm_ppl.kernels import gpu, triton_kernels
 
 TOOLS = Path(triton.backends.nvidia.__path__[0]) / "bin"
-ARGUMENTS = {"x", "out", "upstream", "packed", "peaks", "base", "factor", "d_x", "d_loc", "d_scale", "d_weights"}
+ARGUMENTS = {
+    "x", "out", "upstream", "packed", "peaks", "base", "factor", "distant", "d_x", "d_loc", "d_scale", "d_weights",
+}  # fmt: skip
 ALIGNED = ARGUMENTS | {"inputs", "padded", "plane", "x_g", "x_r"}
 SLOTS = 8
 """Other instructions in the time of one exponential."""
@@ -92,7 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--capability", type=int, default=90, help="compute capability, 90 for 9.0")
     capability = parser.parse_args().capability
-    parameters = {"LOC": True, "SCALE": True, "WEIGHTS": True}
+    parameters = {"LOC": True, "SCALE": True, "WEIGHTS": True, "DISTANT": False}
     rows = [report("forward", tile, capability) for tile in gpu.OF_ACTIVATIONS]
     for tile in gpu.OF_GRADIENTS:
         rows += [report("gradients", tile, capability, X=x, **parameters) for x in (True, False)]

@@ -15,6 +15,7 @@ from gpu_timing import Deadline
 
 import ugmm_ppl as up
 from ugmm_ppl.backends.load import load_backend
+from ugmm_ppl.nn import Conv, Flatten, LayerNorm, Linear
 
 
 def svi_steps(deadline: Deadline) -> list[dict[str, Any]]:
@@ -92,4 +93,43 @@ def predictions(deadline: Deadline) -> list[dict[str, Any]]:
                 rows.append({"backend": backend, "kernel": name, "seconds": sorted(times)})
         except Exception as error:
             rows.append({"backend": backend, "problem": f"{type(error).__name__}: {str(error)[:300]}"})
+    return rows
+
+
+def others(deadline: Deadline) -> list[dict[str, Any]]:
+    """A step of a convolutional classifier and of a circuit, batches of 250: slopes of the time of fits."""
+    x, y = svi_step.data()
+    layers = [Conv(16, 5, stride=2), Flatten(), LayerNorm(), Linear()]
+    kinds: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any]]] = {
+        "convolution, 16 of 5 x 5": (
+            up.Classifier(up.Network(layers, inputs=(1, 28, 28)), svi_step.CLASSES),
+            (x, y),
+            {"method": "svi"},
+        ),
+        "circuit, quad tree of 8 x 8, J = 16": (
+            up.Circuit(64, structure=up.quad_tree(8, 8), neurons=16, components=16),
+            (np.random.default_rng(0).normal(size=(svi_step.ROWS, 64)).astype(np.float32),),
+            {"method": "map"},
+        ),
+    }
+    rows = []
+    for backend in svi_step.BACKENDS:
+        for name, (model, data, settings) in kinds.items():
+            row: dict[str, Any] = {"backend": backend, "what": name}
+            try:
+                seconds = []
+                for steps in (40, 40, 240):
+                    if deadline.passed():
+                        break
+                    start = time.perf_counter()
+                    up.fit(
+                        model, *data, backend=backend, device="cuda", num_steps=steps, batch_size=250,
+                        standardize=False, progress=False, **settings,
+                    )  # fmt: skip
+                    seconds.append(time.perf_counter() - start)
+                if len(seconds) == 3:
+                    row |= {"first_fit_s": seconds[0], "step_ms": 1e3 * (seconds[2] - seconds[1]) / 200}
+            except Exception as error:
+                row["problem"] = f"{type(error).__name__}: {str(error)[:300]}"
+            rows.append(row)
     return rows

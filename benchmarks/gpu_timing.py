@@ -11,6 +11,8 @@ import torch
 
 BURSTS = 15
 BURST_SECONDS = 0.02
+SLOW = 0.5
+"""Seconds of a call that is timed twice only."""
 
 
 class Deadline:
@@ -31,23 +33,24 @@ def spread(times: list[float]) -> dict[str, Any]:
     return {"ms": statistics.median(ms), "min_ms": ms[0], "quartiles_ms": [low, high], "bursts": len(ms)}
 
 
-def time_torch(call: Callable[[], Any]) -> dict[str, Any]:
-    """A call's time on the device, launches included, of bursts long enough to be measured."""
-    for _ in range(3):
+def burst(call: Callable[[], Any], count: int) -> float:
+    """Seconds of a call on the device, launches included, of so many in a row."""
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    start.record()
+    for _ in range(count):
         call()
-    torch.cuda.synchronize()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3 / count
 
-    def burst(count: int) -> float:
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        for _ in range(count):
-            call()
-        end.record()
-        end.synchronize()
-        return start.elapsed_time(end) / 1e3 / count
 
-    count = max(1, min(1000, int(BURST_SECONDS / burst(5))))
-    return spread([burst(count) for _ in range(BURSTS)])
+def time_torch(call: Callable[[], Any]) -> dict[str, Any]:
+    """A call's time on the device, of bursts long enough to be measured."""
+    burst(call, 1)
+    if (slow := burst(call, 1)) > SLOW:
+        return spread([slow, burst(call, 1)])
+    count = max(1, min(1000, int(BURST_SECONDS / burst(call, 5))))
+    return spread([burst(call, count) for _ in range(BURSTS)])
 
 
 def time_jax(call: Callable[[], Any]) -> dict[str, Any]:

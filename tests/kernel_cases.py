@@ -38,6 +38,14 @@ def draw(rng, x_leading, leading, neurons, inputs, dtype="float64"):
     return [np.asarray(a, dtype) for a in (x, loc, np.exp(0.3 * log_scale), log_weights)]
 
 
+def at_all_distances(rng):
+    """Arguments whose log densities go from the largest to -10^4, half of the neurons wide enough to be near."""
+    x, loc, scale, log_weights = draw(rng, (40,), [()] * 3, 20, 70, "float32")
+    x[::2] += np.linspace(0.0, 100.0, 20, dtype="float32")[:, None]
+    scale[::2] *= 30.0
+    return [x, loc, scale, log_weights]
+
+
 def oracle(x, loc, scale, log_weights):
     """Equation (2) in extended precision: activations, and `(..., J, K)` responsibilities and (x - loc) / scale."""
     x, loc, scale, log_weights = (np.asarray(a, np.longdouble) for a in (x, loc, scale, log_weights))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from helpers import assert_relative
-from kernel_cases import assert_gradients, close, draw, oracle, oracle_gradients
+from kernel_cases import assert_gradients, at_all_distances, close, draw, oracle, oracle_gradients
 from tolerances import GRADIENT32, HALF16, ORACLE32
 
 jax = pytest.importorskip("jax", reason="jax is not installed here")
@@ -65,6 +65,16 @@ def test_some_gradients(rng):
             close(one.reshape(arguments[i].shape), want[i] if flags[i] else 0.0 * want[i], GRADIENT32)
 
 
+def test_inputs_at_all_distances(rng):
+    """Also where 2^(t - peak) leaves float32, for some rows and neurons of a tile."""
+    arguments = at_all_distances(rng)
+    want, *_ = oracle(*arguments)
+    upstream = rng.normal(size=want.shape).astype(np.float32)
+    out, found = run(arguments, upstream)
+    assert_relative(out, want, ORACLE32)
+    assert_gradients(found, oracle_gradients(arguments, upstream), GRADIENT32)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_is_storage_only(rng, dtype):
     """Against the exact answer for the rounded arguments: only results are rounded, to 2^-8 (bfloat16) or 2^-11."""
@@ -113,7 +123,7 @@ def test_they_are_lowered_for_a_gpu(x64):
 
     with jax.enable_x64(x64), use_abstract_mesh(AbstractMesh((1,), ("device",), abstract_device=device)):
         lowered = jax.jit(both).trace(x, parameter, parameter, parameter).lower(lowering_platforms=("cuda",))
-    assert lowered.as_text().count("custom_call") == 3
+    assert lowered.as_text().count("custom_call") == 4
 
 
 @pytest.mark.parametrize("on_gpu", ["triton", "chunked", "reference"])

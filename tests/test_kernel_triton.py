@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 from helpers import assert_relative
-from kernel_cases import NO_TRITON, assert_gradients, close, draw, oracle, oracle_gradients
+from kernel_cases import NO_TRITON, assert_gradients, at_all_distances, close, draw, oracle, oracle_gradients
 from tolerances import GRADIENT32, ORACLE32
 
 if NO_TRITON:
@@ -118,6 +118,16 @@ def test_an_input_far_from_all_components(kernels, rng):
     np.testing.assert_allclose(found[3].sum(-1), upstream.sum(0), rtol=GRADIENT32, atol=GRADIENT32)
 
 
+def test_inputs_at_all_distances(kernels, rng):
+    """Also where 2^(t - peak) leaves float32, for some rows and neurons of a tile."""
+    arguments = at_all_distances(rng)
+    want, *_ = oracle(*arguments)
+    upstream = rng.normal(size=want.shape).astype(np.float32)
+    out, found = run(arguments, upstream)
+    assert_relative(out, want, ORACLE32)
+    assert_gradients(found, oracle_gradients(arguments, upstream), GRADIENT32)
+
+
 @pytest.mark.parametrize("layout", ["turned", "every second", "repeated", "beginning later"])
 def test_tensors_of_any_layout(kernels, rng, layout):
     """The same numbers as with contiguous ones, and gradients of the shapes of the views."""
@@ -182,15 +192,15 @@ from ugmm_ppl.kernels import gpu
 from ugmm_ppl.kernels import triton_kernels as kernels
 
 POINTERS = {"x", "loc", "scale", "log_weights", "out", "upstream"}
-BUFFERS = {"packed", "peaks", "base", "factor", "d_loc", "d_scale", "d_weights", "d_x"}
+BUFFERS = {"packed", "peaks", "base", "factor", "distant", "d_loc", "d_scale", "d_weights", "d_x"}
 def of(tile, **options):
     return {"BR": tile.rows, "BJ": tile.neurons, "BK": tile.inputs} | options, tile.warps
 
 
 FIRST, PARAMETERS = gpu.OF_GRADIENTS[0], {"LOC": True, "SCALE": True, "WEIGHTS": True}
 CASES = [("pack", {"BK": 128}, 4), ("forward", *of(gpu.OF_ACTIVATIONS[0])), ("anchor", *of(gpu.OF_ACTIVATIONS[1]))]
-CASES += [("gradients", *of(FIRST, X=x, **PARAMETERS)) for x in (True, False)]
-CASES.append(("gradients", *of(FIRST, X=True, LOC=False, SCALE=False, WEIGHTS=False)))
+CASES += [("gradients", *of(FIRST, X=x, DISTANT=not x, **PARAMETERS)) for x in (True, False)]
+CASES.append(("gradients", *of(FIRST, X=True, LOC=False, SCALE=False, WEIGHTS=False, DISTANT=True)))
 for name, constants, warps in CASES:
     kernel = getattr(kernels, name)
     types = {n: "*bf16" if n in POINTERS else "*fp32" if n in BUFFERS else "i32" for n in kernel.arg_names}

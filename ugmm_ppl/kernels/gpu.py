@@ -18,8 +18,12 @@ REACH = 3.4e25
 """An input beyond it is beyond all components; held there, its gradient is 0: for scales between 1e-12 and 1e6 its
 distance is finite, and the square of that overflows."""
 
-SMALL = 2.0**-60
-"""Smallest sum of 2^(t - peak) that is exact: what float32 drops is then below 2^-66 K of it."""
+LEAST = -60.0
+"""Of a sum of 2^(t - peak), in base 2: what float32 drops of a larger one is below 2^-66 K of it, and its inverse is an
+ordinary number too."""
+
+SMALL = 2.0**LEAST
+"""Smallest sum of 2^(t - peak) that is exact."""
 
 FAR = 32.0
 """Of an activation in base 2: up to here its rounding is not felt in 2^(t - a)."""
@@ -34,10 +38,10 @@ class Tile(NamedTuple):
     warps: int
 
 
-OF_ACTIVATIONS = (Tile(16, 16, 32, 4), Tile(16, 16, 32, 8), Tile(8, 16, 32, 4), Tile(8, 8, 32, 1), Tile(4, 8, 32, 1))
-"""Tiles for activations, from which the first is taken that gives all multiprocessors work."""
+OF_ACTIVATIONS = (Tile(8, 8, 32, 2), Tile(8, 16, 32, 4), Tile(16, 16, 32, 4), Tile(8, 8, 64, 4))
+"""Tiles for activations, from which the first is taken that gives all multiprocessors work; else the last."""
 
-OF_GRADIENTS = (Tile(4, 64, 32, 4), Tile(4, 16, 64, 2), Tile(4, 32, 32, 4), Tile(4, 16, 32, 1))
+OF_GRADIENTS = (Tile(4, 16, 64, 2), Tile(4, 16, 32, 1), Tile(4, 32, 32, 2), Tile(2, 32, 32, 2))
 """Tiles for gradients, from which the first is taken, as rows and neurons can be split."""
 
 WARPS = 8

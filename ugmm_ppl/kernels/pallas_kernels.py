@@ -20,7 +20,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
 from ugmm_ppl.kernels import gpu
-from ugmm_ppl.kernels.gpu import FAR, HALF_LOG2_2PI, HUGE, LN2, LOG2E, REACH, ROOT_HALF_LOG2E, SMALL
+from ugmm_ppl.kernels.gpu import FAR, HALF_LOG2_2PI, HUGE, LEAST, LN2, LOG2E, REACH, ROOT_HALF_LOG2E, SMALL
 
 FILLS = (0.0, 1.0, -jnp.inf)
 """Impossible components: loc, r and c, to fill tiles."""
@@ -227,7 +227,7 @@ def _activations(call: _Call) -> Array:
 
 
 def _anchors(call: _Call, out: Array, upstream: Array) -> list[Array]:
-    """base and factor, (groups, rows, J): shares times upstream gradients are factor 2^(t - peak - base)."""
+    """base and factor, (groups, rows, J), as `anchor` in `ugmm_ppl.kernels.triton_kernels` describes."""
     tile = gpu.filling(gpu.of_activations(call.shape), call.shape, MULTIPROCESSORS)
 
     def kernel(
@@ -238,8 +238,11 @@ def _anchors(call: _Call, out: Array, upstream: Array) -> list[Array]:
         impossible = a == -jnp.inf
         far = (jnp.abs(a) > FAR) & ~impossible
         top, total = _exact(x_ref, (loc_ref, r_ref, c_ref), far, tile, call.interpret)
-        b_ref[...] = jnp.where(impossible, HUGE, jnp.where(far, top, a - peak))
-        f_ref[...] = jnp.where(impossible, 0.0, g / jnp.where(far, total, 1.0))
+        b = jnp.where(impossible, HUGE, jnp.where(far, top, a - peak))
+        g = jnp.where(far, g / total, g)
+        below = b < LEAST
+        b_ref[...] = jnp.where(below, b, HUGE)
+        f_ref[...] = jnp.where(impossible, 0.0, jnp.where(below, g, g * _exp2(call.interpret, -b)))
 
     return _of_pairs(call, tile, kernel, (out, upstream), 2)
 
@@ -275,64 +278,100 @@ def _gradients(call: _Call, base: Array, factor: Array, wanted: Sequence[bool]) 
     """Gradients that are wanted, of x, (groups, rows, K), and of loc, scale and log_weights, (groups, J, K)."""
     shape = call.shape
     tile = gpu.of_gradients(shape)[0]
-    rows, neurons, width, _ = tile
+    width = tile.inputs
     parts = gpu.parts(shape, tile, MULTIPROCESSORS, tuple(wanted))
     x = _padded(call.x, (parts.rows, width), 0.0)
     components = (_padded(a, (parts.neurons, width), fill) for a, fill in zip(call.components, FILLS, strict=True))
     base, factor = (_padded(a, (parts.rows, parts.neurons), fill) for a, fill in ((base, HUGE), (factor, 0.0)))
     sizes = [(parts.of_neurons, *x.shape), *[(parts.of_rows, shape.groups, base.shape[2], x.shape[2])] * 3]
+    places = _places(x.shape[2] // width, parts.of_neurons, parts.of_rows)
 
-    def kernel(x_ref: Any, loc_ref: Any, r_ref: Any, c_ref: Any, b_ref: Any, f_ref: Any, *out: Any) -> None:
-        refs = iter(out)
-        d_x, d_loc, d_scale, d_weights = (next(refs) if want else None for want in wanted)
+    def block(sizes: tuple[int | None, ...], *axes: int) -> pl.BlockSpec:
+        """Of an array whose leading axes are of the given places: tile, part of the neurons, of the rows, group."""
+        return pl.BlockSpec(sizes, lambda i: tuple(places(i)[axis] for axis in axes))
 
-        def of_neurons(j: Array, nothing: tuple[()]) -> tuple[()]:
-            here = pl.ds(j * neurons, neurons)
-            loc, r, c = loc_ref[here, :], r_ref[here, :], c_ref[here, :]
-
-            def of_rows(i: Array, sums: tuple[Array, ...]) -> tuple[Array, ...]:
-                at = pl.ds(i * rows, rows)
-                z, t = _terms(call.interpret, x_ref[at, :], loc, r, c)
-                w = _exp2(call.interpret, t - b_ref[at, here][:, :, None]) * f_ref[at, here][:, :, None]
-                q = w * z
-                if d_x is not None:
-                    before = jnp.where(j > 0, d_x[at, :], 0.0)
-                    d_x[at, :] = before + (q * r[None, :, :]).sum(1) * (-2.0 * LN2)
-                return tuple(total + part.sum(0) for total, part in zip(sums, (w, q, q * z), strict=False))
-
-            none = (jnp.zeros((neurons, width), jnp.float32),) * (3 * any(wanted[1:]))
-            sums = jax.lax.fori_loop(0, parts.rows // rows, of_rows, none)
-            if d_loc is not None:
-                d_loc[here, :] = sums[1] * r * (2.0 * LN2)
-            if d_scale is not None:
-                d_scale[here, :] = (sums[2] * (2.0 * LN2) - sums[0]) * (r * (1.0 / ROOT_HALF_LOG2E))
-            if d_weights is not None:
-                d_weights[here, :] = sums[0]
-            if not call.interpret:
-                plgpu.debug_barrier()  # the next tile reads what this one wrote to d_x
-            return nothing
-
-        jax.lax.fori_loop(0, parts.neurons // neurons, of_neurons, ())
-
-    tiles = x.shape[2] // width, parts.of_neurons, parts.of_rows
-    at = _places(*tiles)
-    of_x = pl.BlockSpec((None, parts.rows, width), lambda i: (at(i)[3], at(i)[2], at(i)[0]))
-    of_components = pl.BlockSpec((None, parts.neurons, width), lambda i: (at(i)[3], at(i)[1], at(i)[0]))
-    of_both = pl.BlockSpec((None, parts.rows, parts.neurons), lambda i: (at(i)[3], at(i)[2], at(i)[1]))
-    of_d_x = pl.BlockSpec((None, None, parts.rows, width), lambda i: (at(i)[1], at(i)[3], at(i)[2], at(i)[0]))
-    of_sums = pl.BlockSpec((None, None, parts.neurons, width), lambda i: (at(i)[2], at(i)[3], at(i)[1], at(i)[0]))
+    of_x, of_both = block((None, parts.rows, width), 3, 2, 0), block((None, parts.rows, parts.neurons), 3, 2, 1)
+    of_components = block((None, parts.neurons, width), 3, 1, 0)
+    of_d_x, of_sums = (
+        block((None, None, parts.rows, width), 1, 3, 2, 0),
+        block((None, None, parts.neurons, width), 2, 3, 1, 0),
+    )
     results = zip(sizes, (of_d_x, *[of_sums] * 3), (shape.rows, *[shape.neurons] * 3), wanted, strict=True)
     made = [(size, spec, length) for size, spec, length, want in results if want]
-    found = pl.pallas_call(
-        kernel,
-        out_shape=[jax.ShapeDtypeStruct(size, jnp.float32) for size, _, _ in made],
-        grid=(shape.groups * math.prod(tiles),),
-        in_specs=[of_x, *[of_components] * 3, of_both, of_both],
-        out_specs=[spec for _, spec, _ in made],
-        compiler_params=plgpu.CompilerParams(num_warps=tile.warps),
-        interpret=call.interpret,
-    )(x, *components, base, factor)
+
+    def run(distant: bool, *arguments: Array) -> list[Array]:
+        of_given = [of_x, *[of_components] * 3, of_both]
+        if distant:  # the flag, the base, and the sums that are added to
+            of_given += [pl.BlockSpec((1,), lambda i: (0,)), of_both, *(spec for _, spec, _ in made)]
+        return pl.pallas_call(
+            functools.partial(_sum_gradients, call.interpret, tile, parts, tuple(wanted), distant),
+            out_shape=[jax.ShapeDtypeStruct(size, jnp.float32) for size, _, _ in made],
+            grid=(shape.groups * (x.shape[2] // width) * parts.of_neurons * parts.of_rows,),
+            in_specs=of_given,
+            out_specs=[spec for _, spec, _ in made],
+            input_output_aliases={len(of_given) - len(made) + i: i for i in range(len(made))} if distant else {},
+            compiler_params=plgpu.CompilerParams(num_warps=tile.warps),
+            interpret=call.interpret,
+        )(*arguments)
+
+    given = x, *components, factor
+    found = run(False, *given)
+    found = run(True, *given, (base < HUGE).any().astype(jnp.int32)[None], base, *found)
     return [a.sum(0)[:, :length, : shape.inputs] for a, (_, _, length) in zip(found, made, strict=True)]
+
+
+def _sum_gradients(
+    interpret: bool, tile: gpu.Tile, parts: gpu.Parts, wanted: tuple[bool, ...], distant: bool,
+    x_ref: Any, loc_ref: Any, r_ref: Any, c_ref: Any, factor_ref: Any, *refs: Any,
+) -> None:  # fmt: skip
+    """Gradients as `gradients` in `ugmm_ppl.kernels.triton_kernels`."""
+    rows, neurons, width, _ = tile
+    last, all_neurons = parts.rows // rows - 1, parts.neurons // neurons
+    base_ref = None
+    if distant:
+        flag_ref, base_ref, *refs = refs  # type: ignore[assignment]
+        all_neurons *= (flag_ref[0] > 0).astype(jnp.int32)
+    outputs = iter(refs[-sum(wanted) :])
+    d_x, d_loc, d_scale, d_weights = (next(outputs) if want else None for want in wanted)
+
+    def put(ref: Any, here: Any, value: Array) -> None:
+        if ref is not None:
+            ref[here, :] = ref[here, :] + value if distant else value
+
+    def of_neurons(j: Array, nothing: tuple[()]) -> tuple[()]:
+        here = pl.ds(j * neurons, neurons)
+        loc, r, c = loc_ref[here, :], r_ref[here, :], c_ref[here, :]
+
+        def given(i: Array) -> tuple[Array, ...]:
+            at = pl.ds(i * rows, rows)
+            return x_ref[at, :], factor_ref[at, here], *(() if base_ref is None else (base_ref[at, here],))
+
+        def of_rows(i: Array, carry: tuple[tuple[Array, ...], ...]) -> tuple[tuple[Array, ...], ...]:
+            sums, (x, factor, *base) = carry
+            at = pl.ds(i * rows, rows)
+            # Asked for now, as it takes as long as the terms; so do the next rows.
+            before, following = None if d_x is None else d_x[at, :], given(jnp.minimum(i + 1, last))
+            z, t = _terms(interpret, x, loc, r, c)
+            if base:
+                t = t - base[0][:, :, None]
+            w = _exp2(interpret, t) * factor[:, :, None]
+            q = w * z
+            if d_x is not None:
+                first = False if distant else j == 0
+                d_x[at, :] = jnp.where(first, 0.0, before) + (q * r[None, :, :]).sum(1) * (-2.0 * LN2)
+            return tuple(total + part.sum(0) for total, part in zip(sums, (w, q, q * z), strict=False)), following
+
+        none = (jnp.zeros((neurons, width), jnp.float32),) * (3 * any(wanted[1:]))
+        sums, _ = jax.lax.fori_loop(0, last + 1, of_rows, (none, given(0)))
+        if sums:
+            put(d_loc, here, sums[1] * r * (2.0 * LN2))
+            put(d_scale, here, (sums[2] * (2.0 * LN2) - sums[0]) * (r * (1.0 / ROOT_HALF_LOG2E)))
+            put(d_weights, here, sums[0])
+        if not interpret:
+            plgpu.debug_barrier()  # the next tile reads what this one wrote to d_x
+        return nothing
+
+    jax.lax.fori_loop(0, all_neurons, of_neurons, ())
 
 
 def _places(*tiles: int) -> Callable[[Any], tuple[Any, ...]]:

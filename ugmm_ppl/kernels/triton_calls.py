@@ -161,20 +161,21 @@ def _activations(call: _Call, packed: Tensor, peaks: Tensor, out: Tensor) -> Ten
 
 def _anchors(
     call: _Call, tile: Tile, packed: Tensor, peaks: Tensor, out: Tensor, upstream: Tensor
-) -> tuple[Tensor, Tensor]:
-    """base and factor, (groups, rows, J): shares times upstream gradients are factor 2^(t - peak - base)."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """base and factor, (groups, rows, J), and whether a base is needed anywhere, as the kernel `anchor` describes."""
     groups, rows, neurons, inputs = call.shape
     tiles = ceil(neurons, tile.neurons), ceil(rows, tile.rows)
-    base = out.new_empty((2, *out.shape), dtype=torch.float32)
+    base, factor = out.new_empty((2, *out.shape), dtype=torch.float32)
+    distant = out.new_zeros(1, dtype=torch.float32)
     triton_kernels.anchor[(groups * math.prod(tiles),)](
-        call.x, packed, peaks, out, upstream, base[0], base[1], packed[0].numel(), rows, neurons, inputs,
+        call.x, packed, peaks, out, upstream, base, factor, distant, packed[0].numel(), rows, neurons, inputs,
         packed.shape[-1], *call.x.stride(), *tiles, **_options(tile),
     )  # fmt: skip
-    return base[0], base[1]
+    return base, factor, distant
 
 
 def _gradients(
-    call: _Call, tile: Tile, packed: Tensor, shares: tuple[Tensor, Tensor], wanted: tuple[bool, ...]
+    call: _Call, tile: Tile, packed: Tensor, shares: tuple[Tensor, Tensor, Tensor], wanted: tuple[bool, ...]
 ) -> list[Tensor]:
     """Gradients of x, (groups, rows, K), and of loc, scale and log_weights, (groups, J, K), where they are wanted."""
     groups, rows, neurons, inputs = call.shape
@@ -182,11 +183,12 @@ def _gradients(
     parts = gpu.parts(call.shape, tile, _multiprocessors(call.x.device), wanted)
     sizes = [(parts.of_neurons, groups, rows, inputs), *[(parts.of_rows, groups, neurons, inputs)] * 3]
     sums = [packed.new_empty(size) if want else packed for size, want in zip(sizes, wanted, strict=True)]
-    triton_kernels.gradients[(groups * k_tiles * parts.of_neurons * parts.of_rows,)](
-        call.x, packed, *shares, *sums, packed[0].numel(), groups, rows, neurons, inputs, packed.shape[-1],
-        *call.x.stride(), k_tiles, parts.of_neurons, parts.of_rows, parts.neurons, parts.rows,
-        **dict(zip(("X", "LOC", "SCALE", "WEIGHTS"), wanted, strict=True)), **_options(tile),
-    )  # fmt: skip
+    for distant in (False, True):
+        triton_kernels.gradients[(groups * k_tiles * parts.of_neurons * parts.of_rows,)](
+            call.x, packed, *shares, *sums, packed[0].numel(), groups, rows, neurons, inputs, packed.shape[-1],
+            *call.x.stride(), k_tiles, parts.of_neurons, parts.of_rows, parts.neurons, parts.rows,
+            **dict(zip(("X", "LOC", "SCALE", "WEIGHTS"), wanted, strict=True)), DISTANT=distant, **_options(tile),
+        )  # fmt: skip
     return [a.sum(0) if want and len(a) > 1 else a[0] for a, want in zip(sums, wanted, strict=True)]
 
 

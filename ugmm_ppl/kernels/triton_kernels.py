@@ -7,8 +7,10 @@ instructions, which is 8 of those for each exponential.
 - `pack` stores loc, r and c - peak of every neuron, where peak is its largest c. No term exceeds it, so the forward
   pass needs no maximum: it adds up 2^(t - peak), five instructions for a term. Sums that come out too small to be exact
   (all inputs some nine scales away) are found again with the largest term, by those tiles alone.
-- The backward pass recomputes the shares 2^(t - a). Where a is so far from zero that its rounding would be felt in
-  them, `anchor` puts the largest term in its place; the upstream gradient then takes the rest.
+- The backward pass recomputes the shares 2^(t - a), as 2^(t - peak) times a factor of the row and neuron, which holds
+  2^(peak - a) and the upstream gradient. Where a is so far from zero that its rounding would be felt in them, `anchor`
+  finds the sum again. Where it is so far below the peak that these powers leave float32, a second run of the kernel
+  makes the shares in the careful way; where there is no such row and neuron, it ends at once.
 - `gradients` makes every share once, and adds it up both over rows, for the parameters, in registers, and over
   neurons, for the inputs: over those of a tile in registers, over one tile after another in memory, where nobody else
   writes. That is some twelve instructions for a term.
@@ -28,7 +30,7 @@ from ugmm_ppl.kernels import gpu
 LN2, LOG2E = tl.constexpr(gpu.LN2), tl.constexpr(gpu.LOG2E)
 HALF_LOG2_2PI, ROOT_HALF_LOG2E = tl.constexpr(gpu.HALF_LOG2_2PI), tl.constexpr(gpu.ROOT_HALF_LOG2E)
 HUGE, REACH = tl.constexpr(gpu.HUGE), tl.constexpr(gpu.REACH)
-SMALL, FAR = tl.constexpr(gpu.SMALL), tl.constexpr(gpu.FAR)
+LEAST, SMALL, FAR = tl.constexpr(gpu.LEAST), tl.constexpr(gpu.SMALL), tl.constexpr(gpu.FAR)
 INFINITE = tl.constexpr(float("inf"))
 
 
@@ -96,10 +98,10 @@ def _terms(value, m, r, c):
 
 
 @triton.jit
-def _exact(x_rows, neurons, plane, x_k, inputs, end, BR: tl.constexpr, BJ: tl.constexpr, BK: tl.constexpr):
-    """Largest t - peak and sum of 2^(t - largest), (rows, neurons), over the components up to `end`."""
+def _exact(x_rows, neurons, plane, x_k, inputs, BR: tl.constexpr, BJ: tl.constexpr, BK: tl.constexpr):
+    """Largest t - peak and sum of 2^(t - largest), (rows, neurons)."""
     most = tl.full((BR, BJ, BK), -INFINITE, tl.float32)
-    for start in range(0, end, BK):
+    for start in range(0, inputs, BK):
         k = start + tl.arange(0, BK).to(tl.int64)
         m, r, c = _components(neurons, plane, k)
         _, t = _terms(_inputs(x_rows, k, x_k, inputs), m, r, c)
@@ -107,12 +109,18 @@ def _exact(x_rows, neurons, plane, x_k, inputs, end, BR: tl.constexpr, BJ: tl.co
     top = tl.max(most, 2)
     shift = tl.where(top == -INFINITE, 0.0, top)
     sums = tl.zeros((BR, BJ, BK), tl.float32)
-    for start in range(0, end, BK):
+    for start in range(0, inputs, BK):
         k = start + tl.arange(0, BK).to(tl.int64)
         m, r, c = _components(neurons, plane, k)
         _, t = _terms(_inputs(x_rows, k, x_k, inputs), m, r, c)
         sums += tl.exp2(t - shift[:, :, None])
     return top, tl.sum(sums, 2)
+
+
+@triton.jit
+def _any(condition):
+    """Whether it holds anywhere, (rows, neurons)."""
+    return tl.max(tl.max(condition.to(tl.int32), 1), 0) > 0
 
 
 @triton.jit
@@ -136,7 +144,7 @@ def forward(
     x_rows = x + group * x_g + own_row[:, None] * x_r
     components = packed + own_neuron[:, None] * padded
     sums = tl.zeros((BR, BJ, BK), tl.float32)
-    for start in range(0, inputs, BK):
+    for start in tl.range(0, inputs, BK, num_stages=3):  # the next two tiles are on their way meanwhile
         k = start + tl.arange(0, BK).to(tl.int64)
         m, r, c = _components(components, plane, k)
         _, t = _terms(_inputs(x_rows, k, x_k, inputs), m, r, c)
@@ -145,19 +153,23 @@ def forward(
     peak = tl.broadcast_to(tl.load(peaks + own_neuron)[None, :], (BR, BJ))
     a = peak + tl.log2(total)
     inexact = (total < SMALL) & (peak != -INFINITE)
-    end = tl.where(tl.max(tl.max(inexact.to(tl.int32), 1), 0) > 0, inputs, 0)
-    top, total = _exact(x_rows, components, plane, x_k, inputs, end, BR, BJ, BK)
-    a = tl.where(inexact, peak + top + tl.log2(total), a)
+    if _any(inexact):
+        top, total = _exact(x_rows, components, plane, x_k, inputs, BR, BJ, BK)
+        a = tl.where(inexact, peak + top + tl.log2(total), a)
     at = out + (group * rows + row[:, None]) * neurons + neuron[None, :]
     tl.store(at, a * LN2, mask=(row < rows)[:, None] & (neuron < neurons)[None, :])
 
 
 @triton.jit(do_not_specialize=["rows", "neurons", "neuron_tiles", "row_tiles"])
 def anchor(
-    x, packed, peaks, out, upstream, base, factor, plane, rows, neurons, inputs, padded, x_g, x_r, x_k,
+    x, packed, peaks, out, upstream, base, factor, distant, plane, rows, neurons, inputs, padded, x_g, x_r, x_k,
     neuron_tiles, row_tiles, BR: tl.constexpr, BJ: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """What makes shares times upstream gradients of terms: factor 2^(t - peak - base)."""
+    """What makes shares times upstream gradients of terms: factor 2^(t - peak), or factor 2^(t - peak - base).
+
+    The second where an activation is so far below the peak that both powers of the first would leave float32; there are
+    none, mostly, and `distant` is 1 if there are. `base` is huge elsewhere.
+    """
     neuron_tile, row_tile, group = _tile(neuron_tiles, row_tiles)
     group = group.to(tl.int64)
     row = row_tile.to(tl.int64) * BR + tl.arange(0, BR)
@@ -167,34 +179,67 @@ def anchor(
     components = packed + own_neuron[:, None] * padded
     at = (group * rows + row[:, None]) * neurons + neuron[None, :]
     inside = (row < rows)[:, None] & (neuron < neurons)[None, :]
-    a = tl.load(out + at, mask=inside, other=0.0) * LOG2E
+    a = tl.load(out + at, mask=inside, other=-INFINITE) * LOG2E
     g = tl.load(upstream + at, mask=inside, other=0.0).to(tl.float32)
-    peak = tl.broadcast_to(tl.load(peaks + own_neuron)[None, :], (BR, BJ))
     impossible = a == -INFINITE
+    b = tl.where(impossible, HUGE, a - tl.broadcast_to(tl.load(peaks + own_neuron)[None, :], (BR, BJ)))
     far = (tl.abs(a) > FAR) & ~impossible
-    end = tl.where(tl.max(tl.max(far.to(tl.int32), 1), 0) > 0, inputs, 0)
-    top, total = _exact(x_rows, components, plane, x_k, inputs, end, BR, BJ, BK)
-    b = tl.where(far, top, a - peak)
-    tl.store(base + at, tl.where(impossible, HUGE, b), mask=inside)
-    g /= tl.where(far, total, 1.0)
-    tl.store(factor + at, tl.where(impossible, 0.0, g), mask=inside)
+    if _any(far):
+        top, total = _exact(x_rows, components, plane, x_k, inputs, BR, BJ, BK)
+        b = tl.where(far, top, b)
+        g = tl.where(far, g / total, g)
+    below = b < LEAST
+    tl.store(base + at, tl.where(below, b, HUGE), mask=inside)
+    tl.store(factor + at, tl.where(impossible, 0.0, tl.where(below, g, g * tl.exp2(-b))), mask=inside)
+    if _any(below):
+        tl.store(distant, 1.0)
+
+
+@triton.jit
+def _of_rows(
+    x, factor, base, row, neuron, k, end, end_neuron, rows, neurons, inputs, x_r, x_k, DISTANT: tl.constexpr
+):  # fmt: skip
+    """x, (rows, k), and factor and base, (rows, neurons): no share beyond the end. Without DISTANT no base is read."""
+    at = row[:, None] * neurons + neuron[None, :]
+    inside = (row < end)[:, None] & (neuron < end_neuron)[None, :]
+    g = tl.load(factor + at, mask=inside, other=0.0)
+    b = g
+    if DISTANT:
+        b = tl.load(base + at, mask=inside, other=HUGE)
+    return _inputs(x + tl.minimum(row, rows - 1)[:, None] * x_r, k, x_k, inputs), g, b
+
+
+@triton.jit
+def _put(at, value, inside, ADD: tl.constexpr):
+    """Store a value, or add it to what is there."""
+    if ADD:
+        value += tl.load(at, mask=inside, other=0.0)
+    tl.store(at, value, mask=inside)
 
 
 @triton.jit(
     do_not_specialize=["groups", "rows", "neurons", "k_tiles", "parts", "splits", "neurons_of_part", "rows_of_split"]
 )
 def gradients(
-    x, packed, base, factor, d_x, d_loc, d_scale, d_weights, plane, groups, rows, neurons, inputs, padded,
+    x, packed, base, factor, distant, d_x, d_loc, d_scale, d_weights, plane, groups, rows, neurons, inputs, padded,
     x_g, x_r, x_k, k_tiles, parts, splits, neurons_of_part, rows_of_split,
-    X: tl.constexpr, LOC: tl.constexpr, SCALE: tl.constexpr, WEIGHTS: tl.constexpr,
+    X: tl.constexpr, LOC: tl.constexpr, SCALE: tl.constexpr, WEIGHTS: tl.constexpr, DISTANT: tl.constexpr,
     BR: tl.constexpr, BJ: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Gradients for a tile of inputs, part of the neurons and of the rows, from w = factor 2^(t - peak - base)."""
+    """Gradients for a tile of inputs, part of the neurons and of the rows, from w = factor 2^(t - peak).
+
+    Then, with DISTANT, what w = factor 2^(t - peak - base) adds to them, where that is anything.
+    """
     k_tile, part, rest = _tile(k_tiles, parts)
     split, group, part = (rest % splits).to(tl.int64), (rest // splits).to(tl.int64), part.to(tl.int64)
     k = k_tile.to(tl.int64) * BK + tl.arange(0, BK)
     first, first_neuron = split * rows_of_split, part * neurons_of_part
     end, end_neuron = tl.minimum(first + rows_of_split, rows), tl.minimum(first_neuron + neurons_of_part, neurons)
+    x += group * x_g
+    base += group * rows * neurons
+    factor += group * rows * neurons
+    if DISTANT:
+        end_neuron = tl.where(tl.load(distant) > 0, end_neuron, first_neuron)
     for begin in range(first_neuron, end_neuron, BJ):
         neuron = begin + tl.arange(0, BJ)
         components = packed + (group * neurons + tl.minimum(neuron, neurons - 1))[:, None] * padded
@@ -202,30 +247,36 @@ def gradients(
         later = tl.full((BR, BK), begin, tl.int64) > first_neuron
         w_sum = tl.zeros((BJ, BK), tl.float32)
         q_sum, s_sum = w_sum, w_sum
+        row = first + tl.arange(0, BR)
+        next_x, next_factor, next_base = _of_rows(
+            x, factor, base, row, neuron, k, end, end_neuron, rows, neurons, inputs, x_r, x_k, DISTANT
+        )
         for start in range(first, end, BR):
+            value, g, b = next_x, next_factor, next_base
             row = start + tl.arange(0, BR)
-            x_rows = x + group * x_g + tl.minimum(row, rows - 1)[:, None] * x_r
-            z, t = _terms(_inputs(x_rows, k, x_k, inputs), m, r, c)
-            at = (group * rows + row[:, None]) * neurons + neuron[None, :]
-            inside = (row < end)[:, None] & (neuron < end_neuron)[None, :]
-            b = tl.load(base + at, mask=inside, other=HUGE)
-            g = tl.load(factor + at, mask=inside, other=0.0)
-            w = tl.exp2(t - b[:, :, None]) * g[:, :, None]
+            own = d_x + ((part * groups + group) * rows + row[:, None]) * inputs + k[None, :]
+            of_x = (row < end)[:, None] & (k < inputs)[None, :]
+            if X:  # asked for now, as it takes as long as the terms; so do the next rows
+                before = tl.load(own, mask=of_x & (later | DISTANT), other=0.0)
+            next_x, next_factor, next_base = _of_rows(
+                x, factor, base, row + BR, neuron, k, end, end_neuron, rows, neurons, inputs, x_r, x_k, DISTANT
+            )
+            z, t = _terms(value, m, r, c)
+            if DISTANT:
+                t -= b[:, :, None]
+            w = tl.exp2(t) * g[:, :, None]
             q = w * z
             w_sum += tl.sum(w, 0)
             q_sum += tl.sum(q, 0)
             s_sum += tl.sum(q * z, 0)
             if X:
-                own = d_x + ((part * groups + group) * rows + row[:, None]) * inputs + k[None, :]
-                inside = (row < end)[:, None] & (k < inputs)[None, :]
-                before = tl.load(own, mask=inside & later, other=0.0)
-                tl.store(own, before + tl.sum(q * r[None, :, :], 1) * (-2.0 * LN2), mask=inside)
+                tl.store(own, before + tl.sum(q * r[None, :, :], 1) * (-2.0 * LN2), mask=of_x)
         at = ((split * groups + group) * neurons + neuron[:, None]) * inputs + k[None, :]
         inside = (neuron < end_neuron)[:, None] & (k < inputs)[None, :]
         if LOC:
-            tl.store(d_loc + at, q_sum * r * (2.0 * LN2), mask=inside)
+            _put(d_loc + at, q_sum * r * (2.0 * LN2), inside, DISTANT)
         if SCALE:
-            tl.store(d_scale + at, (s_sum * (2.0 * LN2) - w_sum) * (r * (1.0 / ROOT_HALF_LOG2E)), mask=inside)
+            _put(d_scale + at, (s_sum * (2.0 * LN2) - w_sum) * (r * (1.0 / ROOT_HALF_LOG2E)), inside, DISTANT)
         if WEIGHTS:
-            tl.store(d_weights + at, w_sum, mask=inside)
+            _put(d_weights + at, w_sum, inside, DISTANT)
         tl.debug_barrier()  # the next tile reads what this one wrote to d_x

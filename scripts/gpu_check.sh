@@ -4,8 +4,8 @@
 #     scripts/gpu_check.sh [FOLDER_OF_WHEELS]
 #
 # Python packages are those that are installed, and those of the folder, if one is given. The checkout is installed into
-# a folder of its own. Leaves benchmarks/results/gpu-*.json and gpu_check.log, in $OUT too if that is set. Ends within 8
-# minutes: 0 if all tests passed and the benchmark ran, 1 if not, 3 where there is no CUDA device.
+# a folder of its own. Leaves benchmarks/results/gpu-*.json, gpu_tiles-*.json and gpu_check.log, in $OUT too if that is
+# set. Ends within 9 minutes: 0 if all tests passed and the benchmark ran, 1 if not, 3 where there is no CUDA device.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
@@ -68,6 +68,7 @@ PYTHONSAFEPATH=1 timeout 170 "$python" -m pytest tests/test_gpu.py -m gpu -q --d
 grep -Eq "[0-9]+ passed" "$site/tests.txt" || failed=1 # tests that were all skipped have shown nothing
 echo "tests: $([ $failed = 0 ] && echo passed || echo FAILED)"
 (cd benchmarks && timeout 240 "$python" gpu.py --seconds 195) || { failed=1; echo "benchmark: FAILED or cut short"; }
-if [ -n "${OUT:-}" ]; then cp benchmarks/results/gpu-*.json "$OUT"/ 2> /dev/null || echo "no results"; fi
+(cd benchmarks && timeout 90 "$python" gpu_tiles.py) || { failed=1; echo "tiles: FAILED or cut short"; }
+if [ -n "${OUT:-}" ]; then cp benchmarks/results/gpu[-_]*.json "$OUT"/ 2> /dev/null || echo "no results"; fi
 date -u
 exit $failed

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from helpers import assert_relative
-from kernel_cases import SHAPES, assert_gradients, draw, oracle, oracle_gradients
+from kernel_cases import SHAPES, assert_gradients, at_all_distances, draw, oracle, oracle_gradients
 from tolerances import EXACT64, GRADIENT32, NETWORK32, ORACLE32
 
 import ugmm_ppl as up
@@ -131,6 +131,11 @@ def test_extreme_distances_and_scales(gpu, rng, scale):
     assert_relative(out, want, ORACLE32)
     assert all(np.isfinite(gradient).all() for gradient in found)
     np.testing.assert_allclose(found[3].sum(-1), upstream.sum(0), rtol=GRADIENT32)
+
+
+def test_inputs_at_all_distances(gpu, rng):
+    """Also where 2^(t - peak) leaves float32, for some rows and neurons of a tile."""
+    agree(gpu, at_all_distances(rng), rng)
 
 
 def test_nan_passes_through(gpu, rng):
@@ -268,15 +273,65 @@ def test_compile_without_a_break_in_the_graph(torch, leaves):
 
 
 def test_memory(torch):
-    """Forward and backward of 2^30 terms, whose temporary would be 4 GiB, in 100 MiB beside 16 MiB of arguments."""
+    """Twice the rows, neurons and inputs take four times the memory, as the arguments do, for eight times the terms."""
     from ugmm_ppl.kernels import for_torch
 
-    n = 1024
-    arguments = [torch.rand(n, n, device="cuda").add_(0.5).requires_grad_() for _ in range(4)]
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    torch.autograd.grad(for_torch.activation(*arguments).sum(), arguments)
-    assert torch.cuda.max_memory_allocated() - before < 100 * 2**20
+    def peak(n):
+        arguments = [torch.rand(n, n, device="cuda").add_(0.5).requires_grad_() for _ in range(4)]
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        torch.autograd.grad(for_torch.activation(*arguments).sum(), arguments)
+        return torch.cuda.max_memory_allocated() - before
+
+    assert peak(2048) < 5 * peak(1024)
+    assert peak(1024) < 4 * 2**30 / 16  # a sixteenth of what the terms would take
+
+
+def test_steps_are_recorded(torch, rng, monkeypatch):
+    """A fit launches its steps as graphs, and comes to the same losses as without them."""
+    from ugmm_ppl.pyro import programs
+
+    made = []
+    record = programs._recorded
+    x, y = rng.normal(size=(300, 5)), rng.integers(0, 3, 300)
+
+    def losses():
+        settings = {"num_steps": 40, "batch_size": 64, "num_restarts": 2, "clip_norm": 1.0, "progress": False}
+        return up.fit(up.Classifier(up.Network((5, 16)), 3), x, y, backend="pyro", device="cuda", **settings).losses
+
+    monkeypatch.setattr(programs, "_recorded", lambda *arguments: made.append(record(*arguments)) or made[-1])
+    recorded = losses()
+    assert [type(graph).__name__ for graph in made] == ["_Graph"]
+    monkeypatch.setattr(programs, "_recorded", lambda *arguments: None)
+    np.testing.assert_allclose(recorded, losses(), rtol=NETWORK32)
+
+
+@pytest.mark.parametrize("found_out", [True, False])
+def test_what_waits_for_the_device_is_not_recorded(torch, monkeypatch, found_out):
+    """Whether that is found out beforehand or not; what is random comes after it as before."""
+    from ugmm_ppl.pyro import programs
+
+    params, twice = {"a": torch.ones(3, device="cuda", requires_grad=True)}, torch.full((3,), 2.0, device="cuda")
+
+    def loss(params, b, waits):
+        params["a"].grad = None
+        found = (params["a"] * b * torch.randn(3, device="cuda")).sum()
+        found.backward()
+        return torch.tensor(found.item()) if waits else found.detach()
+
+    def graph_of(waits):
+        recorded, results = programs.recorded(lambda params, b: loss(params, b, waits)), []
+        for _ in range(4):
+            torch.cuda.manual_seed_all(7)
+            results.append((float(recorded(params, twice)), params["a"].grad.tolist()))
+        assert all(one == results[0] for one in results)
+        return next(iter(recorded._graphs.values()))
+
+    with monkeypatch.context() as patch:
+        if not found_out:
+            patch.setattr(programs, "_waits", lambda *arguments: False)
+        assert graph_of(waits=True) is None
+    assert isinstance(graph_of(waits=False), programs._Graph)
 
 
 # --------------------------------------------------------------------------------------------------------------- fits
@@ -307,7 +362,8 @@ def test_a_fit_travels(gpu, rng, tmp_path):
 def test_other_methods(gpu, rng, method):
     x = rng.normal(size=(30, 3))
     y = np.sin(x[:, 0]) + 0.1 * rng.normal(size=30)
-    settings = {"num_steps": 30} if method != "nuts" else {"num_warmup": 10, "num_draws": 5, "num_chains": 2}
+    short = {"num_warmup": 10, "num_draws": 5, "num_chains": 2, "max_tree_depth": 5}
+    settings = short if method == "nuts" else {"num_steps": 30}
     model = up.Regressor(up.Network((3, 4)), 2)
     fit = up.fit(model, x, y, backend=gpu.name, device="cuda", method=method, progress=False, **settings)
     assert np.isfinite(fit.predict(x).mean).all()

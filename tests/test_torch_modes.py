@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import ugmm_ppl as up
+from ugmm_ppl.backends.load import load_backend
 from ugmm_ppl.calibration import sbc
 
 torch = pytest.importorskip("torch", reason="torch is not installed here")
@@ -142,3 +143,19 @@ def test_a_mixture_that_was_used_in_inference_mode_keeps_its_gradients(first, gi
     got = torch.autograd.grad(used.log_prob(torch.tensor(0.3)), parameters)
     for one, other in zip(got, want, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_arguments_of_priors_are_made_once_and_outside_of_modes():
+    """They outlive the mode in which a prior is first built."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    backend, prior = load_backend("pyro"), up.dist.Normal(0.125, 3.5)
+    with FakeTensorMode():
+        backend.build(prior, (2,))
+    torch.func.vmap(lambda a: a * backend.build(prior, (2,)).base_dist.loc)(torch.ones(3, 2))
+    with torch.inference_mode():
+        backend.build(prior, (2,))
+    loc, again = (backend.build(prior, (2,)).base_dist.loc for _ in range(2))
+    assert type(loc) is torch.Tensor
+    assert not loc.is_inference()
+    assert loc.data_ptr() == again.data_ptr()

@@ -66,6 +66,15 @@ def normals(shapes: Mapping[str, tuple[int, ...]], generator: torch.Generator | 
     return {name: torch.randn(shape, generator=generator, dtype=kind) for name, shape in shapes.items()}
 
 
+def runs_plainly() -> bool:
+    """Whether operators run as they are: no mode, transform or compiler sees them."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._functorch.get_interpreter_stack()
+    )
+
+
 def seed_torch(seed: int) -> None:
     """As `torch.manual_seed`, which formats a stack trace for every kind of device that is not in use: 1 ms a call."""
     torch.default_generator.manual_seed(seed)

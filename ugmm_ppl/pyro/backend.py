@@ -21,7 +21,7 @@ from ugmm_ppl.backends.base import Bijector, Site
 from ugmm_ppl.checks.basic import native
 from ugmm_ppl.distributions.described import SIMPLEX, Distribution
 from ugmm_ppl.kernels.torch_ops import OPS
-from ugmm_ppl.ops.torch_arrays import chosen_dtype, default_dtype, to_numpy
+from ugmm_ppl.ops.torch_arrays import chosen_dtype, default_dtype, runs_plainly, to_numpy
 from ugmm_ppl.pyro import derivatives, inference
 from ugmm_ppl.pyro.distribution import UnivariateGaussianMixture
 from ugmm_ppl.pyro.training import Trainer
@@ -123,11 +123,7 @@ class PyroBackend:
     def build(self, spec: Distribution, shape: tuple[int, ...], like: Tensor | None = None) -> Any:
         """The Pyro distribution of a description, expanded to `shape`, all of it one event."""
         reference = torch.empty((), dtype=default_dtype()) if like is None else like
-
-        def tensor(a: Any) -> Tensor:
-            return torch.as_tensor(np.array(a, dtype=np.float64), dtype=reference.dtype, device=reference.device)
-
-        args, kwargs = [tensor(a) for a in spec.args], {key: tensor(a) for key, a in spec.kwargs.items()}
+        args, kwargs = _arguments(spec, reference)
         if spec.name in SIMPLEX:  # a scalar concentration is symmetric
             args, kwargs = (
                 [a.expand(shape[-1]) if a.ndim == 0 else a for a in args],
@@ -209,6 +205,27 @@ class PyroBackend:
     def device_name(self, device: str | int) -> str:
         """The name of a device that is there."""
         return devices.choose(device, torch.cuda.device_count())
+
+
+def _arguments(spec: Distribution, like: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """Tensors of a description, made once: to bring them to a GPU at every run of a model would wait for it."""
+    if not runs_plainly():
+        return _made(spec, like.dtype, like.device)  # tensors of a mode or a transform, for as long as it lasts
+    args, kwargs = _kept(spec, like.dtype, like.device)
+    return list(args), dict(kwargs)
+
+
+def _made(spec: Distribution, dtype: torch.dtype, device: torch.device) -> tuple[list[Tensor], dict[str, Tensor]]:
+    def tensor(a: Any) -> Tensor:
+        return torch.as_tensor(np.array(a, dtype=np.float64), dtype=dtype, device=device)
+
+    return [tensor(a) for a in spec.args], {key: tensor(a) for key, a in spec.kwargs.items()}
+
+
+@functools.lru_cache(maxsize=256)
+def _kept(spec: Distribution, dtype: torch.dtype, device: torch.device) -> tuple[list[Tensor], dict[str, Tensor]]:
+    with torch.inference_mode(False):
+        return _made(spec, dtype, device)
 
 
 def _is_deterministic(node: Mapping[str, Any]) -> bool:

@@ -23,6 +23,7 @@ from ugmm_ppl.ops.torch_arrays import (
     to_numpy,
     to_tensor,
 )
+from ugmm_ppl.pyro.programs import Potential
 from ugmm_ppl.pyro.turns import RandomState, exclusive, in_turns, unchecked
 from ugmm_ppl.typing import SiteDraws
 
@@ -119,6 +120,7 @@ def nuts(
         kernel = _Recording(lambda *data: model(*data, data_size=data_size), max_tree_depth=max_tree_depth)
         kernel.initial_params = {name: to_tensor(value) for name, value in starts[chain].items()}
         kernel.setup(num_warmup, x, targets[chain], *weights)
+        kernel.potential_fn = Potential(kernel.potential_fn)
         chains.append(kernel)
 
     def move(number: int) -> None:

@@ -16,7 +16,10 @@ from ugmm_ppl import checks
 from ugmm_ppl.backends.trainer import StepRule, Steps
 from ugmm_ppl.kernels.torch_ops import OPS
 from ugmm_ppl.ops.torch_arrays import default_dtype, kept_random_state, normals, seed_torch, to_numpy, to_tensor
+from ugmm_ppl.pyro.programs import recorded
 from ugmm_ppl.pyro.turns import as_default, exclusive, in_turns, unchecked
+
+_norm = torch.nn.utils.get_total_norm
 
 BUILT = {
     "adam": lambda params: torch.optim.Adam(params, lr=1.0, fused=True),
@@ -58,6 +61,7 @@ class Trainer:
         self._make: Any = BUILT[optimizer] if isinstance(optimizer, str) else optimizer
         if isinstance(optimizer, StepRule):
             self._make = functools.partial(_ByRule, optimizer)
+        self._differentiated = recorded(self._derivatives)
         self._code_of_others = contextlib.nullcontext if ours else as_default
 
     def start(self, initial: Sequence[dict[str, np.ndarray]]) -> list[_Restart]:
@@ -131,9 +135,23 @@ class Trainer:
     ) -> tuple[float, float, float] | None:
         """Loss, log likelihood and KL, with gradients in the parameters; None where they are not finite."""
         seed_torch(int(np.random.SeedSequence([self._seeds[restart], step]).generate_state(1)[0]))
-        parts = np.split(rows, self._particles if self._split_batch else 1)
-        at = [torch.as_tensor(part, device=self._data[0].device) for part in parts]
-        batches = [tuple(a[part] for a in self._data) for part in at]
+        device = self._data[0].device
+        weight = kl_weight if device.type == "cpu" else torch.full((), kl_weight, dtype=default_dtype())
+        found = self._differentiated(params, torch.as_tensor(rows, device=device), weight)
+        loss, log_likelihood, kl, norm = found.tolist()
+        gradients = [p.grad for p in params.values()]
+        # The 2-norm is fast and settles it, unless it overflows.
+        if not math.isfinite(loss) or not (math.isfinite(norm) or _norm(gradients, math.inf).isfinite()):
+            return None
+        if self._clip_norm is not None:
+            torch._foreach_mul_(gradients, torch.clamp(self._clip_norm / found[3], max=1.0))
+        return loss, log_likelihood, kl
+
+    def _derivatives(self, params: dict[str, Tensor], rows: Tensor, kl_weight: float | Tensor) -> Tensor:
+        """Loss, log likelihood, KL and the norm of the gradients, which are left in the parameters."""
+        batches = [
+            tuple(a[part] for a in self._data) for part in rows.chunk(self._particles if self._split_batch else 1)
+        ]
         for p in params.values():
             p.grad = None
         kind = default_dtype()
@@ -144,14 +162,7 @@ class Trainer:
             (loss / self._particles).backward()
             found = torch.stack([torch.as_tensor(a, dtype=kind).detach() for a in (loss, *terms)])
             totals = totals + found / self._particles
-        gradients = [p.grad for p in params.values()]
-        if not _all_finite(totals[0], gradients):
-            return None
-        if self._clip_norm is not None:
-            norm = torch.nn.utils.get_total_norm(gradients)
-            torch._foreach_mul_(gradients, torch.clamp(self._clip_norm / norm, max=1.0))
-        loss, log_likelihood, kl = totals.tolist()
-        return loss, log_likelihood, kl
+        return torch.cat([totals, _norm([p.grad for p in params.values()]).to(kind)[None]])
 
     def _evaluate(self, params: Mapping[str, Tensor], *args: Any) -> tuple[Tensor, tuple[Any, Any]]:
         """The objective; NaN where torch refuses to factorise a matrix that has lost its meaning, as JAX has it."""
@@ -224,9 +235,3 @@ def _cloned(tree: Any) -> Any:
     if isinstance(tree, dict):
         return {key: _cloned(value) for key, value in tree.items()}
     return tree.clone() if isinstance(tree, Tensor) else tree
-
-
-def _all_finite(loss: Tensor, gradients: list[Any]) -> bool:
-    """Whether a loss and its gradients are finite; their 2-norm is fast and settles it, unless it overflows."""
-    norm = torch.nn.utils.get_total_norm
-    return bool((loss + norm(gradients)).isfinite() or (loss + norm(gradients, math.inf)).isfinite())

@@ -84,6 +84,32 @@ def test_blocks_of_draws_make_no_difference(small_fits, monkeypatch):
     assert 1 <= drawn.chunk_size() <= budgets.HELD // (3 * 5 * 6)
 
 
+def test_draws_evaluated_together_make_no_difference(small_fits, monkeypatch):
+    for kind in ("classifier", "regressor"):
+        fit = getattr(small_fits, kind)
+        together = fit.outputs(small_fits.x, num_draws=9, seed=3)
+        with monkeypatch.context() as patch:
+            patch.setattr(budgets, "CACHED", 1)
+            np.testing.assert_array_equal(fit.outputs(small_fits.x, num_draws=9, seed=3), together)
+
+
+def test_a_function_that_looks_at_values_takes_one_draw_after_the_other(backend):
+    """And one that is at fault says what is wrong itself."""
+
+    def larger(draw, x):
+        return {"it": x + draw["w"] if backend.name == "numpyro" or float(draw["w"]) > 0.0 else x}
+
+    def wrong(draw, x):
+        raise LookupError(f"no {sorted(draw)} in {len(x)}")
+
+    draws, x = {"w": np.array([1.0, -1.0, 2.0, -2.0, 3.0], "float32")}, np.zeros(2, "float32")
+    found = backend.inference.each(larger, draws, x, together=5)["it"]
+    expected = draws["w"] if backend.name == "numpyro" else np.maximum(draws["w"], 0.0)
+    np.testing.assert_array_equal(found, np.stack([expected, expected], 1))
+    with pytest.raises(LookupError, match=r"no \['w'\] in 2"):
+        backend.inference.each(wrong, draws, x, together=5)
+
+
 def test_functions_are_the_networks_of_the_draws(small_fits):
     """In NumPy float64, from the draws of `posterior`: what each function says of y, in the units of y."""
     x = small_fits.x

@@ -5,7 +5,8 @@ one that is set here holds from then on.
 """
 
 CACHED = 2**20
-"""Entries of a temporary that stays in the cache of a CPU: values of a mixture, or neurons times inputs, in parts."""
+"""Entries of a temporary that stays in the cache of a CPU: values of a mixture, neurons times inputs, outputs of
+some draws, in parts."""
 
 BLOCK = 2**20
 """Entries of the user's data that are looked at, or standardised, together."""

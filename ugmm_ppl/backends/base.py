@@ -206,6 +206,7 @@ class Inference(Protocol):
         /,
         *arguments: np.ndarray,
         handlers: bool = False,
+        together: int = 1,
     ) -> Any:
         """`function(draw, *arguments)` for every draw: an array or arrays by name, with a leading axis of draws.
 
@@ -214,6 +215,7 @@ class Inference(Protocol):
             draws: `(S, ...)` by site.
             arguments: Arrays.
             handlers: Whether it runs a program of the PPL, for which threads take turns.
+            together: Draws that may be evaluated side by side, in so many times the memory.
         """
 
     def sampled(self, function: Callable[[], dict[str, Array]], count: int, seed: int, /) -> dict[str, np.ndarray]:

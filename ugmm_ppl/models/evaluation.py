@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ugmm_ppl import budgets
 from ugmm_ppl.backends.base import Backend
 from ugmm_ppl.models.base import Model
 from ugmm_ppl.typing import Array, Inputs, Rows, SiteDraws
@@ -42,15 +43,18 @@ class _Parameters(_Of):
 
 
 def outputs(backend: Backend, model: Model, draws: SiteDraws, x: Rows, chunk_size: int) -> np.ndarray:
-    """Outputs `(S, B, O)` for draws `(S, ...)`, a chunk of rows and one draw at a time."""
+    """Outputs `(S, B, O)` for draws `(S, ...)`, a chunk of rows and a few draws at a time."""
     handlers = model.needs_handlers(draws)
     draws = draws if handlers else {site: draws[site] for site in model.sites}
     rows = min(chunk_size, len(x))
+    together = budgets.CACHED * model.rows_at_once // (budgets.TEMPORARY * max(1, rows))
     parts = []
     for start in range(0, len(x), rows):
         chunk = x[start : start + rows]
         padded = np.pad(chunk, ((0, rows - len(chunk)), (0, 0)))  # one shape: compiled once
-        found = backend.inference.each(_Outputs(model, backend), draws, padded, handlers=handlers)
+        found = backend.inference.each(
+            _Outputs(model, backend), draws, padded, handlers=handlers, together=max(1, together)
+        )
         parts.append(found[:, : len(chunk)])
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 

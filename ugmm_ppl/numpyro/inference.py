@@ -60,9 +60,11 @@ def _compiled(function: Callable[..., Any], x64: bool) -> Callable[..., Any]:  #
     return compiled(function)
 
 
-def each(function: Callable[..., Any], draws: SiteDraws, *arguments: np.ndarray, handlers: bool = False) -> Any:
+def each(
+    function: Callable[..., Any], draws: SiteDraws, *arguments: np.ndarray, handlers: bool = False, together: int = 1
+) -> Any:
     """A function of one draw, for all of them, one after the other in one program; described at `Inference`."""
-    del handlers  # what is compiled knows none, and is traced in its turn
+    del handlers, together  # what is compiled knows no handlers, and loses nothing between two draws
     found = _compiled_each(function, jax.config.jax_enable_x64)(*jax.tree.map(to_array, (dict(draws), *arguments)))
     return jax.tree.map(np.asarray, found)
 

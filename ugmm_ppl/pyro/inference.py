@@ -63,9 +63,34 @@ def run(function: Callable[..., Any], *arguments: Any) -> tuple[np.ndarray, ...]
     return tuple(to_numpy(a) for a in found)
 
 
-def each(function: Callable[..., Any], draws: SiteDraws, *arguments: np.ndarray, handlers: bool = False) -> Any:
-    """A function of one draw, for all of them, one after the other; described at `Inference`."""
-    size, given = len(next(iter(draws.values()))), [to_tensor(argument) for argument in arguments]
+def each(
+    function: Callable[..., Any], draws: SiteDraws, *arguments: np.ndarray, handlers: bool = False, together: int = 1
+) -> Any:
+    """A function of one draw, for all of them, some side by side; described at `Inference`."""
+    given = [to_tensor(argument) for argument in arguments]
+    with torch.no_grad():
+        if not handlers and together >= WORTH_A_TRANSFORM:
+            found = _side_by_side(function, tensors(draws), given, together)
+            if found is not None:
+                return found
+        return _one_by_one(function, draws, given, handlers)
+
+
+WORTH_A_TRANSFORM = 4
+"""Fewer draws are evaluated faster one by one."""
+
+
+def _side_by_side(function: Callable[..., Any], draws: dict[str, Tensor], given: list[Tensor], together: int) -> Any:
+    """By `torch.func.vmap`; None where it cannot transform a function, of a user's module that looks at values, say."""
+    try:
+        found = torch.func.vmap(lambda draw: function(draw, *given), chunk_size=together)(draws)
+    except Exception:  # what is wrong with the function itself, one draw tells better
+        return None
+    return {name: to_numpy(a) for name, a in found.items()} if isinstance(found, dict) else to_numpy(found)
+
+
+def _one_by_one(function: Callable[..., Any], draws: SiteDraws, given: list[Tensor], handlers: bool) -> Any:
+    size = len(next(iter(draws.values())))
     results: dict[str, np.ndarray] = {}
 
     def one(s: int) -> None:
@@ -74,12 +99,11 @@ def each(function: Callable[..., Any], draws: SiteDraws, *arguments: np.ndarray,
             value = to_numpy(a)
             results.setdefault(name, np.empty((size, *value.shape), value.dtype))[s] = value
 
-    with torch.no_grad():
-        if handlers:
-            in_turns(one, size, unchecked)
-        else:  # nothing that threads share: none waits
-            for s in range(size):
-                one(s)
+    if handlers:
+        in_turns(one, size, unchecked)
+    else:  # nothing that threads share: none waits
+        for s in range(size):
+            one(s)
     return results.get("", results)
 
 

@@ -153,9 +153,9 @@ H100 = 132
     [
         ((1, 4096, 1024, 1024), gpu.OF_ACTIVATIONS[0]),
         ((32, 256, 128, 784), gpu.OF_ACTIVATIONS[0]),
-        ((1, 512, 128, 784), gpu.OF_ACTIVATIONS[1]),
+        ((1, 512, 128, 784), gpu.OF_ACTIVATIONS[0]),
         ((1, 128, 128, 784), gpu.OF_ACTIVATIONS[-1]),
-        ((1, 5, 3, 10), (4, 4, 16, 1)),
+        ((1, 5, 3, 10), (8, 4, 16, 1)),
     ],
 )
 def test_tiles_for_a_gpu(shape, tile):

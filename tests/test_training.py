@@ -40,9 +40,15 @@ def test_batches_use_every_row_equally_often_and_in_any_order_of_asking():
     later = Batches(10, 4, seed=0)
     np.testing.assert_array_equal(later(17), rows[17])
     np.testing.assert_array_equal(later(3), rows[3])
-    whole = Batches(5, 5, seed=0)  # also in a new order each time: a batch may be dealt out in parts
-    assert len({tuple(whole(step)) for step in range(5)}) > 1
     assert not np.array_equal(Batches(10, 4, seed=1)(0), rows[0])
+
+
+def test_a_batch_of_all_rows_is_in_their_order_unless_it_is_dealt_out():
+    assert {tuple(Batches(5, 5, seed=0)(step)) for step in range(5)} == {(0, 1, 2, 3, 4)}
+    dealt_out = Batches(5, 5, seed=0, dealt_out=True)
+    orders = {tuple(dealt_out(step)) for step in range(5)}
+    assert len(orders) > 1
+    assert {tuple(sorted(order)) for order in orders} == {(0, 1, 2, 3, 4)}
 
 
 def test_a_batch_may_reach_over_several_rounds():

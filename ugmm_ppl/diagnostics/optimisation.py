@@ -144,7 +144,8 @@ def _trained_on(subject: Subject) -> np.ndarray:
             objective, guide.noise_shapes(), data, seeds, optimizer="adam", clip_norm=settings["clip_norm"],
             num_particles=particles, split_batch=settings["split_batch"],
         )  # fmt: skip
-        orders = [Batches(rows, min(settings["batch_size"], rows), seed) for seed in seeds]
+        size, dealt_out = min(settings["batch_size"], rows), settings["split_batch"]
+        orders = [Batches(rows, size, seed, dealt_out=dealt_out) for seed in seeds]
         plan = Plan(
             learning_rates(steps, settings["learning_rate"], "one-cycle"),
             kl_weights(steps, fit.temperature, 0.0),

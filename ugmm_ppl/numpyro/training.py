@@ -114,8 +114,9 @@ class Trainer:
             if self._clip_norm is not None:
                 factor = jnp.minimum(1.0, self._clip_norm / norm)
                 gradients = jax.tree.map(lambda g: factor * g, gradients)
-            moved = self._moved(params, gradients, optimizer, key, rate)
-            params, optimizer = jax.tree.map(lambda a, b: jnp.where(good, a, b), moved, (params, optimizer))
+            params, optimizer = jax.lax.cond(
+                good, lambda: self._moved(params, gradients, optimizer, key, rate), lambda: (params, optimizer)
+            )
             return params, optimizer, good, (loss, *parts)
 
         def step(carry: Any, now: Any) -> Any:

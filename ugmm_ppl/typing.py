@@ -30,10 +30,13 @@ Values: TypeAlias = Mapping[str, Array]
 """Site, or role of one layer -> value."""
 
 Rows: TypeAlias = np.ndarray
-"""`(B, K)`: a table of numbers."""
+"""`(B, K)`, or `(..., B, K)` by draw: a table of numbers."""
 
 PerRow: TypeAlias = np.ndarray
 """`(B,)`, or `(..., B)` by draw: a number of every row."""
+
+PerDraw: TypeAlias = np.ndarray
+"""`(S,)`, or `(C, S)` by chain: a number of every draw."""
 
 Outputs: TypeAlias = np.ndarray
 """`(..., B, O)`: outputs of a model, by draw."""

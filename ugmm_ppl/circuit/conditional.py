@@ -17,7 +17,7 @@ from ugmm_ppl.distributions import pathwise
 from ugmm_ppl.distributions.mixture import Mixture
 from ugmm_ppl.neuron import log_normalize
 from ugmm_ppl.ops.numpy import NUMPY
-from ugmm_ppl.typing import PerRow, Rows
+from ugmm_ppl.typing import PerRow, Probs, Rows
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -42,12 +42,12 @@ class Conditional:
         return f"Conditional(rows={len(self.x)}, missing={int(np.isnan(self.x).sum())} of {self.x.size})"
 
     @cached_property
-    def log_seen(self) -> np.ndarray:
+    def log_seen(self) -> PerRow:
         """log p(seen), and of the class where it is known, `(B,)`, in the units of the model."""
         density = self.density
         return np.concatenate([density.log_seen(self.x[rows], self.y[rows]) for rows in density.chunks(len(self.x))])
 
-    def log_density(self, x: Any) -> np.ndarray:
+    def log_density(self, x: Any) -> PerRow:
         """log p(missing = values of x | seen), `(B,)` in nats.
 
         Args:
@@ -64,7 +64,7 @@ class Conditional:
         checks.impossible_evidence(self.log_seen)
         return log_both - self.log_seen - (density.log_unit(both) - density.log_unit(self.x))
 
-    def sample(self, n: int, *, seed: int = 0) -> np.ndarray:
+    def sample(self, n: int, *, seed: int = 0) -> Rows:
         """n completions of every row, `(n, B, K)`."""
         units = self.density.units
         x = self.x if units is None else units.restore(self.x)
@@ -72,12 +72,12 @@ class Conditional:
         return self.density.draw(x, y, n, seed)[0]
 
     @cached_property
-    def mean(self) -> np.ndarray:
+    def mean(self) -> Rows:
         """E[x | seen], `(B, K)`; what is seen, where it is."""
         return self._restored(self._moments[0])
 
     @cached_property
-    def std(self) -> np.ndarray:
+    def std(self) -> Rows:
         """Standard deviation of x given what is seen, `(B, K)`; 0 for what is seen."""
         first, second = self._moments
         spread = np.sqrt(np.maximum(second - first * first, 0.0)) * self.density.scale
@@ -107,7 +107,7 @@ class Conditional:
         log_weights = log_normalize(NUMPY, log_weights.reshape(rows, -1))
         return Mixture(loc, scale, np.exp(log_weights), log_weights)
 
-    def probs(self, feature: int | str) -> np.ndarray:
+    def probs(self, feature: int | str) -> Probs:
         """Probabilities of the codes or bins of a missing feature, `(B, C)`."""
         column = self._missing(feature)
         model = self.density.model
@@ -120,7 +120,7 @@ class Conditional:
         found = np.einsum("bslj,sljc->bc", states, bins)[:, : len(names_of_bins(model.leaves[column]))]
         return found / found.sum(1, keepdims=True)
 
-    def cdf(self, feature: int | str, value: Any) -> np.ndarray:
+    def cdf(self, feature: int | str, value: Any) -> PerRow:
         """p(feature <= value | seen) for one value per row, or for all: `(B,)`."""
         column = self._missing(feature)
         value = np.broadcast_to(np.asarray(value, dtype=np.float64), (len(self.x),))
@@ -133,12 +133,12 @@ class Conditional:
         below = value[:, None] >= np.arange(len(low)) if whole else within
         return (self.probs(feature) * below).sum(1)
 
-    def quantile(self, feature: int | str, q: float) -> np.ndarray:
+    def quantile(self, feature: int | str, q: float) -> PerRow:
         """The value below which a missing real feature lies with probability q, `(B,)`."""
         q = number("q", q, 0.0, 1.0)
         return pathwise.quantile(NUMPY, np.full(len(self.x), q), self.mixture(feature))
 
-    def entropy(self, feature: int | str) -> np.ndarray:
+    def entropy(self, feature: int | str) -> PerRow:
         """Entropy of a missing feature given what is seen, `(B,)` in nats: closed for codes and histograms.
 
         Raises:

@@ -17,7 +17,7 @@ from ugmm_ppl.circuit.conditional import Conditional
 from ugmm_ppl.circuit.evaluation import Evaluation
 from ugmm_ppl.neuron import log_normalize, logsumexp
 from ugmm_ppl.ops.numpy import NUMPY
-from ugmm_ppl.typing import PerRow, Rows
+from ugmm_ppl.typing import PerRow, Probs, Rows
 
 MODE_STEPS = 100
 """Most steps of the ascent to a mode."""
@@ -59,7 +59,7 @@ class CircuitDensity(Evaluation):
         """How many draws of what."""
         return f"CircuitDensity({self.model!r}, draws={self.num_draws})"
 
-    def log_density(self, x: Any, y: Any = None) -> np.ndarray:
+    def log_density(self, x: Any, y: Any = None) -> PerRow:
         """log p(x) of what is seen in each row, `(B,)` in nats; with class codes y log p(x, y).
 
         A row of which nothing is seen has log density 0. A row that is impossible has -inf, and is named in a warning.
@@ -69,7 +69,7 @@ class CircuitDensity(Evaluation):
         checks.impossible(found)
         return found
 
-    def posterior_class(self, x: Any) -> np.ndarray:
+    def posterior_class(self, x: Any) -> Probs:
         """p(class | what is seen), `(B, classes)`; the prior for a row of which nothing is seen."""
         x, _ = self.checked(x, None)
         log_joint = np.concatenate([self.log_joint(x[rows]) for rows in self.chunks(len(x))])
@@ -87,19 +87,19 @@ class CircuitDensity(Evaluation):
         x, label = self.draw(nothing, None if y is None else [y], count("n", n), count("seed", seed, least=0))
         return (x[:, 0], label[:, 0]) if with_class else x[:, 0]
 
-    def conditional_sample(self, x: Any, n: int, y: Any = None, *, seed: int = 0) -> np.ndarray:
+    def conditional_sample(self, x: Any, n: int, y: Any = None, *, seed: int = 0) -> Rows:
         """n draws of what is missing in each row given what is seen in it, `(n, B, K)`; seen values stay."""
         return self.draw(x, y, count("n", n), count("seed", seed, least=0))[0]
 
-    def expectation(self, x: Any, y: Any = None) -> np.ndarray:
+    def expectation(self, x: Any, y: Any = None) -> Rows:
         """E[x | what is seen], `(B, K)`: seen values stay. For codes it is the mean of the codes."""
         return self.conditional(x, y).mean
 
-    def cdf(self, feature: int | str, value: Any, x: Any = None, y: Any = None) -> np.ndarray:
+    def cdf(self, feature: int | str, value: Any, x: Any = None, y: Any = None) -> PerRow:
         """p(feature <= value | what is seen in x) for one value per row `(B,)`; x None is one row of nothing seen."""
         return self.conditional(self._nothing() if x is None else x, y).cdf(feature, value)
 
-    def entropy(self, feature: int | str, x: Any = None, y: Any = None) -> np.ndarray:
+    def entropy(self, feature: int | str, x: Any = None, y: Any = None) -> PerRow:
         """Entropy in nats of a code or histogram given what is seen in x, `(B,)`; as in `Conditional.entropy`."""
         return self.conditional(self._nothing() if x is None else x, y).entropy(feature)
 

@@ -15,7 +15,7 @@ from ugmm_ppl.circuit.model import Circuit
 from ugmm_ppl.data.standardizer import Standardizer
 from ugmm_ppl.neuron import log_normalize, logsumexp, near_zero
 from ugmm_ppl.ops.numpy import NUMPY
-from ugmm_ppl.typing import PerRow, Rows
+from ugmm_ppl.typing import PerDraw, PerRow, Rows
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -60,11 +60,11 @@ class Evaluation:
         """Rows as they came, as an array in float64; columns of a table are found by name."""
         return self.model.check_inputs(x, names=self.columns or self.feature_names).astype(np.float64, copy=False)
 
-    def restored(self, full: np.ndarray, x: Rows) -> np.ndarray:
+    def restored(self, full: np.ndarray, x: Rows) -> Rows:
         """Completed rows `(..., B, K)` in the units of the data; values that x has are kept to the last bit."""
         return np.where(np.isnan(x), full if self.units is None else self.units.restore(full), x)
 
-    def log_unit(self, x: Rows) -> np.ndarray:
+    def log_unit(self, x: Rows) -> PerRow:
         """What the log density of seen values loses on the way to the units of the data, `(B,)`."""
         return (~np.isnan(x)) @ np.log(self.scale)
 
@@ -100,7 +100,7 @@ class Evaluation:
         return passes.downward(NUMPY, self.model.forest, self.natural, up, posterior)[:, self.model.forest.leaf_nodes]
 
     @cached_property
-    def log_draws(self) -> np.ndarray:
+    def log_draws(self) -> PerDraw:
         """Normalised log weights of the draws `(S,)`."""
         weights = np.zeros(self.num_draws) if self.log_weights is None else self.log_weights
         return log_normalize(NUMPY, np.asarray(weights, dtype=np.float64))
@@ -110,7 +110,7 @@ class Evaluation:
         found = self.up(x).log_joint + self.log_draws[:, None, None]
         return logsumexp(NUMPY, np.moveaxis(found, 0, -1))
 
-    def log_seen(self, x: Rows, y: PerRow) -> np.ndarray:
+    def log_seen(self, x: Rows, y: PerRow) -> PerRow:
         """log p(seen), and of the class where it is known, `(B,)`."""
         return self.model.log_likelihood(self.log_joint(x), y)
 

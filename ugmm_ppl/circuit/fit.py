@@ -15,7 +15,7 @@ from ugmm_ppl.fitting.result import Fit
 from ugmm_ppl.neuron import safe_log
 from ugmm_ppl.ops.numpy import NUMPY
 from ugmm_ppl.posterior.drawn import stacked
-from ugmm_ppl.typing import Outputs, Rows, SiteDraws
+from ugmm_ppl.typing import Outputs, PerRow, Rows, SiteDraws
 
 QUERY_DRAWS = 20
 """Posterior draws per chain that a query averages over, where none are asked for."""
@@ -109,7 +109,7 @@ class CircuitFit(Fit):
             x[at], y[at] = density.sample(rows, with_class=True, seed=base + number)
         return {"x": x} | ({} if self.model.classes is None else {"y": y})
 
-    def log_unit(self, x: Rows) -> np.ndarray:
+    def log_unit(self, x: Rows) -> PerRow:
         """What the log density of what is seen loses on the way to the units of the data, `(B,)`."""
         if self.x_units is None:
             return np.zeros(len(x))

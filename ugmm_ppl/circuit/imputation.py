@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ugmm_ppl.checks.machine import require
+from ugmm_ppl.typing import Rows
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -30,11 +31,11 @@ class Imputation:
         return f"Imputation(copies={n}, rows={rows}, missing={int(self.missing.sum())} of {self.missing.size})"
 
     @property
-    def mean(self) -> np.ndarray:
+    def mean(self) -> Rows:
         """Mean over the copies `(B, K)`."""
         return self.values.mean(0)
 
-    def quantile(self, q: Any) -> np.ndarray:
+    def quantile(self, q: Any) -> Rows:
         """Quantiles over the copies, `(B, K)` for a number, `(Q, B, K)` for an array."""
         return np.quantile(self.values, q, axis=0)
 

@@ -127,7 +127,7 @@ class Circuit(DensityModel):
         convert: bool = True,
         first_row: int = 0,
         names: Sequence[str] | None = None,
-    ) -> np.ndarray:
+    ) -> Rows:
         """Rows `(B, K)`, NaN where missing; codes must be those of their leaf."""
         x = checks.table(x, self.features, what=what, convert=convert, first_row=first_row, names=names)
         for column, leaf in self.leaves.items():
@@ -141,7 +141,7 @@ class Circuit(DensityModel):
         for column, leaf in self.leaves.items():
             checks.outside(x, column, leaf.edges[0], leaf.edges[-1])
 
-    def check_target(self, y: Any, rows: int) -> np.ndarray:
+    def check_target(self, y: Any, rows: int) -> PerRow:
         """Class codes `(B,)`, -1 where not known; None is all -1."""
         return classes_or_unknown(y, rows, self.classes)
 

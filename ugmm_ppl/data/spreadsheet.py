@@ -20,6 +20,7 @@ import numpy as np
 from ugmm_ppl.checks import files as checks
 from ugmm_ppl.checks.data import inputs, names_of
 from ugmm_ppl.data.files import called, is_path, reading
+from ugmm_ppl.typing import Rows
 
 SEPARATORS = (",", ";", "\t")
 ENCODINGS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -151,7 +152,7 @@ def _all_numbers(row: Sequence[str], count: int) -> bool:
     return len(cells) == count and None not in numbers and any(cells)
 
 
-def read_csv(path: Any, feature_names: Sequence[str], *, missing: bool = False) -> np.ndarray:
+def read_csv(path: Any, feature_names: Sequence[str], *, missing: bool = False) -> Rows:
     """Read the columns of a CSV file that a fit needs.
 
     Columns are found by the names in the header, in any order, and others are passed over. A file of numbers alone,

@@ -93,7 +93,7 @@ def _weighted_moments(a: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, n
     return mean, np.sqrt((share * np.where(seen, a - mean, 0.0) ** 2).sum(0))
 
 
-def repeated(x: Rows, weights: np.ndarray | None = None) -> np.ndarray:
+def repeated(x: Rows, weights: np.ndarray | None = None) -> Rows:
     """Rows `(B, K)`, each as often as it counts: exactly for whole weights, else in proportion and B in all."""
     if weights is None:
         return x

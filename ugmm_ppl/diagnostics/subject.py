@@ -11,6 +11,7 @@ from ugmm_ppl.backends.threads import cached_property
 from ugmm_ppl.models import evaluation
 from ugmm_ppl.models.network import BaseNetworkModel
 from ugmm_ppl.models.score import JointScore
+from ugmm_ppl.typing import PerDraw, PerRow
 
 if TYPE_CHECKING:
     from ugmm_ppl.posterior.predictive import Predictive
@@ -94,7 +95,7 @@ class Subject:
             return evaluation.prior_draws(self.fit.primitives, self.fit.model, count, self.seed)
 
     @cached_property
-    def pointwise(self) -> np.ndarray:
+    def pointwise(self) -> PerRow:
         """Log likelihood in the units of the likelihood `(C, S, B)`."""
         fit, target = self.fit, self.fit.to_network_target(self.y)
         functions = fit.sample_functions(self.num_draws, seed=self.seed)
@@ -103,7 +104,7 @@ class Subject:
         )
 
     @cached_property
-    def log_ratio(self) -> np.ndarray:
+    def log_ratio(self) -> PerDraw:
         """log p(theta, y)^(1/T of the likelihood) - log q(theta), `(C, S)`; 0 for "nuts"."""
         if not self.fit.inference.density:
             return np.zeros((self.fit.num_chains, self.num_draws))

@@ -23,7 +23,7 @@ from ugmm_ppl.models import evaluation
 from ugmm_ppl.neuron import log_normalize, logsumexp
 from ugmm_ppl.ops.numpy import NUMPY
 from ugmm_ppl.posterior.drawn import stacked
-from ugmm_ppl.typing import Outputs, Rows, SiteDraws
+from ugmm_ppl.typing import Outputs, Probs, Rows, SiteDraws
 
 QUERY_DRAWS = 20
 """Posterior draws per chain that a query averages over, where none are asked for."""
@@ -101,7 +101,7 @@ class LatentFit(Fit):
         result = combine(found, draws.log_weights)
         return dataclasses.replace(result, value=result.value - self.log_unit(rows))
 
-    def posterior_class(self, x: Any, **options: Any) -> np.ndarray:
+    def posterior_class(self, x: Any, **options: Any) -> Probs:
         """p(class | x) `(B, classes)`; `options` are the keywords of `log_evidence`."""
         rows, _ = self._rows(x, None)
         unknown = np.full(len(rows), -1)
@@ -128,7 +128,7 @@ class LatentFit(Fit):
         mean, square = (split(self.model.sizes, parts.over(a))[layer] for a in (parts.means, parts.squares))
         return Encoded(mean, np.sqrt(np.maximum(square - mean**2, 0.0)))
 
-    def reconstruct(self, x: Any, *, layer: int | None = None, y: Any = None, **options: Any) -> np.ndarray:
+    def reconstruct(self, x: Any, *, layer: int | None = None, y: Any = None, **options: Any) -> Rows:
         """E[E[x' | h^layer] | x]: the mean of the data, given what x says of a layer; `(B, K)` in the units of x.
 
         Args:
@@ -165,7 +165,7 @@ class LatentFit(Fit):
         order = rng.permutation(n)
         return (x[order], codes[order]) if with_class else x[order]
 
-    def evaluate(self, draws: SiteDraws, x: Rows, chunk_size: int, params: dict[str, np.ndarray] | None) -> np.ndarray:
+    def evaluate(self, draws: SiteDraws, x: Rows, chunk_size: int, params: dict[str, np.ndarray] | None) -> Outputs:
         """log p(x, class) `(S, B, O)` by importance sampling, a lower bound in the mean.
 
         All rows share their random numbers, so that the value of a row does not depend on the others.

@@ -132,11 +132,11 @@ class LatentNetwork(DensityModel):
         convert: bool = True,
         first_row: int = 0,
         names: Sequence[str] | None = None,
-    ) -> np.ndarray:
+    ) -> Rows:
         """Rows `(B, K)` of finite numbers."""
         return checks.table(x, self.num_inputs, what=what, convert=convert, first_row=first_row, names=names)
 
-    def check_target(self, y: Any, rows: int) -> np.ndarray:
+    def check_target(self, y: Any, rows: int) -> PerRow:
         """Class codes `(B,)`, -1 where not known; None is all -1."""
         return classes_or_unknown(y, rows, self.classes, "LatentNetwork")
 

@@ -59,7 +59,7 @@ class OrderedPrediction(abc.ABC):
     def std(self) -> PerRow:
         """Posterior predictive standard deviation `(B,)`, of noise and parameters together."""
 
-    def quantile(self, q: float | np.ndarray) -> np.ndarray:
+    def quantile(self, q: float | np.ndarray) -> PerRow:
         """Quantiles of the predictive distribution, of counts the smallest y with p(Y <= y) >= q.
 
         Args:
@@ -127,7 +127,7 @@ class Likelihood(abc.ABC):
         """Names of the O outputs."""
 
     @abc.abstractmethod
-    def check(self, y: Any, rows: int) -> np.ndarray:
+    def check(self, y: Any, rows: int) -> PerRow:
         """Return y as an array `(B,)`, or say what is wrong with it."""
 
     @abc.abstractmethod

@@ -15,7 +15,7 @@ from ugmm_ppl.distributions.sampling import gumbel_max
 from ugmm_ppl.likelihoods.base import Likelihood, likelihood
 from ugmm_ppl.neuron import if_any_possible, log_normalize, near_zero
 from ugmm_ppl.ops.numpy import NUMPY
-from ugmm_ppl.typing import Array, Outputs, PerRow
+from ugmm_ppl.typing import Array, Outputs, PerRow, Probs
 
 
 @likelihood
@@ -59,7 +59,7 @@ class Categorical(Likelihood):
         """The classes."""
         return class_names or [str(c) for c in range(self.classes)]
 
-    def check(self, y: Any, rows: int) -> np.ndarray:
+    def check(self, y: Any, rows: int) -> PerRow:
         """Class codes as int64 `(B,)`."""
         return checks.labels(y, rows, self.classes)
 
@@ -115,14 +115,14 @@ class ClassPrediction:
     weights: np.ndarray | None = None
 
     @cached_property
-    def probs(self) -> np.ndarray:
+    def probs(self) -> Probs:
         """Posterior predictive class probabilities, the mean over draws, weighted by chain, `(B, classes)`."""
         if self.weights is None:
             return self.draws.mean((0, 1), dtype=np.float64)
         return np.tensordot(self.weights, self.draws.mean(1, dtype=np.float64), 1)
 
     @property
-    def label(self) -> np.ndarray:
+    def label(self) -> PerRow:
         """Most probable class code, `(B,)`."""
         return self.probs.argmax(-1)
 

@@ -56,7 +56,7 @@ class Mixture(Likelihood):
         del class_names
         return [f"{role}_{m}" for role in ("logit", "loc", "log_scale") for m in range(self.components)]
 
-    def check(self, y: Any, rows: int) -> np.ndarray:
+    def check(self, y: Any, rows: int) -> PerRow:
         """Finite targets as float64 `(B,)`."""
         return checks.targets(y, rows)
 
@@ -179,7 +179,7 @@ class RegressionPrediction(OrderedPrediction):
         return np.ldexp(np.sqrt(variance), exponent[:, 0])
 
     @property
-    def draws(self) -> np.ndarray:
+    def draws(self) -> PerRow:
         """Mean of y for every posterior draw, `(C, S, B)`."""
         return neuron.mean(NUMPY, self.loc, np.exp(self.log_weights))
 
@@ -204,7 +204,7 @@ class RegressionPrediction(OrderedPrediction):
             found = [pathwise.quantile(ops, array(np.full(len(loc), level)), mixture) for level in levels]
             return np.stack([np.asarray(each) for each in found])
 
-    def samples(self, n: int, seed: int = 0) -> np.ndarray:
+    def samples(self, n: int, seed: int = 0) -> PerRow:
         """Draw n values of y per row from the predictive density, `(n, B)`."""
         n = checks.count("n", n)
         rng = np.random.default_rng(checks.count("seed", seed, least=0))

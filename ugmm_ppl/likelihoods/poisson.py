@@ -42,7 +42,7 @@ class Poisson(Likelihood):
         del class_names
         return ["log_rate"]
 
-    def check(self, y: Any, rows: int) -> np.ndarray:
+    def check(self, y: Any, rows: int) -> PerRow:
         """Counts as float64 `(B,)`."""
         return checks.counts(y, rows)
 
@@ -76,7 +76,7 @@ class Poisson(Likelihood):
         return CountPrediction(outputs[..., 0].astype(np.float64), weights)
 
 
-def log_probability(log_rate: np.ndarray, y: PerRow) -> np.ndarray:
+def log_probability(log_rate: np.ndarray, y: PerRow) -> PerRow:
     """Log probability of counts, `(..., B)` and `(B,)` to `(..., B)`."""
     gammaln = require("scipy.special", "diagnostics", ("scipy",)).gammaln
     expected = np.where(y == 0.0, 0.0, y * np.where(y == 0.0, 0.0, log_rate))  # 0 of a rate of 0 is certain
@@ -108,7 +108,7 @@ class CountPrediction(OrderedPrediction):
         return np.exp(self.log_rate.reshape(len(self._shares), -1))
 
     @property
-    def draws(self) -> np.ndarray:
+    def draws(self) -> PerRow:
         """Rate of every posterior draw, `(C, S, B)`."""
         return np.exp(self.log_rate)
 
@@ -150,7 +150,7 @@ class CountPrediction(OrderedPrediction):
             low, high = np.where(enough, low, middle), np.where(enough, middle, high)
         return high
 
-    def samples(self, n: int, seed: int = 0) -> np.ndarray:
+    def samples(self, n: int, seed: int = 0) -> PerRow:
         """Draw n counts per row from the predictive distribution, `(n, B)`."""
         rng = np.random.default_rng(checks.count("seed", seed, least=0))
         rows = self._rates.shape[1]

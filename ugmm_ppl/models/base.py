@@ -57,7 +57,7 @@ class Model(abc.ABC):
         """Number of outputs O."""
         return self.likelihood.num_outputs
 
-    def check_target(self, y: Any, rows: int) -> np.ndarray:
+    def check_target(self, y: Any, rows: int) -> PerRow:
         """Return y as an array `(B,)`, or say what is wrong with it."""
         return self.likelihood.check(y, rows)
 
@@ -136,7 +136,7 @@ class Model(abc.ABC):
         convert: bool = True,
         first_row: int = 0,
         names: Sequence[str] | None = None,
-    ) -> np.ndarray:
+    ) -> Rows:
         """Return x as an array `(B, K)`, or say what is wrong with it; arguments as in `checks.inputs`."""
         return checks.inputs(x, self.num_inputs, what=what, convert=convert, first_row=first_row, names=names)
 

@@ -10,7 +10,7 @@ import numpy as np
 from ugmm_ppl import budgets
 from ugmm_ppl.backends.base import Backend
 from ugmm_ppl.models.base import Model
-from ugmm_ppl.typing import Array, Inputs, Rows, SiteDraws
+from ugmm_ppl.typing import Array, Inputs, Outputs, PerDraw, Rows, SiteDraws
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,7 @@ class _Parameters(_Of):
         return {name: site.value for name, site in trace.items()}
 
 
-def outputs(backend: Backend, model: Model, draws: SiteDraws, x: Rows, chunk_size: int) -> np.ndarray:
+def outputs(backend: Backend, model: Model, draws: SiteDraws, x: Rows, chunk_size: int) -> Outputs:
     """Outputs `(S, B, O)` for draws `(S, ...)`, a chunk of rows and a few draws at a time."""
     handlers = model.needs_handlers(draws)
     draws = draws if handlers else {site: draws[site] for site in model.sites}
@@ -59,7 +59,7 @@ def outputs(backend: Backend, model: Model, draws: SiteDraws, x: Rows, chunk_siz
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
-def log_prior(backend: Backend, model: Model, draws: SiteDraws) -> np.ndarray:
+def log_prior(backend: Backend, model: Model, draws: SiteDraws) -> PerDraw:
     """Log prior density of draws `(S, ...)`: `(S,)`."""
     return np.sum(list(log_priors(backend, model, draws).values()), axis=0)
 

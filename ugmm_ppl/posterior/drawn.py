@@ -14,7 +14,7 @@ from ugmm_ppl.guides.guide import Guide, make_guide
 from ugmm_ppl.guides.sites import inferred_sites, latent_sites, natural_values
 from ugmm_ppl.models import evaluation
 from ugmm_ppl.posterior.record import Record
-from ugmm_ppl.typing import Outputs, PerRow, Rows, SiteDraws
+from ugmm_ppl.typing import Outputs, PerDraw, PerRow, Rows, SiteDraws
 
 NUM_DRAWS = 500
 """Draws per chain from a guide where none are asked for."""
@@ -74,7 +74,7 @@ class Drawn(Record):
             draws |= self.derived(draws)
         return draws
 
-    def log_q(self, num_draws: int | None = None, *, seed: int | None = None) -> np.ndarray:
+    def log_q(self, num_draws: int | None = None, *, seed: int | None = None) -> PerDraw:
         """Log density of the guide at the draws of `posterior` of the same arguments, `(C, S)` in nats.
 
         For "svi" and "laplace" only. It counts the inferred sites; a site held at a point has no density.
@@ -97,7 +97,7 @@ class Drawn(Record):
         one_chain = {name: value[None] for name, value in draws.items()}
         return one_chain | self.replicates(one_chain, outputs[None], seed)
 
-    def evaluate(self, draws: SiteDraws, x: Rows, chunk_size: int, params: dict[str, np.ndarray] | None) -> np.ndarray:
+    def evaluate(self, draws: SiteDraws, x: Rows, chunk_size: int, params: dict[str, np.ndarray] | None) -> Outputs:
         """Outputs of the model `(S, B, O)`.
 
         Args:
@@ -125,7 +125,7 @@ class Drawn(Record):
         plain = self.model.plain_sites
         return natural_values({name: value for name, value in draws.items() if name in plain})
 
-    def log_prior(self, draws: SiteDraws) -> np.ndarray:
+    def log_prior(self, draws: SiteDraws) -> PerDraw:
         """Log prior density of draws `(C, S, ...)`: `(C, S)`."""
         with self.settings():
             chains = (_chain(draws, c) for c in range(self.num_chains))

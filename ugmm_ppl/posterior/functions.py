@@ -10,7 +10,7 @@ import numpy as np
 
 from ugmm_ppl import budgets, checks
 from ugmm_ppl.backends.threads import cached_property
-from ugmm_ppl.typing import Rows
+from ugmm_ppl.typing import Outputs, Rows
 
 if TYPE_CHECKING:
     from ugmm_ppl.posterior.drawn import Drawn
@@ -76,7 +76,7 @@ class Functions:
 
         return predictions()
 
-    def outputs(self, x: Any, *, chunk_size: int | None = None, first_row: int = 0) -> np.ndarray:
+    def outputs(self, x: Any, *, chunk_size: int | None = None, first_row: int = 0) -> Outputs:
         """Outputs of the networks, `(C, S, B, O)`; arguments as in `map`."""
         shape = (self.fit.model.num_outputs,)
         return self.map(x, lambda outputs, _: outputs, shape, chunk_size=chunk_size, first_row=first_row)

@@ -14,7 +14,7 @@ from ugmm_ppl.ops.numpy import NUMPY
 from ugmm_ppl.posterior import weighing
 from ugmm_ppl.posterior.drawn import Drawn
 from ugmm_ppl.posterior.functions import Functions
-from ugmm_ppl.typing import Outputs
+from ugmm_ppl.typing import Outputs, PerDraw, PerRow
 
 
 class Predictive(Drawn):
@@ -82,7 +82,7 @@ class Predictive(Drawn):
 
     def outputs(
         self, x: Any, *, num_draws: int | None = None, chunk_size: int | None = None, seed: int | None = None
-    ) -> np.ndarray:
+    ) -> Outputs:
         """Network outputs for every posterior draw, `(C, S, B, O)`; arguments as in `predict`."""
         return self.sample_functions(num_draws, seed=seed).outputs(x, chunk_size=chunk_size)
 
@@ -94,7 +94,7 @@ class Predictive(Drawn):
         *,
         chunk_size: int | None = None,
         seed: int | None = None,
-    ) -> np.ndarray:
+    ) -> PerRow:
         """Pointwise log likelihood log p(y_b | x_b, theta_s), `(C, S, B)` in nats.
 
         Args:
@@ -116,13 +116,11 @@ class Predictive(Drawn):
         functions = self.sample_functions(num_draws, seed=seed)
         return functions.map(x, pointwise, dtype="float64", chunk_size=chunk_size) - self.log_unit(x)
 
-    def sample_predictive(self, x: Any, *, num_draws: int | None = None, seed: int | None = None) -> np.ndarray:
+    def sample_predictive(self, x: Any, *, num_draws: int | None = None, seed: int | None = None) -> PerRow:
         """One y per posterior draw and row of x, `(C, S, B)`, in the units of the data."""
         return self.targets(self.outputs(x, num_draws=num_draws, seed=seed), seed)
 
-    def log_p(
-        self, x: Any = None, y: Any = None, num_draws: int | None = None, *, seed: int | None = None
-    ) -> np.ndarray:
+    def log_p(self, x: Any = None, y: Any = None, num_draws: int | None = None, *, seed: int | None = None) -> PerDraw:
         """Log joint density log p(theta) + log p(y | x, theta) of the training data at the draws, `(C, S)` in nats.
 
         Args:

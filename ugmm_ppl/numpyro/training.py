@@ -67,7 +67,9 @@ class Trainer:
     ) -> tuple[Any, Steps]:
         """Take n steps of every restart."""
         steps = np.arange(first, first + len(rows))
-        kind = self._data[0].dtype
+        kind, all_rows = self._data[0].dtype, np.arange(len(self._data[0]))
+        if rows.shape[-1] == len(all_rows) and (rows == all_rows).all():
+            rows = rows[..., :0]  # none are picked
         per_step = (to_array(steps), to_array(rows), to_array(rates, kind), to_array(kl_weights, kind))
         new, found = self._block(state, per_step, self._keys, self._data)
         return new, Steps(*(np.asarray(a).T for a in found))
@@ -108,7 +110,8 @@ class Trainer:
         def one(params: Any, optimizer: Any, good: Array, key: Array, row: Array, rate: Array, now: Any) -> Any:
             step, kl_weight = now
             key = jax.random.fold_in(key, step)
-            (loss, parts), gradients = self._differentiate(params, key, tuple(a[row] for a in data), kl_weight)
+            batch = tuple(a[row] for a in data) if row.size else data
+            (loss, parts), gradients = self._differentiate(params, key, batch, kl_weight)
             norm = optax.tree.norm(gradients)
             good &= jnp.isfinite(loss) & jnp.isfinite(norm)
             if self._clip_norm is not None:

@@ -43,10 +43,10 @@ def test_batches_use_every_row_equally_often_and_in_any_order_of_asking():
     assert not np.array_equal(Batches(10, 4, seed=1)(0), rows[0])
 
 
-def test_a_batch_of_all_rows_is_in_their_order_unless_it_is_dealt_out():
+def test_a_batch_of_all_rows_is_in_their_order_unless_it_is_mixed():
     assert {tuple(Batches(5, 5, seed=0)(step)) for step in range(5)} == {(0, 1, 2, 3, 4)}
-    dealt_out = Batches(5, 5, seed=0, dealt_out=True)
-    orders = {tuple(dealt_out(step)) for step in range(5)}
+    mixed = Batches(5, 5, seed=0, mixed=True)
+    orders = {tuple(mixed(step)) for step in range(5)}
     assert len(orders) > 1
     assert {tuple(sorted(order)) for order in orders} == {(0, 1, 2, 3, 4)}
 

@@ -144,8 +144,8 @@ def _trained_on(subject: Subject) -> np.ndarray:
             objective, guide.noise_shapes(), data, seeds, optimizer="adam", clip_norm=settings["clip_norm"],
             num_particles=particles, split_batch=settings["split_batch"],
         )  # fmt: skip
-        size, dealt_out = min(settings["batch_size"], rows), settings["split_batch"] and particles > 1
-        orders = [Batches(rows, size, seed, dealt_out=dealt_out) for seed in seeds]
+        mixed = fit.model.has_local_variables or (settings["split_batch"] and particles > 1)
+        orders = [Batches(rows, min(settings["batch_size"], rows), seed, mixed=mixed) for seed in seeds]
         plan = Plan(
             learning_rates(steps, settings["learning_rate"], "one-cycle"),
             kl_weights(steps, fit.temperature, 0.0),

@@ -42,13 +42,13 @@ class Batches:
     """Row numbers of each batch, `(batch_size,)`, by the number of its step.
 
     The data are gone through in a new random order each time; a batch may reach over into the next round, so all
-    batches have one size and every row is used equally often. A batch of all rows has them as they stand, unless it is
-    to be dealt out in parts.
+    batches have one size and every row is used equally often. A batch of all rows has them as they stand, unless
+    `mixed`: to be dealt out in parts, or because random numbers belong to the places in a batch.
     """
 
-    def __init__(self, rows: int, batch_size: int, seed: int, *, dealt_out: bool = False) -> None:
+    def __init__(self, rows: int, batch_size: int, seed: int, *, mixed: bool = False) -> None:
         self._rows, self._size, self._seed = rows, batch_size, seed
-        self._whole = np.arange(rows) if batch_size == rows and not dealt_out else None
+        self._whole = np.arange(rows) if batch_size == rows and not mixed else None
         self._orders: dict[int, np.ndarray] = {}
 
     def __call__(self, step: int) -> np.ndarray:

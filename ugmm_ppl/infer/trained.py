@@ -49,7 +49,8 @@ class Trained(Method):
         settings, guide = task.settings, self.guide(task)
         seeds = [task.seed + restart for restart in range(settings.num_restarts)]
         rows, size = len(task.data[0]), settings.batch_size
-        orders = [Batches(rows, size, seed, dealt_out=settings.parts > 1) for seed in seeds]
+        mixed = settings.parts > 1 or task.model.has_local_variables
+        orders = [Batches(rows, size, seed, mixed=mixed) for seed in seeds]
         plan = Plan(
             learning_rates(settings.num_steps, settings.learning_rate, settings.schedule),
             self.kl_weights(task),

@@ -5,7 +5,7 @@
 #
 # Python packages are those that are installed, and those of the folder, if one is given. The checkout is installed into
 # a folder of its own. Leaves benchmarks/results/gpu-*.json, gpu_tiles-*.json and gpu_check.log, in $OUT too if that is
-# set. Ends within 9 minutes: 0 if all tests passed and the benchmark ran, 1 if not, 3 where there is no CUDA device.
+# set. Ends within 10 minutes: 0 if all tests passed and the benchmark ran, 1 if not, 3 where there is no CUDA device.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}

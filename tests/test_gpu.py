@@ -320,12 +320,14 @@ def test_what_waits_for_the_device_is_not_recorded(torch, monkeypatch, found_out
         return torch.tensor(found.item()) if waits else found.detach()
 
     def graph_of(waits):
-        recorded, results = programs.recorded(lambda params, b: loss(params, b, waits)), []
+        recorder, results = programs.Recorder(), []
         for _ in range(4):
             torch.cuda.manual_seed_all(7)
-            results.append((float(recorded(params, twice)), params["a"].grad.tolist()))
+            found = recorder(lambda params, b: loss(params, b, waits), params, twice)
+            results.append((float(found), params["a"].grad.tolist()))
         assert all(one == results[0] for one in results)
-        return next(iter(recorded._graphs.values()))
+        assert torch.cuda.current_stream() == torch.cuda.default_stream()
+        return next(iter(recorder._graphs.values()))
 
     with monkeypatch.context() as patch:
         if not found_out:

@@ -47,7 +47,10 @@ def outputs(backend: Backend, model: Model, draws: SiteDraws, x: Rows, chunk_siz
     handlers = model.needs_handlers(draws)
     draws = draws if handlers else {site: draws[site] for site in model.sites}
     rows = min(chunk_size, len(x))
-    together = budgets.CACHED * model.rows_at_once // (budgets.TEMPORARY * max(1, rows))
+    one_draw = sum(value[0].size for value in draws.values())
+    together = min(
+        budgets.CACHED * model.rows_at_once // (budgets.TEMPORARY * max(1, rows)), budgets.CACHED // max(1, one_draw)
+    )
     parts = []
     for start in range(0, len(x), rows):
         chunk = x[start : start + rows]

@@ -106,6 +106,7 @@ class Trainer:
         Keys and data are arguments, not constants: fits that differ in nothing else share one program, and one entry of
         JAX's persistent cache.
         """
+        on_cpu = all(device.platform == "cpu" for device in self._data[0].devices())
 
         def one(params: Any, optimizer: Any, good: Array, key: Array, row: Array, rate: Array, now: Any) -> Any:
             step, kl_weight = now
@@ -117,9 +118,13 @@ class Trainer:
             if self._clip_norm is not None:
                 factor = jnp.minimum(1.0, self._clip_norm / norm)
                 gradients = jax.tree.map(lambda g: factor * g, gradients)
-            params, optimizer = jax.lax.cond(
-                good, lambda: self._moved(params, gradients, optimizer, key, rate), lambda: (params, optimizer)
-            )
+            if on_cpu:
+                params, optimizer = jax.lax.cond(
+                    good, lambda: self._moved(params, gradients, optimizer, key, rate), lambda: (params, optimizer)
+                )
+            else:  # a GPU would ask the host which
+                moved = self._moved(params, gradients, optimizer, key, rate)
+                params, optimizer = jax.tree.map(lambda a, b: jnp.where(good, a, b), moved, (params, optimizer))
             return params, optimizer, good, (loss, *parts)
 
         def step(carry: Any, now: Any) -> Any:

@@ -208,9 +208,10 @@ class PyroBackend:
 
 
 def _arguments(spec: Distribution, like: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
-    """Tensors of a description, made once: to bring them to a GPU at every run of a model would wait for it."""
-    if not runs_plainly():
-        return _made(spec, like.dtype, like.device)  # tensors of a mode or a transform, for as long as it lasts
+    """Tensors of a description; its numbers are made once: to bring them to a GPU at every run would wait for it."""
+    numbers = all(isinstance(a, int | float) for a in (*spec.args, *spec.kwargs.values()))
+    if not numbers or not runs_plainly():  # those of a mode or a transform live as long as it lasts
+        return _made(spec, like.dtype, like.device)
     args, kwargs = _kept(spec, like.dtype, like.device)
     return list(args), dict(kwargs)
 
@@ -222,7 +223,7 @@ def _made(spec: Distribution, dtype: torch.dtype, device: torch.device) -> tuple
     return [tensor(a) for a in spec.args], {key: tensor(a) for key, a in spec.kwargs.items()}
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=4096)  # more than a training meets: a graph reads them where they are
 def _kept(spec: Distribution, dtype: torch.dtype, device: torch.device) -> tuple[list[Tensor], dict[str, Tensor]]:
     with torch.inference_mode(False):
         return _made(spec, dtype, device)

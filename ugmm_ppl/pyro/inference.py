@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ugmm_ppl.backends.draws import NutsDraws, nuts_stats
 from ugmm_ppl.backends.progress import Progress
+from ugmm_ppl.kernels import library
 from ugmm_ppl.ops.torch_arrays import (
     kept_random_state,
     normals,
@@ -81,7 +82,12 @@ WORTH_A_TRANSFORM = 4
 
 
 def _side_by_side(function: Callable[..., Any], draws: dict[str, Tensor], given: list[Tensor], together: int) -> Any:
-    """By `torch.func.vmap`; None where it cannot transform a function, of a user's module that looks at values, say."""
+    """By `torch.func.vmap`; None where it cannot transform a function, of a user's module that looks at values, say.
+
+    Or where equation (2) is computed in chunks, which a transform would make at once.
+    """
+    if any(library.choose(a.device.type, str(a.dtype).removeprefix("torch.")) == "chunked" for a in draws.values()):
+        return None
     try:
         found = torch.func.vmap(lambda draw: function(draw, *given), chunk_size=together)(draws)
     except Exception:  # what is wrong with the function itself, one draw tells better

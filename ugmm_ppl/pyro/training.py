@@ -16,7 +16,7 @@ from ugmm_ppl import checks
 from ugmm_ppl.backends.trainer import StepRule, Steps
 from ugmm_ppl.kernels.torch_ops import OPS
 from ugmm_ppl.ops.torch_arrays import default_dtype, kept_random_state, normals, seed_torch, to_numpy, to_tensor
-from ugmm_ppl.pyro.programs import recorded
+from ugmm_ppl.pyro.programs import Recorder
 from ugmm_ppl.pyro.turns import as_default, exclusive, in_turns, unchecked
 
 _norm = torch.nn.utils.get_total_norm
@@ -61,7 +61,7 @@ class Trainer:
         self._make: Any = BUILT[optimizer] if isinstance(optimizer, str) else optimizer
         if isinstance(optimizer, StepRule):
             self._make = functools.partial(_ByRule, optimizer)
-        self._differentiated = recorded(self._derivatives)
+        self._recorder = Recorder()
         self._code_of_others = contextlib.nullcontext if ours else as_default
 
     def start(self, initial: Sequence[dict[str, np.ndarray]]) -> list[_Restart]:
@@ -137,7 +137,7 @@ class Trainer:
         seed_torch(int(np.random.SeedSequence([self._seeds[restart], step]).generate_state(1)[0]))
         device = self._data[0].device
         weight = kl_weight if device.type == "cpu" else torch.full((), kl_weight, dtype=default_dtype())
-        found = self._differentiated(params, torch.as_tensor(rows, device=device), weight)
+        found = self._recorder(self._derivatives, params, torch.as_tensor(rows, device=device), weight)
         loss, log_likelihood, kl, norm = found.tolist()
         gradients = [p.grad for p in params.values()]
         # The 2-norm is fast and settles it, unless it overflows.

@@ -63,7 +63,7 @@ failed=0
 workers=()
 "$python" -c "import xdist" 2> /dev/null && workers=(-n 8)
 # Warnings of other versions of the libraries are no errors here; the installed package, not the folder, is tested.
-PYTHONSAFEPATH=1 timeout 170 "$python" -m pytest tests/test_gpu.py -m gpu -q --durations=10 \
+PYTHONSAFEPATH=1 timeout 170 "$python" -m pytest tests/test_gpu.py tests/test_gpu_torch.py -m gpu -q --durations=10 \
     -o addopts="-rfEs --strict-markers" -o filterwarnings=default "${workers[@]}" | tee "$site/tests.txt" || failed=1
 grep -Eq "[0-9]+ passed" "$site/tests.txt" || failed=1 # tests that were all skipped have shown nothing
 echo "tests: $([ $failed = 0 ] && echo passed || echo FAILED)"

@@ -6,7 +6,8 @@ import shutil
 
 import numpy as np
 import pytest
-from tolerances import EXACT64
+from helpers import assert_relative
+from tolerances import EXACT64, GRADIENT32, ORACLE32
 
 from ugmm_ppl.kernels import library
 
@@ -101,6 +102,15 @@ def assert_gradients(got, want, tolerance):
     for name, one, other in zip(("x", "loc", "scale", "log_weights"), got, want, strict=True):
         largest = float(np.abs(other).max(initial=0.0))
         np.testing.assert_allclose(one, other.astype(float), rtol=tolerance, atol=tolerance * largest, err_msg=name)
+
+
+def agree_with_oracle(run, arguments, rng):
+    """`run(arguments, upstream)` gives activations and gradients, of float32, for a random upstream gradient."""
+    want, *_ = oracle(*arguments)
+    upstream = rng.normal(size=want.shape).astype(np.float32)
+    out, found = run(arguments, upstream)
+    assert_relative(out, want, ORACLE32)
+    assert_gradients(found, oracle_gradients(arguments, upstream), GRADIENT32)
 
 
 def close(got, want, tolerance=EXACT64):

@@ -1,9 +1,11 @@
 """On a CUDA device: the kernels against the formula in extended precision, and fits; `pytest -m gpu`."""
 
+import functools
+
 import numpy as np
 import pytest
 from helpers import assert_relative
-from kernel_cases import SHAPES, assert_gradients, at_all_distances, draw, oracle, oracle_gradients
+from kernel_cases import SHAPES, agree_with_oracle, assert_gradients, at_all_distances, draw, oracle, oracle_gradients
 from tolerances import EXACT64, GRADIENT32, NETWORK32, ORACLE32
 
 import ugmm_ppl as up
@@ -25,16 +27,6 @@ def gpu(backend_name):
     except ValueError as error:
         pytest.skip(f"{backend_name} sees no CUDA device: {error}")
     return backend
-
-
-@pytest.fixture
-def torch(backend_name):
-    """For what is torch's own."""
-    if backend_name != "pyro":
-        pytest.skip("torch's own")
-    import torch
-
-    return torch
 
 
 def run(backend, arguments, upstream, dtype="float32"):
@@ -61,11 +53,7 @@ def run(backend, arguments, upstream, dtype="float32"):
 
 
 def agree(backend, arguments, rng):
-    want, *_ = oracle(*arguments)
-    upstream = rng.normal(size=want.shape).astype(np.float32)
-    out, found = run(backend, arguments, upstream)
-    assert_relative(out, want, ORACLE32)
-    assert_gradients(found, oracle_gradients(arguments, upstream), GRADIENT32)
+    agree_with_oracle(functools.partial(run, backend), arguments, rng)
 
 
 def test_the_fused_kernel_is_in_use(backend_name):
@@ -194,146 +182,6 @@ def test_a_gradient_for_each_of_a_batch(gpu, rng):
     assert_relative(gpu.numpy(each[0]), dx, GRADIENT32)
     assert_relative(gpu.numpy(each[1].sum(0)), dloc, GRADIENT32)
     assert np.isfinite(gpu.numpy(hessian)).all()
-
-
-# ------------------------------------------------------------------------------------------------------- torch's own
-
-
-@pytest.fixture
-def leaves(torch, rng):
-    arguments = draw(rng, (200,), [()] * 3, 50, 100, "float32")
-    return [torch.tensor(a, device="cuda").requires_grad_() for a in arguments]
-
-
-def by_reference(torch, leaves):
-    from ugmm_ppl.kernels import for_torch
-
-    own = [a.detach().double().requires_grad_() for a in leaves]
-    out = for_torch._reference(*own)
-    return [out.detach(), *torch.autograd.grad(out.sum(), own)]
-
-
-def assert_close(torch, found, want):
-    for one, other in zip(found, want, strict=True):
-        assert (one.double() - other).abs().max() <= GRADIENT32 * other.abs().max()
-
-
-def test_every_tile(torch, leaves, monkeypatch):
-    from ugmm_ppl.kernels import for_torch, gpu
-
-    want = by_reference(torch, leaves)
-    for kind in ("OF_ACTIVATIONS", "OF_GRADIENTS"):
-        for tile in getattr(gpu, kind):
-            with monkeypatch.context() as patch:
-                patch.setattr(gpu, kind, (tile,))
-                out = for_torch.activation(*leaves)
-                assert_close(torch, [out, *torch.autograd.grad(out.sum(), leaves)], want)
-
-
-def test_tiles_can_be_measured(torch, leaves, monkeypatch):
-    from ugmm_ppl.kernels import for_torch, triton_calls
-
-    monkeypatch.setenv(triton_calls.TUNE, "1")
-    monkeypatch.setattr(triton_calls, "_measured", {})
-    out = for_torch.activation(*leaves)
-    assert_close(torch, [out, *torch.autograd.grad(out.sum(), leaves)], by_reference(torch, leaves))
-    assert {key[0] for key in triton_calls._measured} == {"forward", "anchor", "gradients"}
-
-
-def test_a_graph_of_both_passes(torch, leaves):
-    """Captured once and replayed on other numbers: nothing waits for the device."""
-    from ugmm_ppl.kernels import for_torch
-
-    def step():
-        out = for_torch.activation(*leaves)
-        return [out.detach(), *torch.autograd.grad(out.sum(), leaves)]
-
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        found = step()
-    with torch.no_grad():
-        leaves[0].mul_(0.5)
-    graph.replay()
-    torch.cuda.synchronize()
-    assert_close(torch, found, by_reference(torch, leaves))
-
-
-def test_compile_without_a_break_in_the_graph(torch, leaves):
-    from ugmm_ppl.kernels import for_torch
-
-    compiled = torch.compile(for_torch.activation, fullgraph=True)
-    out = compiled(*leaves)
-    assert_close(torch, [out.detach(), *torch.autograd.grad(out.sum(), leaves)], by_reference(torch, leaves))
-
-
-def test_memory(torch):
-    """Twice the rows, neurons and inputs take four times the memory, as the arguments do, for eight times the terms."""
-    from ugmm_ppl.kernels import for_torch
-
-    def peak(n):
-        arguments = [torch.rand(n, n, device="cuda").add_(0.5).requires_grad_() for _ in range(4)]
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        torch.autograd.grad(for_torch.activation(*arguments).sum(), arguments)
-        return torch.cuda.max_memory_allocated() - before
-
-    assert peak(2048) < 5 * peak(1024)
-    assert peak(1024) < 4 * 2**30 / 16  # a sixteenth of what the terms would take
-
-
-def test_steps_are_recorded(torch, rng, monkeypatch):
-    """A fit launches its steps as graphs, and comes to the same losses as without them."""
-    from ugmm_ppl.pyro import programs
-
-    made = []
-    record = programs._recorded
-    x, y = rng.normal(size=(300, 5)), rng.integers(0, 3, 300)
-
-    def losses():
-        settings = {"num_steps": 40, "batch_size": 64, "num_restarts": 2, "clip_norm": 1.0, "progress": False}
-        return up.fit(up.Classifier(up.Network((5, 16)), 3), x, y, backend="pyro", device="cuda", **settings).losses
-
-    monkeypatch.setattr(programs, "_recorded", lambda *arguments: made.append(record(*arguments)) or made[-1])
-    recorded = losses()
-    assert [type(graph).__name__ for graph in made] == ["_Graph"]
-    monkeypatch.setattr(programs, "_recorded", lambda *arguments: None)
-    np.testing.assert_allclose(recorded, losses(), rtol=NETWORK32)
-
-
-@pytest.mark.parametrize("found_out", [True, False])
-def test_what_waits_for_the_device_is_not_recorded(torch, monkeypatch, found_out):
-    """Whether that is found out beforehand or not; what is random comes after it as before."""
-    from ugmm_ppl.pyro import programs
-
-    params, twice = {"a": torch.ones(3, device="cuda", requires_grad=True)}, torch.full((3,), 2.0, device="cuda")
-
-    def loss(params, b, waits):
-        params["a"].grad = None
-        found = (params["a"] * b * torch.randn(3, device="cuda")).sum()
-        found.backward()
-        return torch.tensor(found.item()) if waits else found.detach()
-
-    def graph_of(waits):
-        recorder, results = programs.Recorder(), []
-        for _ in range(4):
-            torch.cuda.manual_seed_all(7)
-            found = recorder(lambda params, b: loss(params, b, waits), params, twice)
-            results.append((float(found), params["a"].grad.tolist()))
-        assert all(one == results[0] for one in results)
-        assert torch.cuda.current_stream() == torch.cuda.default_stream()
-        return next(iter(recorder._graphs.values()))
-
-    with monkeypatch.context() as patch:
-        if not found_out:
-            patch.setattr(programs, "_waits", lambda *arguments: False)
-        assert graph_of(waits=True) is None
-    assert isinstance(graph_of(waits=False), programs._Graph)
 
 
 # --------------------------------------------------------------------------------------------------------------- fits

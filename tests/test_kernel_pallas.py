@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from helpers import assert_relative
-from kernel_cases import assert_gradients, at_all_distances, close, draw, oracle, oracle_gradients
-from tolerances import GRADIENT32, HALF16, ORACLE32
+from kernel_cases import agree_with_oracle, assert_gradients, at_all_distances, close, draw, oracle, oracle_gradients
+from tolerances import GRADIENT32, HALF16
 
 jax = pytest.importorskip("jax", reason="jax is not installed here")
 pytest.importorskip("numpyro", reason="numpyro is not installed here")
@@ -44,11 +44,7 @@ def test_shapes_that_do_and_do_not_fill_the_tiles(monkeypatch, rng, shape, multi
     assert found.of_neurons * found.of_rows == parts
     assert found.neurons > tile.neurons
     arguments = draw(rng, (rows,), [()] * 3, neurons, inputs, "float32")
-    want, *_ = oracle(*arguments)
-    upstream = rng.normal(size=want.shape).astype(np.float32)
-    out, found = run(arguments, upstream)
-    assert_relative(out, want, ORACLE32)
-    assert_gradients(found, oracle_gradients(arguments, upstream), GRADIENT32)
+    agree_with_oracle(run, arguments, rng)
 
 
 def test_some_gradients(rng):
@@ -67,12 +63,7 @@ def test_some_gradients(rng):
 
 def test_inputs_at_all_distances(rng):
     """Also where 2^(t - peak) leaves float32, for some rows and neurons of a tile."""
-    arguments = at_all_distances(rng)
-    want, *_ = oracle(*arguments)
-    upstream = rng.normal(size=want.shape).astype(np.float32)
-    out, found = run(arguments, upstream)
-    assert_relative(out, want, ORACLE32)
-    assert_gradients(found, oracle_gradients(arguments, upstream), GRADIENT32)
+    agree_with_oracle(run, at_all_distances(rng), rng)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

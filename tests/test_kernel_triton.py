@@ -7,7 +7,16 @@ import sys
 import numpy as np
 import pytest
 from helpers import assert_relative
-from kernel_cases import NO_TRITON, assert_gradients, at_all_distances, close, draw, oracle, oracle_gradients
+from kernel_cases import (
+    NO_TRITON,
+    agree_with_oracle,
+    assert_gradients,
+    at_all_distances,
+    close,
+    draw,
+    oracle,
+    oracle_gradients,
+)
 from tolerances import GRADIENT32, ORACLE32
 
 if NO_TRITON:
@@ -43,11 +52,7 @@ def run(arguments, upstream, dtype=torch.float32):
 def test_shapes_that_do_and_do_not_fill_the_tiles(kernels, rng, shape):
     rows, neurons, inputs = shape
     arguments = draw(rng, (rows,), [()] * 3, neurons, inputs, "float32")
-    want, *_ = oracle(*arguments)
-    upstream = rng.normal(size=want.shape).astype(np.float32)
-    out, found = run(arguments, upstream)
-    assert_relative(out, want, ORACLE32)
-    assert_gradients(found, oracle_gradients(arguments, upstream), GRADIENT32)
+    agree_with_oracle(run, arguments, rng)
 
 
 @pytest.mark.parametrize(("kind", "number"), [("OF_ACTIVATIONS", 1), ("OF_ACTIVATIONS", 3), ("OF_GRADIENTS", 1)])
@@ -55,11 +60,7 @@ def test_other_tiles(kernels, monkeypatch, rng, kind, number):
     """They differ in the order of sums only."""
     monkeypatch.setattr(gpu, kind, getattr(gpu, kind)[number:])
     arguments = draw(rng, (18,), [()] * 3, 34, 70, "float32")
-    want, *_ = oracle(*arguments)
-    upstream = rng.normal(size=want.shape).astype(np.float32)
-    out, found = run(arguments, upstream)
-    assert_relative(out, want, ORACLE32)
-    assert_gradients(found, oracle_gradients(arguments, upstream), GRADIENT32)
+    agree_with_oracle(run, arguments, rng)
 
 
 ALL, X_ALONE, PARAMETERS = (True,) * 4, (True, False, False, False), (False, True, True, True)
@@ -120,12 +121,7 @@ def test_an_input_far_from_all_components(kernels, rng):
 
 def test_inputs_at_all_distances(kernels, rng):
     """Also where 2^(t - peak) leaves float32, for some rows and neurons of a tile."""
-    arguments = at_all_distances(rng)
-    want, *_ = oracle(*arguments)
-    upstream = rng.normal(size=want.shape).astype(np.float32)
-    out, found = run(arguments, upstream)
-    assert_relative(out, want, ORACLE32)
-    assert_gradients(found, oracle_gradients(arguments, upstream), GRADIENT32)
+    agree_with_oracle(run, at_all_distances(rng), rng)
 
 
 @pytest.mark.parametrize("layout", ["turned", "every second", "repeated", "beginning later"])

@@ -93,6 +93,19 @@ def test_draws_evaluated_together_make_no_difference(small_fits, monkeypatch):
             np.testing.assert_array_equal(fit.outputs(small_fits.x, num_draws=9, seed=3), together)
 
 
+def test_a_function_is_called_once_for_draws_together(backend):
+    calls = []
+
+    def larger(draw, x):
+        calls.append(draw)
+        return x + draw["w"]
+
+    w = np.arange(8.0, dtype="float32")
+    found = backend.inference.each(larger, {"w": w}, np.zeros(2, "float32"), together=8)
+    np.testing.assert_array_equal(found, np.stack([w, w], 1))
+    assert len(calls) == 1
+
+
 def test_a_function_that_looks_at_values_takes_one_draw_after_the_other(backend):
     """And one that is at fault says what is wrong itself."""
 

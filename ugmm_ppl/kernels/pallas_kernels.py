@@ -327,9 +327,8 @@ def _sum_gradients(
     """Gradients as `gradients` in `ugmm_ppl.kernels.triton_kernels`."""
     rows, neurons, width, _ = tile
     last, all_neurons = parts.rows // rows - 1, parts.neurons // neurons
-    base_ref = None
-    if distant:
-        flag_ref, base_ref, *refs = refs  # type: ignore[assignment]
+    flag_ref, base_ref = refs[:2] if distant else (None, None)
+    if flag_ref is not None:
         all_neurons *= (flag_ref[0] > 0).astype(jnp.int32)
     outputs = iter(refs[-sum(wanted) :])
     d_x, d_loc, d_scale, d_weights = (next(outputs) if want else None for want in wanted)

@@ -82,9 +82,9 @@ WORTH_A_TRANSFORM = 4
 
 
 def _side_by_side(function: Callable[..., Any], draws: dict[str, Tensor], given: list[Tensor], together: int) -> Any:
-    """By `torch.func.vmap`; None where it cannot transform a function, of a user's module that looks at values, say.
+    """By `torch.func.vmap`; None where that cannot be, as for a user's module that looks at values.
 
-    Or where equation (2) is computed in chunks, which a transform would make at once.
+    Nor where equation (2) is computed in chunks, which a transform would compute at once.
     """
     if any(library.choose(a.device.type, str(a.dtype).removeprefix("torch.")) == "chunked" for a in draws.values()):
         return None

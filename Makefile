@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= dev
+BOTH ?= --both
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
@@ -13,8 +14,8 @@ demo: $(STAMP)
 test: $(STAMP) # two processes, so one thread each: OpenMP's threads spin, and more of them than cores stand in each other's way
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not long' $(PYTEST_ARGS)
 
-test-all: $(STAMP) # the long tests too; PYTEST_ARGS=--both has what lies above the backends on both of them
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+test-all: $(STAMP) # the long tests too, and what lies above the backends on both of them, unless BOTH is empty
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(BOTH) $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -69,7 +69,8 @@ def widths_of_size(sizes: tuple[int, ...], outputs: int, parameters: int) -> tup
         return (sizes[0], *(max(1, round(factor * width)) for width in sizes[1:]))
 
     def total(widths: tuple[int, ...]) -> int:
-        return sum(math.prod(role.shape) for role in relu_network(widths).completed(outputs).roles().values())
+        roles = relu_network(widths).completed(outputs).roles((widths[0],))
+        return sum(math.prod(role.shape) for role in roles.values())
 
     candidates = {scaled(factor) for factor in np.geomspace(0.5, 10.0, 2000) if min(scaled(factor)[1:]) > 1}
     return min(candidates, key=lambda widths: abs(total(widths) - parameters))

@@ -9,9 +9,9 @@ from helpers import apply, gradients
 from tolerances import GRADIENT64, PARITY
 
 import ugmm_ppl as up
-from ugmm_ppl.nn import LAYERS, Flatten, Linear
+from ugmm_ppl.nn import LAYERS, Dense, Flatten, LayerNorm, Linear
 from ugmm_ppl.nn.base import layer_of
-from ugmm_ppl.nn.spaces import NATURAL
+from ugmm_ppl.nn.spaces import natural as to_natural
 from ugmm_ppl.ops.numpy import NUMPY
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
@@ -20,6 +20,7 @@ ARGUMENTS = {
     "Conv": {"channels": 3, "kernel": (3, 2), "stride": (1, 2), "padding": 1},
     "Dense": {"units": 4, "dropout": 0.4},
     "Linear": {"units": 4},
+    "Network": {"layers": (Linear(3), Dense(5, dropout=0.4), LayerNorm(), Linear(4)), "inputs": 6},
 }
 """Of those that need some."""
 
@@ -51,7 +52,7 @@ def test_facts_hold_together(name, rng):
     assert layer.held(inputs) >= np.prod(inputs)
     assert layer.completed(5).output_shape(inputs) == outputs  # what has its units keeps them
     assert layer_of(json.loads(json.dumps(layer.described())), "file") == layer
-    assert 0.0 <= layer.dropout < 1.0
+    assert np.all((np.asarray(layer.dropout) >= 0.0) & (np.asarray(layer.dropout) < 1.0))
 
 
 @each
@@ -79,9 +80,9 @@ def test_draws_and_single_examples(backend64, name, rng):
 @each
 def test_values_in_natural_space_are_the_same(name, rng):
     layer, inputs, h, values = case(name, rng)
-    natural = {NATURAL.get(role, role): np.exp(v) if role in NATURAL else v for role, v in values.items()}
-    if "weights" in natural:
-        natural["weights"] = natural["weights"] / natural["weights"].sum(-1, keepdims=True)
+    natural = {to_natural(role): np.exp(v) if to_natural(role) != role else v for role, v in values.items()}
+    for role in (role for role in natural if role.endswith("weights")):
+        natural[role] = natural[role] / natural[role].sum(-1, keepdims=True)
     want = layer.apply(NUMPY, values, h, inputs)
     np.testing.assert_allclose(layer.apply(NUMPY, natural, h, inputs), want, rtol=PARITY, atol=PARITY)
 
@@ -110,7 +111,7 @@ def test_gradients_are_those_of_finite_differences(backend64, name, rng):
 def test_noise_acts_in_training_alone(name, rng):
     layer, inputs, h, values = case(name, rng)
     shapes = layer.noise_shapes(inputs, (len(h),))
-    assert bool(shapes) == (layer.dropout > 0.0)
+    assert bool(shapes) == np.any(np.asarray(layer.dropout) > 0.0)
     noise = {key: rng.uniform(size=shape) for key, shape in shapes.items()}
     quiet, again = (layer.apply(NUMPY, values, h, inputs, n) for n in (None, {}))
     np.testing.assert_array_equal(quiet, again)
@@ -145,6 +146,37 @@ def test_any_layer_makes_a_network(backend_name, name, rng, tmp_path):
         assert tree["posterior"][site].shape[2:] == spec.shape
     assert tree["constant_data"]["x"].shape == (30, network.num_inputs)
     assert len(list(fit.diagnose(num_draws=4))) > 5
+
+
+def test_a_network_among_layers_stands_for_its_layers():
+    """Also in the last place, where its units may be open; inputs of another shape are refused."""
+    flat = up.Network([Linear(3), Dense(8), LayerNorm(), Linear()], inputs=6)
+    assert up.Network([Linear(3), up.Network([Dense(8), LayerNorm(), Linear()], inputs=3)], inputs=6) == flat
+    assert up.Network([up.Network([Linear(3)], inputs=6), Dense(8), LayerNorm(), Linear()], inputs=6) == flat
+    with pytest.raises(ValueError, match=r"made for inputs of the shape \(4,\); got \(3,\)"):
+        up.Network([Linear(3), up.Network((4, 8))], inputs=6)
+
+
+def test_a_module_of_a_network(backend):
+    """It knows its inputs; priors by layer hold in it, and those of layers that there are not are refused."""
+    module = importlib.import_module(f"ugmm_ppl.{backend.name}").LayerModule
+    network = up.Network((3, 4, 5)).completed(2)
+    far = up.dist.Normal(1000.0, 1.0)
+    with backend.inference.seeded(0):
+        values = module(network, prior=up.Prior(scale=up.dist.Gamma(2.0, 2.0), layers={1: {"loc": far}})).values()
+    assert list(values) == [
+        "layers.0.loc", "layers.0.scale", "layers.0.logits", "layers.1.loc", "layers.1.scale", "layers.1.logits",
+        "readout.weight", "readout.bias",
+    ]  # fmt: skip
+    assert backend.numpy(values["layers.1.loc"]).min() > 900.0 > backend.numpy(values["layers.0.loc"]).max()
+    with pytest.raises(ValueError, match=r"Prior.layers must name layers 0..1; got layer 2"):
+        module(network, prior=up.Prior(layers={2: {"loc": far}}))
+    with pytest.raises(ValueError, match=r"Prior.layers must name no layer here; got layer 0"):
+        module(Dense(8), 3, prior=up.Prior(layers={0: {"loc": far}}))
+    with pytest.raises(ValueError, match=r"made for inputs of the shape \(3,\); got \(4,\)"):
+        module(network, 4, prior=up.Prior())
+    with pytest.raises(TypeError, match=r"needs inputs, their number or shape"):
+        module(Dense(8))
 
 
 @each

@@ -101,8 +101,8 @@ def test_names_and_shapes_of_the_parameters(rng, case):
     assert {name: value.shape for name, value in values.items()} == want
     assert {value.dtype for value in values.values()} == {np.dtype(np.float64)}
     whole = network.completed(3)
-    assert {name: role.shape for name, role in whole.roles().items()} == want
-    assert whole.work == max(k * j for k, j in itertools.pairwise(widths))
+    assert {name: role.shape for name, role in whole.roles(whole.inputs).items()} == want
+    assert whole.work(network.inputs) == max(k * j for k, j in itertools.pairwise(widths))
     assert whole.sizes == network.sizes == tuple(options.get("sizes", (6, 5, 4)))
 
 
@@ -245,7 +245,7 @@ def test_the_papers_network():
     x = np.random.default_rng(0).uniform(size=(4, 784))
     values = network.initial_values(x, 10, seed=0)
     assert sum(value.size for value in values.values()) == 327_552
-    shapes = {name: role.shape for name, role in network.completed(10).roles().items()}
+    shapes = {name: role.shape for name, role in network.completed(10).roles(network.inputs).items()}
     assert (shapes["layers.0.loc"], shapes["layers.1.loc"], shapes["layers.2.loc"]) == ((128, 784), (64, 128), (10, 64))
     assert network.forward(NUMPY, values, x).shape == (4, 10)
     assert stats.kstest(values["layers.1.loc"].ravel(), "norm").pvalue > SAMPLING_P
@@ -305,7 +305,7 @@ def test_the_short_form_is_a_list_of_layers():
 def test_names_of_the_layers():
     """Layers with parameters are numbered, and a linear one at the end is the readout."""
     network = up.Network([Flatten(), Linear(3), Dense(4), LayerNorm(), Linear(2)], inputs=(2, 5))
-    assert list(network.completed(2).roles()) == [
+    assert list(network.completed(2).roles(network.inputs)) == [
         "layers.0.weight", "layers.0.bias", "layers.1.loc", "layers.1.log_scale", "layers.1.logits", "readout.weight",
         "readout.bias",
     ]  # fmt: skip

@@ -51,7 +51,9 @@ def test_descriptions():
     np.testing.assert_array_equal(ranks["a"], np.arange(3))
 
 
-@pytest.mark.parametrize("prior", [None, PRIOR, up.Prior(weights=up.dist.Dirichlet(0.5))])
+@pytest.mark.parametrize(
+    "prior", [None, up.Prior(scale=up.dist.Gamma(3.0, 1.0)), up.Prior(weights=up.dist.Dirichlet(0.5))]
+)
 def test_layers_of_numpyro(prior):
     pytest.importorskip("numpyro")
     from ugmm_ppl.numpyro import UGMMLayer
@@ -60,7 +62,9 @@ def test_layers_of_numpyro(prior):
     assert repr(again(layer)) == repr(layer)
 
 
-@pytest.mark.parametrize("prior", [None, PRIOR, up.Prior(weights=up.dist.Dirichlet(0.5))])
+@pytest.mark.parametrize(
+    "prior", [None, up.Prior(scale=up.dist.Gamma(3.0, 1.0)), up.Prior(weights=up.dist.Dirichlet(0.5))]
+)
 def test_layers_of_pyro(prior, tmp_path):
     """By pickle and by torch.save, alone, in a PyroModule, and with a guide that has been trained."""
     pyro, torch = pytest.importorskip("pyro"), pytest.importorskip("torch")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -70,15 +70,25 @@ class Prior:
         A role is called as it was given: `scale` or `log_scale`, `weights` or `logits`.
 
         Args:
-            roles: What `Layer.roles` says.
+            roles: What `Layer.roles` says; those of a network have the places of its layers before them.
             stem: Place of the layer in its network: `layers.0`, for the overrides, or `readout`; "" if it stands alone.
         """
-        given = self._given(stem)
         found: dict[str, PriorValue] = {}
-        for role, spec in roles.items():
+        for site, spec in roles.items():
+            inner, dot, role = site.rpartition(".")
+            given = self._given(stem or inner)
             name = NATURAL[role] if NATURAL.get(role) in given else role
-            found[name] = given.get(name, spec.prior)
+            found[f"{inner}{dot}{name}"] = given.get(name, spec.prior)
         return found
+
+    def check_layers(self, sites: Iterable[str], sizes: Any = None) -> None:
+        """Refuse overrides of layers, or of roles, that a network of these sites does not have."""
+        known: dict[int, list[str]] = {}
+        for site in sites:
+            stem, _, role = site.rpartition(".")
+            if (number := _number(stem)) is not None:
+                known.setdefault(number, []).extend([role, NATURAL[role]] if role in NATURAL else [role])
+        checks.prior_layers("Prior", self.layers, known, sizes)
 
     def _given(self, stem: str) -> dict[str, PriorValue]:
         """Entries for the layer of a stem by role."""
@@ -86,7 +96,8 @@ class Prior:
             entries = {"weight": self.readout, "bias": self.readout_bias}
             return {role: prior for role, prior in entries.items() if prior is not None}
         given = {role: getattr(self, role) for role in NEURON_ROLES if getattr(self, role) is not None}
-        override = self.layers.get(int(stem.removeprefix("layers.")), {}) if stem else {}
+        number = _number(stem)
+        override = {} if number is None else self.layers.get(number, {})
         for pair in TWINS.items():
             if any(role in override for role in pair):  # the space that the override names replaces the other one
                 given = {role: prior for role, prior in given.items() if role not in pair}
@@ -125,6 +136,12 @@ class Prior:
             x, num_draws=num_draws, backend=backend, seed=seed
         )
         return found
+
+
+def _number(stem: str) -> int | None:
+    """The number of a layer, of the stem `layers.0` or a longer one."""
+    first, _, rest = stem.partition(".")
+    return int(rest.partition(".")[0]) if first == "layers" else None
 
 
 def draw(backend: Backend, prior: PriorValue, name: str, shape: tuple[int, ...], like: Array) -> Array:

@@ -57,8 +57,10 @@ from ugmm_ppl.checks.network import dropout_rates as dropout_rates
 from ugmm_ppl.checks.network import example_shape as example_shape
 from ugmm_ppl.checks.network import layer_inputs as layer_inputs
 from ugmm_ppl.checks.network import layer_prior as layer_prior
+from ugmm_ppl.checks.network import layer_shape as layer_shape
 from ugmm_ppl.checks.network import layer_sizes as layer_sizes
 from ugmm_ppl.checks.network import long_form as long_form
+from ugmm_ppl.checks.network import module_inputs as module_inputs
 from ugmm_ppl.checks.network import network_outputs as network_outputs
 from ugmm_ppl.checks.network import network_sizes as network_sizes
 from ugmm_ppl.checks.network import normalized as normalized

@@ -117,6 +117,12 @@ def layer_inputs(layer: str, inputs: Shape, axes: int, do: str) -> None:
         raise ValueError(f"{layer} needs inputs of {kind}; got the shape {inputs}. Put {do} before it.")
 
 
+def layer_shape(layer: str, needed: Shape, got: Shape) -> None:
+    """Check that the inputs of a layer have the shape that it was made for."""
+    if tuple(got) != needed:
+        raise ValueError(f"this {layer} was made for inputs of the shape {needed}; got {got}. Give it inputs={got}.")
+
+
 def network_outputs(got: Shape, outputs: int) -> None:
     """Check that a network has as many outputs as its likelihood takes."""
     if got != (outputs,):
@@ -150,6 +156,14 @@ def one_layer(got: Any, kind: type) -> None:
     """Check that a module is made of a layer."""
     if not isinstance(got, kind):
         raise TypeError(f"layer must be one of ugmm_ppl.nn, e.g. Dense(8); got {got!r}.")
+
+
+def module_inputs(layer: Any, got: Any) -> Shape:
+    """The shape of the inputs of a layer that stands alone, which a network knows itself."""
+    found = getattr(layer, "inputs", None) if got is None else got
+    if found is None:
+        raise TypeError(f"a module of {layer!r} needs inputs, their number or shape, e.g. inputs=4; got None.")
+    return shape("inputs", found)
 
 
 def example_shape(x: Array, inputs: Shape) -> None:

@@ -17,7 +17,7 @@ from ugmm_ppl.models import evaluation
 from ugmm_ppl.models.base import Model, kind
 from ugmm_ppl.models.sites import SiteSpec
 from ugmm_ppl.nn.network import READOUT, Network
-from ugmm_ppl.nn.spaces import NATURAL, TWINS
+from ugmm_ppl.nn.spaces import TWINS
 from ugmm_ppl.priors import Prior
 from ugmm_ppl.typing import Array, Inputs, Ops, Rows, Shape, Values
 
@@ -40,10 +40,7 @@ class BaseNetworkModel(Model):
         """Check the parts."""
         checks.model_parts(self.network, self.prior, Network, Prior)
         checks.readout(self.network, self.likelihood)
-        numbered = [place for place in self.body.placed if place.stem not in ("", READOUT)]
-        roles = {i: list(layer.roles(inputs)) for i, (_, layer, inputs) in enumerate(numbered)}
-        known = {i: [*own, *(NATURAL[role] for role in own if role in NATURAL)] for i, own in roles.items()}
-        checks.prior_layers("Prior", self.prior.layers, known, self.network.sizes)
+        self.prior.check_layers(self.body.roles(self.network.inputs), self.network.sizes)
 
     def described(self) -> dict[str, Any]:
         """Network, prior, and the fields of the class."""
@@ -70,7 +67,9 @@ class BaseNetworkModel(Model):
     @cached_property
     def body(self) -> Network:
         """The network with as many outputs as this model needs."""
-        return self.network.completed(self.network_outputs)
+        whole = self.network.completed(self.network_outputs)
+        checks.network_outputs(whole.output_shape(whole.inputs), self.network_outputs)
+        return whole
 
     @property
     def readout_sites(self) -> str:
@@ -90,7 +89,7 @@ class BaseNetworkModel(Model):
     @property
     def row_work(self) -> int:
         """Exponentials of the largest layer."""
-        return self.body.work
+        return self.body.work(self.network.inputs)
 
     def coordinates(self, feature_names: list[str]) -> dict[str, Any]:
         """The features, and numbers along the other axes."""
@@ -105,7 +104,8 @@ class BaseNetworkModel(Model):
         With the native kernel that is the most numbers between two layers, with the others J x K of the largest layer.
         """
         native = kernels.info().kernel == "native"
-        return max(1, budgets.TEMPORARY // (self.body.held if native else max(self.body.held, self.body.work)))
+        held = self.body.held(self.network.inputs)
+        return max(1, budgets.TEMPORARY // (held if native else max(held, self.row_work)))
 
     def initial_values(self, x: Rows, seed: int) -> dict[str, np.ndarray]:
         """Start values of the network, a linear readout adapted to the meaning of the outputs."""
@@ -147,7 +147,7 @@ class BaseNetworkModel(Model):
 
     def noise(self, backend: Backend, x: Inputs) -> dict[str, Array]:
         """Uniform random numbers for the training of a batch, by site: those of dropout."""
-        shapes = self.body.noise_shapes((x.shape[-2],))
+        shapes = self.body.noise_shapes(self.network.inputs, (x.shape[-2],))
         return {name: backend.uniform(shape, x) for name, shape in shapes.items()}
 
     def prior_predictive(

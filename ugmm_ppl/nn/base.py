@@ -6,7 +6,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 
@@ -47,11 +47,15 @@ class Layer(abc.ABC):
     and examples before them.
     """
 
-    log_densities: ClassVar[bool] = False
-    """Whether its outputs are activations of neurons, which are log densities."""
+    @property
+    def log_densities(self) -> bool:
+        """Whether its outputs are activations of neurons, which are log densities."""
+        return False
 
-    dropout: float = 0.0
-    """Probability by which parts are left out in training."""
+    @property
+    def dropout(self) -> float | tuple[float, ...]:
+        """Probability by which parts are left out in training; of a network those of its layers."""
+        return 0.0
 
     @abc.abstractmethod
     def output_shape(self, inputs: Shape) -> Shape:
@@ -111,6 +115,12 @@ class Layer(abc.ABC):
         """The layer as JSON values."""
         return {"kind": type(self).__name__, **dataclasses.asdict(self)}  # type: ignore[call-overload]
 
+    @classmethod
+    def from_description(cls, parts: Mapping[str, Any], file: str) -> Self:
+        """The layer from what `described` gave but its kind, in a file that messages call `file`."""
+        del file
+        return cls(**parts)
+
 
 def layer_of(parts: Mapping[str, Any], file: str) -> Layer:
     """The layer from what `described` gave, in a file that messages call `file`."""
@@ -118,7 +128,7 @@ def layer_of(parts: Mapping[str, Any], file: str) -> Layer:
     name = given.pop("kind")
     if name not in LAYERS:
         raise unknown_kind(file, "layer", name, LAYERS)
-    return LAYERS[name](**given)
+    return LAYERS[name].from_description(given, file)
 
 
 def values_of(values: Values, stem: str) -> dict[str, Array]:

@@ -9,12 +9,12 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from ugmm_ppl import budgets, checks
-from ugmm_ppl.nn.base import Layer, Role, layer_of, values_of
+from ugmm_ppl.nn.base import Layer, Role, layer, layer_of, values_of
 from ugmm_ppl.nn.dense import STARTS, Dense
 from ugmm_ppl.nn.linear import Linear
 from ugmm_ppl.nn.norm import LayerNorm
@@ -35,12 +35,14 @@ class Placed(NamedTuple):
     inputs: Shape
 
 
+@layer
 @dataclasses.dataclass(frozen=True, init=False)
-class Network:
-    """Layers in turn; parameters come from a prior, data or a posterior.
+class Network(Layer):
+    """Layers in turn, themselves a layer; parameters come from a prior, data or a posterior.
 
     The short form `Network((4, 32))` is `Network([Dense(32), LayerNorm(), Linear()], inputs=4)`. Layers with parameters
-    have sites of the stems `layers.0`, `layers.1`, ..., a linear one at the end `readout`.
+    have sites of the stems `layers.0`, `layers.1`, ..., a linear one at the end `readout`. A network among the layers
+    stands for its layers.
 
     Args:
         layers: The layers, each one of `ugmm_ppl.nn`; or the sizes of the short form.
@@ -82,7 +84,8 @@ class Network:
                 dropout_per_example=dropout_per_example, initial=initial,
             )  # fmt: skip
         checks.open_units([each.is_open for each in made])
-        checks.settle(self, layers=made, inputs=shape, placed=_placed(made, shape))
+        placed = _placed(made, shape)
+        checks.settle(self, layers=tuple(place.layer for place in placed), inputs=shape, placed=placed)
 
     @classmethod
     def paper(cls, sizes: Sequence[int] = (784, 128, 64), **changes: Any) -> Network:
@@ -109,7 +112,8 @@ class Network:
     @property
     def dropout(self) -> tuple[float, ...]:
         """Dropout probability of every layer with parameters but the readout."""
-        return tuple(place.layer.dropout for place in self.placed if place.stem not in ("", READOUT))
+        own = (place.layer.dropout for place in self.placed if place.stem not in ("", READOUT))
+        return tuple(itertools.chain.from_iterable(np.ravel(rate).tolist() for rate in own))
 
     @property
     def log_densities(self) -> bool:
@@ -121,41 +125,64 @@ class Network:
         """Pattern of the names of the sites nearest to the outputs."""
         return f"{self.stems[-1]}.*"
 
-    def completed(self, outputs: int) -> Network:
-        """This network with that number of outputs, which the last layer may have left open."""
-        *others, last = self.layers
-        found = Network([*others, last.completed(outputs)], inputs=self.inputs)
-        checks.network_outputs(found.placed[-1].layer.output_shape(found.placed[-1].inputs), outputs)
-        return found
+    @property
+    def is_open(self) -> bool:
+        """Whether the last layer leaves its number of units open."""
+        return self.layers[-1].is_open
 
-    def roles(self) -> dict[str, Role]:
-        """Parameters by site, of a completed network."""
+    def completed(self, outputs: int) -> Network:
+        """This network with that number of outputs, where the last layer leaves it open."""
+        if not self.is_open:
+            return self
+        *others, last = self.layers
+        return Network([*others, last.completed(outputs)], inputs=self.inputs)
+
+    def output_shape(self, inputs: Shape) -> Shape:
+        """That of the last layer."""
+        checks.layer_shape("Network", self.inputs, inputs)
+        last = self.placed[-1]
+        return last.layer.output_shape(last.inputs)
+
+    def roles(self, inputs: Shape) -> dict[str, Role]:
+        """Parameters by site, `layers.0.loc` and so on, of a completed network."""
+        checks.layer_shape("Network", self.inputs, inputs)
         return {
             f"{place.stem}.{role}": value
             for place in self.placed
             for role, value in place.layer.roles(place.inputs).items()
         }
 
-    @property
-    def work(self) -> int:
+    def work(self, inputs: Shape) -> int:
         """Exponentials per example of the largest layer, of a completed network."""
+        del inputs
         return max(1, *(place.layer.work(place.inputs) for place in self.placed))
 
-    @property
-    def held(self) -> int:
-        """Most numbers of one example that are held at a time, but for those of a kernel."""
+    def held(self, inputs: Shape) -> int:
+        """That of the layer which holds most."""
+        del inputs
         return max(place.layer.held(place.inputs) for place in self.placed)
 
-    def noise_shapes(self, rows: Shape) -> dict[str, Shape]:
-        """Shapes of the random numbers of training for examples of leading axes `rows`, of a completed network."""
+    def noise_shapes(self, inputs: Shape, rows: Shape) -> dict[str, Shape]:
+        """Those of the layers, by site, of a completed network."""
+        del inputs
         return {
             f"{place.stem}.{name}": shape
             for place in self.placed
             for name, shape in place.layer.noise_shapes(place.inputs, rows).items()
         }
 
+    def apply(
+        self, ops: Ops, values: Values, h: Array, inputs: Shape, noise: Mapping[str, Array] | None = None
+    ) -> Array:
+        """Outputs for inputs `h` `(..., B, *inputs)`, for parameters by site."""
+        del inputs
+        for stem, each, shape in self.placed:
+            own = values_of(values, stem) if stem else {}
+            h = each.apply(ops, own, h, shape, values_of(noise, stem) if noise and stem else None)
+        return h
+
     def forward(self, ops: Ops, values: Values, x: Inputs, noise: Mapping[str, Array] | None = None) -> Array:
-        """Outputs of the network for given parameter values.
+        """Outputs of the network for examples as a table holds them, in rows of numbers.
 
         Args:
             ops: The array library.
@@ -167,15 +194,21 @@ class Network:
             Outputs `(..., O)`.
         """
         h = x if len(self.inputs) == 1 else x.reshape(*x.shape[:-1], *self.inputs)
-        for stem, each, inputs in self.placed:
-            own = values_of(values, stem) if stem else {}
-            h = each.apply(ops, own, h, inputs, values_of(noise, stem) if noise and stem else None)
-        return h
+        return self.apply(ops, values, h, self.inputs, noise)
+
+    def start(self, rng: np.random.Generator, h: np.ndarray) -> dict[str, np.ndarray]:
+        """Start values of a completed network; layers see what those before them make of `h` with theirs."""
+        values: dict[str, np.ndarray] = {}
+        *hidden, last = self.placed
+        for stem, each, inputs in hidden:
+            start = each.start(rng, h)
+            values |= {f"{stem}.{role}": value for role, value in start.items()}
+            rows = max(1, budgets.TEMPORARY // max(1, each.work(inputs)))
+            h = np.concatenate([each.apply(NUMPY, start, h[i : i + rows], inputs) for i in range(0, len(h), rows)])
+        return values | {f"{last.stem}.{role}": value for role, value in last.layer.start(rng, h).items()}
 
     def initial_values(self, x: Rows, outputs: int, seed: int) -> dict[str, np.ndarray]:
         """Start values of all parameters, drawn in NumPy so that both backends get the same numbers.
-
-        Layers see what the layers before them make of the data with their start values.
 
         Args:
             x: Inputs `(B, K)` as the network will see them; the first thousand rows are used.
@@ -185,23 +218,16 @@ class Network:
         Returns:
             Site name -> float64 array.
         """
-        rng = np.random.default_rng(seed)
         h = np.asarray(x[:START_ROWS], dtype=np.float64).reshape(-1, *self.inputs)
-        values: dict[str, np.ndarray] = {}
-        *hidden, last = self.completed(outputs).placed
-        for stem, each, inputs in hidden:
-            start = each.start(rng, h)
-            values |= {f"{stem}.{role}": value for role, value in start.items()}
-            rows = max(1, budgets.TEMPORARY // max(1, each.work(inputs)))
-            h = np.concatenate([each.apply(NUMPY, start, h[i : i + rows], inputs) for i in range(0, len(h), rows)])
-        return values | {f"{last.stem}.{role}": value for role, value in last.layer.start(rng, h).items()}
+        return self.completed(outputs).start(np.random.default_rng(seed), h)
 
     def described(self) -> dict[str, Any]:
         """The network as JSON values."""
-        return {"layers": [each.described() for each in self.layers], "inputs": self.inputs}
+        layers = [each.described() for each in self.layers]
+        return {"kind": type(self).__name__, "layers": layers, "inputs": self.inputs}
 
     @classmethod
-    def from_description(cls, parts: Mapping[str, Any], file: str) -> Network:
+    def from_description(cls, parts: Mapping[str, Any], file: str) -> Self:
         """The network from its JSON values; older files hold the short form."""
         if "sizes" in parts:
             return cls(**parts)
@@ -210,11 +236,17 @@ class Network:
 
 def _placed(layers: Sequence[Layer], inputs: Shape) -> tuple[Placed, ...]:
     """Layers in their places; shapes that do not fit are refused here."""
-    found, shape, number = [], inputs, 0
-    for i, each in enumerate(layers):
+    found: list[Placed] = []
+    shape, number, pending = inputs, 0, list(layers)
+    while pending:
+        each = pending.pop(0)
+        if isinstance(each, Network):
+            checks.layer_shape("Network", each.inputs, shape)
+            pending = [*each.layers, *pending]
+            continue
         known = each.completed(1)  # whether there are parameters does not depend on the number of units
         stem = f"layers.{number}" if known.roles(shape) else ""
-        if i == len(layers) - 1 and isinstance(each, Linear):
+        if not pending and isinstance(each, Linear):
             stem = READOUT
         number += stem not in ("", READOUT)
         found.append(Placed(stem, each, shape))

@@ -16,14 +16,14 @@ NATURAL = {twin: role for role, twin in TWINS.items()}
 
 def unconstrained(site: str) -> str:
     """The name that a site has in the space where it is unconstrained: `layers.0.log_scale` of `layers.0.scale`."""
-    stem, _, role = site.rpartition(".")
-    return f"{stem}.{TWINS.get(role, role)}"
+    stem, dot, role = site.rpartition(".")
+    return f"{stem}{dot}{TWINS.get(role, role)}"
 
 
 def natural(site: str) -> str:
     """The name that a site has in natural space: `layers.0.scale` of `layers.0.log_scale`."""
-    stem, _, role = site.rpartition(".")
-    return f"{stem}.{NATURAL.get(role, role)}"
+    stem, dot, role = site.rpartition(".")
+    return f"{stem}{dot}{NATURAL.get(role, role)}"
 
 
 def log_weights(ops: Ops, values: Values, stem: str) -> Array | None:

@@ -16,7 +16,7 @@ from ugmm_ppl import checks
 from ugmm_ppl.kernels.jax_ops import OPS
 from ugmm_ppl.nn.base import Layer
 from ugmm_ppl.nn.dense import Dense, neuron_parameters
-from ugmm_ppl.nn.spaces import TWINS
+from ugmm_ppl.nn.spaces import unconstrained
 from ugmm_ppl.numpyro.distribution import UnivariateGaussianMixture
 from ugmm_ppl.ops.jax_arrays import to_array
 from ugmm_ppl.priors import Prior, draw
@@ -35,6 +35,13 @@ class _Sampled(abc.ABC):
     def _placed(self) -> tuple[Layer, Shape]:
         """The layer, and the shape of its inputs."""
 
+    def _check_sites(self) -> None:
+        """Refuse inputs that do not fit the layer, and a prior of layers that there are not."""
+        layer, inputs = self._placed
+        roles = layer.roles(inputs)
+        if self.prior is not None:
+            self.prior.check_layers(roles)
+
     def values(self) -> dict[str, Array]:
         """The parameters in the space they live in, by role. Inside a model this samples their sites."""
         from ugmm_ppl.numpyro.backend import BACKEND
@@ -46,7 +53,7 @@ class _Sampled(abc.ABC):
             return {role: numpyro.param(f"{self.name}.{role}", to_array(value)) for role, value in start.items()}
         roles, like = layer.roles(inputs), jnp.zeros(())
         return {
-            role: draw(BACKEND, prior, f"{self.name}.{role}", roles[TWINS.get(role, role)].shape, like)
+            role: draw(BACKEND, prior, f"{self.name}.{role}", roles[unconstrained(role)].shape, like)
             for role, prior in self.prior.over(roles).items()
         }
 
@@ -74,14 +81,14 @@ class _Sampled(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class LayerModule(_Sampled):
-    """A layer of `ugmm_ppl.nn` for NumPyro models.
+    """A layer of `ugmm_ppl.nn`, or a network of them, for NumPyro models.
 
-    With a prior its parameters are sample sites named `{name}.loc` and so on; without one they are `numpyro.param`
-    sites.
+    With a prior its parameters are sample sites named `{name}.loc` and so on, of a network `{name}.layers.0.loc`;
+    without one they are `numpyro.param` sites.
 
     Args:
         layer: The layer, e.g. `Dense(8)`.
-        inputs: Number of inputs, or the shape of one example.
+        inputs: Number of inputs, or the shape of one example; a network knows its own.
         prior: Priors by role, or None for parameters.
         name: Prefix of the site names.
         seed: Seed of the start values, which take inputs of mean 0 and spread 1.
@@ -91,7 +98,7 @@ class LayerModule(_Sampled):
     """
 
     layer: Layer
-    inputs: int | Sequence[int]
+    inputs: int | Sequence[int] | None = None
     _: dataclasses.KW_ONLY
     prior: Prior | None = None
     name: str = "layer"
@@ -101,12 +108,12 @@ class LayerModule(_Sampled):
         """Check the description."""
         checks.one_layer(self.layer, Layer)
         checks.layer_prior(self.prior, Prior)
-        checks.settle(self, inputs=checks.shape("inputs", self.inputs))
-        self.layer.roles(self._placed[1])  # inputs that do not fit are refused here
+        checks.settle(self, inputs=checks.module_inputs(self.layer, self.inputs))
+        self._check_sites()
 
     @property
     def _placed(self) -> tuple[Layer, Shape]:
-        return self.layer, checks.shape("inputs", self.inputs)
+        return self.layer, checks.module_inputs(self.layer, self.inputs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +153,7 @@ class UGMMLayer(_Sampled):
         checks.settle(self, **checks.layer_sizes(self.in_features, self.out_features))
         dense = self._placed[0]
         checks.settle(self, dropout=dense.dropout)
+        self._check_sites()
 
     @property
     def _placed(self) -> tuple[Dense, Shape]:

@@ -16,22 +16,32 @@ from ugmm_ppl.distributions.described import Distribution
 from ugmm_ppl.kernels.torch_ops import OPS
 from ugmm_ppl.nn.base import Layer
 from ugmm_ppl.nn.dense import Dense, neuron_parameters
-from ugmm_ppl.nn.spaces import TWINS
+from ugmm_ppl.nn.spaces import unconstrained
 from ugmm_ppl.ops.torch_arrays import default_dtype
 from ugmm_ppl.priors import Prior, PriorValue, draw
 from ugmm_ppl.pyro.distribution import UnivariateGaussianMixture
 from ugmm_ppl.typing import Shape
 
 
-class LayerModule(PyroModule):
-    """A layer of `ugmm_ppl.nn` as a Pyro module.
+class _Part(PyroModule):
+    """What parameters are attributes of; those of a layer in a network have parts of their own, `layers` and `0`."""
 
-    With a prior its parameters are `PyroSample` sites named after the module's place in the user's model; without one
-    they are `torch.nn.Parameter`s.
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer(
+            "_like", torch.empty(0, dtype=default_dtype()), persistent=False
+        )  # follows .to(): the priors take its dtype and device
+
+
+class LayerModule(_Part):
+    """A layer of `ugmm_ppl.nn`, or a network of them, as a Pyro module.
+
+    With a prior its parameters are `PyroSample` sites named after the module's place in the user's model, in a network
+    after their layer's too, `layers.0.loc`; without one they are `torch.nn.Parameter`s.
 
     Args:
         layer: The layer, e.g. `Dense(8)`.
-        inputs: Number of inputs, or the shape of one example.
+        inputs: Number of inputs, or the shape of one example; a network knows its own.
         prior: Priors by role, or None for parameters.
         seed: Seed of the start values, which take inputs of mean 0 and spread 1.
 
@@ -39,14 +49,13 @@ class LayerModule(PyroModule):
         ValueError, TypeError: A layer, inputs or a prior that do not fit.
     """
 
-    def __init__(self, layer: Layer, inputs: int | Sequence[int], *, prior: Prior | None = None, seed: int = 0) -> None:
+    def __init__(
+        self, layer: Layer, inputs: int | Sequence[int] | None = None, *, prior: Prior | None = None, seed: int = 0
+    ) -> None:
         super().__init__()
         checks.one_layer(layer, Layer)
         checks.layer_prior(prior, Prior)
-        self.layer, self.inputs = layer, checks.shape("inputs", inputs)
-        self.register_buffer(
-            "_like", torch.empty(0, dtype=default_dtype()), persistent=False
-        )  # follows .to(): the priors take its dtype and device
+        self.layer, self.inputs = layer, checks.module_inputs(layer, inputs)
         self._callables: dict[str, PriorValue] = {}
         self._shapes: dict[str, Shape] = {}
         roles = layer.roles(self.inputs)
@@ -54,12 +63,13 @@ class LayerModule(PyroModule):
             ones = np.ones(self.inputs)
             for role, value in layer.start(np.random.default_rng(seed), np.stack([-ones, ones])).items():
                 self._shapes[role] = tuple(value.shape)
-                setattr(self, role, torch.nn.Parameter(torch.tensor(value, dtype=default_dtype())))
+                setattr(*self._place(role), torch.nn.Parameter(torch.tensor(value, dtype=default_dtype())))
             return
+        prior.check_layers(roles)
         for role, given in prior.over(roles).items():
-            shape = self._shapes[role] = roles[TWINS.get(role, role)].shape
+            shape = self._shapes[role] = roles[unconstrained(role)].shape
             if isinstance(given, Distribution):
-                setattr(self, role, PyroSample(functools.partial(_built, given, shape)))  # which can be pickled
+                setattr(*self._place(role), PyroSample(functools.partial(_built, given, shape)))  # which can be pickled
             else:
                 self._callables[role] = given
 
@@ -71,7 +81,7 @@ class LayerModule(PyroModule):
             return {
                 role: draw(BACKEND, self._callables[role], self._pyro_get_fullname(role), shape, self._like)
                 if role in self._callables
-                else getattr(self, role)
+                else getattr(*self._place(role))
                 for role, shape in self._shapes.items()
             }
 
@@ -90,6 +100,16 @@ class LayerModule(PyroModule):
         train = self.training if train is None else train
         own = self.values() if values is None else values
         return self.layer.apply(OPS, own, x, self.inputs, self._noise(x) if train else None)
+
+    def _place(self, role: str) -> tuple[_Part, str]:
+        """The part and the attribute of it that hold a parameter."""
+        *path, name = role.split(".")
+        part: _Part = self
+        for each in path:
+            if not hasattr(part, each):
+                setattr(part, each, _Part())
+            part = getattr(part, each)
+        return part, name
 
     def _noise(self, x: Tensor) -> dict[str, Tensor]:
         shapes = self.layer.noise_shapes(self.inputs, x.shape[: x.ndim - len(self.inputs)])
@@ -172,7 +192,7 @@ class UGMMLayer(LayerModule):
         return UnivariateGaussianMixture(x[..., None, :] - loc, scale, logits=log_weights)
 
 
-def _built(prior: Distribution, shape: Shape, module: LayerModule) -> Any:
+def _built(prior: Distribution, shape: Shape, module: _Part) -> Any:
     """The Pyro distribution of a described prior, of the dtype and on the device where the module is."""
     from ugmm_ppl.pyro.backend import BACKEND
 

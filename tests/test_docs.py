@@ -198,6 +198,37 @@ def test_every_public_name_is_documented(name):
         assert any(block.shows(public, thing) for block in blocks), f"no ::: shows {name}.{public}"
 
 
+ANY_ARRAY = {"Backend.numpy", "Distribution.arrays", "Ops.constant"}
+"""Public functions of arrays that have no shape of their own."""
+
+
+def annotations(thing):
+    """Annotations of a function, or of a class and its methods, which are written as text: (name, text)."""
+    if not inspect.isclass(thing):
+        return [(thing.__name__, str(text)) for text in getattr(thing, "__annotations__", {}).values()]
+    found = []
+    for kind in (kind for kind in thing.__mro__ if kind.__module__.startswith("ugmm_ppl")):
+        for name, member in [(kind.__name__, kind), *vars(kind).items()]:
+            function = getattr(member, "fget", None) or getattr(member, "func", None) or member
+            if not name.startswith("_") or name in ("__call__", "__init__"):
+                own = inspect.get_annotations(function) if callable(function) else {}
+                said = {key: text for key, text in own.items() if not key.startswith("_")}
+                found += [(f"{kind.__name__}.{name}", str(text)) for text in said.values()]
+    return found
+
+
+@pytest.mark.parametrize("name", public_modules())
+def test_public_signatures_name_shapes(name):
+    """By the names of `ugmm_ppl.typing`."""
+    if not_here(name):
+        pytest.skip(not_here(name))
+    module = importlib.import_module(name)
+    things = [getattr(module, public) for public in public_names(module)]
+    own = [thing for thing in things if callable(thing) and str(getattr(thing, "__module__", "")).startswith(name)]
+    bare = {f"{where}: {text}" for thing in own for where, text in annotations(thing) if "ndarray" in text}
+    assert not {each for each in bare if each.split(":")[0] not in ANY_ARRAY}
+
+
 def test_the_order_of_the_packages_is_the_one_that_is_tested():
     """The table of docs/inside.md has the lines of tests/test_direction.py, from the top down."""
     table = (ROOT / "docs" / "inside.md").read_text().partition("## The packages")[2].partition("\n## ")[0]

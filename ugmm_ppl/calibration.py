@@ -29,7 +29,7 @@ from ugmm_ppl.infer.loop import Plan, train
 from ugmm_ppl.infer.method import METHODS
 from ugmm_ppl.infer.schedule import kl_weights, learning_rates
 from ugmm_ppl.models import evaluation
-from ugmm_ppl.typing import SiteDraws
+from ugmm_ppl.typing import PerBin, PerDraw, SiteDraws
 
 if TYPE_CHECKING:
     from ugmm_ppl.models.network import BaseNetworkModel
@@ -49,10 +49,10 @@ class Calibration:
         num_draws: Draws per simulation.
     """
 
-    ranks: dict[str, np.ndarray]
+    ranks: dict[str, PerDraw]
     num_draws: int
 
-    def histogram(self, name: str, bins: int | None = None) -> np.ndarray:
+    def histogram(self, name: str, bins: int | None = None) -> PerBin:
         """Simulations by rank, in bins of equally many ranks; the number of bins divides num_draws + 1."""
         bins = self._bins() if bins is None else bins
         return np.bincount(self.ranks[name] * bins // (self.num_draws + 1), minlength=bins)

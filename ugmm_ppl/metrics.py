@@ -13,7 +13,7 @@ import numpy as np
 
 from ugmm_ppl import budgets, checks
 from ugmm_ppl.checks.machine import require
-from ugmm_ppl.typing import PerRow, Probs
+from ugmm_ppl.typing import PerBin, PerChain, PerRow, Probs, RowDraws
 
 BINNINGS = ("width", "mass")
 
@@ -35,7 +35,7 @@ def reliability(
     binning: str = "width",
     *,
     row_weights: PerRow | None = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[PerBin, PerBin, PerBin]:
     """Mean confidence, accuracy and share of rows by bin of the top probability.
 
     Args:
@@ -81,14 +81,14 @@ def classwise_calibration_error(
     return float(np.mean([_gap(*_by_bin(p, y == c, bins, binning, row_weights)) for c, p in enumerate(probs.T)]))
 
 
-def predictive_entropy(probs: Probs) -> np.ndarray:
+def predictive_entropy(probs: Probs) -> PerRow:
     """-sum_c p_c log p_c in nats, over the last axis: total uncertainty."""
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = np.where(probs > 0.0, probs * np.log(probs), 0.0)
     return -terms.sum(-1)
 
 
-def mutual_information(draws: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+def mutual_information(draws: Probs, weights: PerChain | None = None) -> PerRow:
     """H(mean of p) - mean of H(p) over posterior draws, in nats: what y and the parameters say about each other.
 
     Source: Houlsby et al. 2011, arXiv:1112.5745, equation (2).
@@ -104,7 +104,7 @@ def mutual_information(draws: np.ndarray, weights: np.ndarray | None = None) -> 
     return predictive_entropy(np.average(draws.mean(1), 0, weights)) - np.average(entropy, 0, weights)
 
 
-def out_of_distribution(inside: np.ndarray, outside: np.ndarray) -> dict[str, float]:
+def out_of_distribution(inside: PerRow, outside: PerRow) -> dict[str, float]:
     """How well a score, larger for stranger rows, tells rows of another kind from rows of the usual kind.
 
     Args:
@@ -130,9 +130,7 @@ def out_of_distribution(inside: np.ndarray, outside: np.ndarray) -> dict[str, fl
     }
 
 
-def risk_coverage(
-    confidence: np.ndarray, losses: np.ndarray, *, row_weights: PerRow | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def risk_coverage(confidence: PerRow, losses: PerRow, *, row_weights: PerRow | None = None) -> tuple[PerRow, PerRow]:
     """Mean loss of the most confident rows, against their share; rows of equal confidence share their mean loss.
 
     Source: El-Yaniv and Wiener 2010, JMLR 11. The mean of the risks is the area under the curve, AURC (Geifman et al.
@@ -157,17 +155,17 @@ def risk_coverage(
         return count / count[-1], risk / count
 
 
-def rmse(mean: np.ndarray, y: PerRow, *, row_weights: PerRow | None = None) -> float:
+def rmse(mean: PerRow, y: PerRow, *, row_weights: PerRow | None = None) -> float:
     """Root mean squared error in the units of y."""
     return float(np.sqrt(mean_over_rows(np.subtract(mean, y, dtype=np.float64) ** 2, row_weights)))
 
 
-def mae(median: np.ndarray, y: PerRow, *, row_weights: PerRow | None = None) -> float:
+def mae(median: PerRow, y: PerRow, *, row_weights: PerRow | None = None) -> float:
     """Mean absolute error in the units of y; the predictive median minimises its expectation."""
     return mean_over_rows(np.abs(median - y), row_weights)
 
 
-def crps(loc: np.ndarray, scale: np.ndarray, weights: np.ndarray, y: PerRow) -> PerRow:
+def crps(loc: RowDraws, scale: RowDraws, weights: RowDraws, y: PerRow) -> PerRow:
     """Continuous ranked probability score of a Gaussian mixture, in closed form, in the units of y.
 
         CRPS_b = integral (F_b(t) - [t >= y_b])^2 dt = sum_k w_k A(y - loc_k, scale_k^2)
@@ -192,7 +190,7 @@ def crps(loc: np.ndarray, scale: np.ndarray, weights: np.ndarray, y: PerRow) -> 
     return np.concatenate([scoring.crps_mixnorm(y[b], loc[b], scale[b], weights[b], backend="numpy") for b in parts])
 
 
-def pit(loc: np.ndarray, scale: np.ndarray, weights: np.ndarray, y: PerRow) -> PerRow:
+def pit(loc: RowDraws, scale: RowDraws, weights: RowDraws, y: PerRow) -> PerRow:
     """Probability integral transform sum_k w_k Phi((y - loc_k) / scale_k), uniform if the prediction is calibrated.
 
     Arguments as in `crps`. Source: Dawid 1984. Of a `RegressionPrediction` it is `cdf(y)`.
@@ -201,13 +199,13 @@ def pit(loc: np.ndarray, scale: np.ndarray, weights: np.ndarray, y: PerRow) -> P
     return np.sum(weights * special.ndtr((y[:, None] - loc) / scale), -1)
 
 
-def coverage(u: np.ndarray, level: float = 0.9, *, row_weights: PerRow | None = None) -> float:
+def coverage(u: PerRow, level: float = 0.9, *, row_weights: PerRow | None = None) -> float:
     """Share of rows whose y lies in the central interval of the given probability, from their PIT u `(B,)`."""
     level = checks.number("level", level, 0.0, 1.0)
     return mean_over_rows((u >= 0.5 - level / 2) & (u <= 0.5 + level / 2), row_weights)
 
 
-def sharpness(low: np.ndarray, high: np.ndarray, *, row_weights: PerRow | None = None) -> float:
+def sharpness(low: PerRow, high: PerRow, *, row_weights: PerRow | None = None) -> float:
     """Mean width of the predictive intervals from low to high, in the units of y; narrower is better at equal coverage.
 
     Source: Gneiting, Balabdaoui and Raftery 2007.
@@ -234,7 +232,7 @@ def evaluate(prediction: Any, y: PerRow, *, row_weights: Any = None) -> dict[str
     return {"log_likelihood": mean_over_rows(prediction.log_density(y), weights), **prediction.metrics(y, weights)}
 
 
-def mean_over_rows(values: np.ndarray, row_weights: PerRow | None = None) -> float:
+def mean_over_rows(values: PerRow, row_weights: PerRow | None = None) -> float:
     """Mean over rows, each as often as it counts; what a row of weight 0 has does not matter, infinities included."""
     if row_weights is None:
         return float(np.mean(values))

@@ -14,7 +14,7 @@ from ugmm_ppl.distributions.described import POSITIVE, SIMPLEX, Distribution, de
 from ugmm_ppl.nn.base import Role
 from ugmm_ppl.nn.network import READOUT
 from ugmm_ppl.nn.spaces import NATURAL, TWINS
-from ugmm_ppl.typing import Array
+from ugmm_ppl.typing import Array, SiteDraws
 
 PriorValue: TypeAlias = Distribution | Callable[[Backend, str, tuple[int, ...]], Array]
 """A distribution, or a function (backend, site name, shape) -> array of that shape, free to sample hyper-parameters."""
@@ -119,7 +119,7 @@ class Prior:
 
     def predictive(
         self, model: Any, x: Any, *, num_draws: int = 100, backend: str = "numpyro", seed: int = 0
-    ) -> dict[str, np.ndarray]:
+    ) -> SiteDraws:
         """Draw parameters from this prior and data from the model under them.
 
         Args:

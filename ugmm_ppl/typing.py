@@ -14,6 +14,8 @@ Shape: TypeAlias = tuple[int, ...]
 # Names of shapes, for readers: one array type of three libraries has no shape that a checker could see, and annotations
 # that are checked as the program runs would cost time at every step. The letters are those of `docs/shapes.md`.
 
+# Of any of the three libraries:
+
 Inputs: TypeAlias = Array
 """`(..., B, K)`, or `(..., K)` of one example: what a layer or a model sees."""
 
@@ -29,14 +31,25 @@ Components: TypeAlias = Array
 Values: TypeAlias = Mapping[str, Array]
 """Site, or role of one layer -> value."""
 
+# Of NumPy, about rows:
+
 Rows: TypeAlias = np.ndarray
 """`(B, K)`, or `(..., B, K)` by draw: a table of numbers."""
+
+Examples: TypeAlias = np.ndarray
+"""`(B, *inputs)`: rows in the shape in which a layer takes them."""
 
 PerRow: TypeAlias = np.ndarray
 """`(B,)`, or `(..., B)` by draw: a number of every row."""
 
-PerDraw: TypeAlias = np.ndarray
-"""`(S,)`, or `(C, S)` by chain: a number of every draw."""
+RowArrays: TypeAlias = np.ndarray
+"""`(N, ...)`: anything that has as many entries as the data have rows."""
+
+RowDraws: TypeAlias = np.ndarray
+"""`(..., B, ...)`: something of every row under every draw, `(C, S)` or `(S,)` of them."""
+
+RowMatrices: TypeAlias = np.ndarray
+"""`(B, O, O)`: a matrix over the outputs for every row."""
 
 Outputs: TypeAlias = np.ndarray
 """`(..., B, O)`: outputs of a model, by draw."""
@@ -44,9 +57,48 @@ Outputs: TypeAlias = np.ndarray
 Probs: TypeAlias = np.ndarray
 """`(..., B, classes)`."""
 
-SiteDraws: TypeAlias = Mapping[str, np.ndarray]
+# Of NumPy, about parameters and draws:
+
+SiteValues: TypeAlias = dict[str, np.ndarray]
+"""Site, role of a layer, or parameter of a guide -> value in its own shape."""
+
+SiteDraws: TypeAlias = dict[str, np.ndarray]
 """Site -> draws `(S, ...)`, or `(C, S, ...)` by chain."""
 
+Draws: TypeAlias = np.ndarray
+"""`(C, S, ...)`, or `(S, ...)`: draws of one site."""
+
+PerDraw: TypeAlias = np.ndarray
+"""`(S,)`, or `(C, S)` by chain: a number of every draw."""
+
+PerChain: TypeAlias = np.ndarray
+"""`(C,)`: a number of every chain or restart."""
+
+PerStep: TypeAlias = np.ndarray
+"""`(T,)`, or `(C, T)` by restart: a number of every step."""
+
+Readout: TypeAlias = np.ndarray
+"""`(O, J)`: weights of a linear readout."""
+
+Matrix: TypeAlias = np.ndarray
+"""`(D, D)`: over all unconstrained parameters of some sites."""
+
+# Of NumPy, about anything else that is counted:
+
+PerOutput: TypeAlias = np.ndarray
+"""`(O,)`."""
+
+PerFeature: TypeAlias = np.ndarray
+"""`(K,)`: a number of every column."""
+
+PerLevel: TypeAlias = np.ndarray
+"""`(Q,)`: levels of quantiles, or a number of each."""
+
+PerBin: TypeAlias = np.ndarray
+"""`(bins,)`: a number of every bar of a histogram or bin of a curve."""
+
+Numbers: TypeAlias = np.ndarray
+"""`(...,)` of whole numbers that say which: rows of a batch, features, nodes."""
 
 Coefficients: TypeAlias = Callable[..., Sequence[Any]]
 

@@ -6,9 +6,10 @@ import numpy as np
 
 from ugmm_ppl.arviz.version import installed, is_old
 from ugmm_ppl.backends.threads import silence
+from ugmm_ppl.typing import Draws, PerChain, PerDraw, PerRow, RowDraws
 
 
-def psis(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def psis(log_weights: RowDraws) -> tuple[RowDraws, PerRow]:
     """Pareto smoothed importance sampling over the last axis: normalised log weights `(..., S)` and k-hat `(...)`.
 
     Source: Vehtari et al. 2024, JMLR 25(72).
@@ -22,7 +23,7 @@ def psis(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return array_stats.psislw(-log_weights)  # it takes minus the log weights, a log likelihood
 
 
-def loo_approximate_posterior(pointwise: np.ndarray, log_ratio: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+def loo_approximate_posterior(pointwise: RowDraws, log_ratio: PerDraw) -> tuple[PerRow, PerRow] | None:
     """ArviZ's LOO for draws from a guide: elpd `(B,)` and k-hat `(B,)` of every row; None where it has none.
 
     Args:
@@ -42,17 +43,17 @@ def loo_approximate_posterior(pointwise: np.ndarray, log_ratio: np.ndarray) -> t
     return np.asarray(found.elpd_i), np.asarray(found.pareto_k)
 
 
-def rhat(values: np.ndarray) -> np.ndarray:
+def rhat(values: Draws) -> Draws:
     """Rank-normalised split R-hat `(...)` of values `(C, S, ...)`. Source: Vehtari et al. 2021, arXiv:1903.08008."""
     return _by_entry("rhat", values)
 
 
-def ess(values: np.ndarray) -> np.ndarray:
+def ess(values: Draws) -> Draws:
     """Bulk effective sample size `(...)` of values `(C, S, ...)`. Source: as `rhat`."""
     return _by_entry("ess", values)
 
 
-def bfmi(energy: np.ndarray) -> np.ndarray:
+def bfmi(energy: PerDraw) -> PerChain:
     """Estimated Bayesian fraction of missing information `(C,)` from energies `(C, S)`. Source: arXiv:1604.00695."""
     az = installed()
     if is_old(az):

@@ -12,7 +12,7 @@ from ugmm_ppl.backends.draws import NutsDraws
 from ugmm_ppl.backends.progress import Progress
 from ugmm_ppl.backends.trainer import Trainer
 from ugmm_ppl.distributions.described import Distribution
-from ugmm_ppl.typing import Array, Ops, SiteDraws, Values
+from ugmm_ppl.typing import Array, Ops, PerDraw, RowArrays, SiteDraws, SiteValues, Values
 
 
 class Site(NamedTuple):
@@ -78,7 +78,7 @@ class Backend(Protocol):
     def normal(self, shape: tuple[int, ...], like: Array) -> Array:
         """Standard normal numbers that are no sample site; for the values of a row."""
 
-    def module(self, module: Any) -> tuple[dict[str, np.ndarray], Callable[[Mapping[str, Array], Array], Array]]:
+    def module(self, module: Any) -> tuple[SiteValues, Callable[[Mapping[str, Array], Array], Array]]:
         """Parameters of a module of the backend's library, and the function (parameters, x) -> output that it is.
 
         Raises:
@@ -139,8 +139,8 @@ class Inference(Protocol):
     def nuts(
         self,
         model: Callable[..., Any],
-        data: tuple[np.ndarray, ...],
-        starts: list[dict[str, np.ndarray]],
+        data: tuple[RowArrays, ...],
+        starts: list[SiteValues],
         *,
         data_size: float,
         num_warmup: int,
@@ -175,11 +175,11 @@ class Inference(Protocol):
         self,
         draw: Callable[..., Any],
         noise_shapes: Mapping[str, tuple[int, ...]],
-        params: Mapping[str, np.ndarray],
+        params: Values,
         indices: range,
         seed: int,
         /,
-    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    ) -> tuple[SiteDraws, PerDraw]:
         """Draws by number, each of which depends on its number and the seed alone.
 
         Args:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ugmm_ppl.typing import Array, Ops
+from ugmm_ppl.typing import Array, Numbers, Ops, PerStep, SiteValues
 
 
 class Steps(NamedTuple):
@@ -21,10 +21,10 @@ class Steps(NamedTuple):
         good: Whether loss and gradient were finite. After the first that is not, parameters stand still.
     """
 
-    losses: np.ndarray
-    log_likelihoods: np.ndarray
-    kls: np.ndarray
-    good: np.ndarray
+    losses: PerStep
+    log_likelihoods: PerStep
+    kls: PerStep
+    good: PerStep
 
 
 class StepRule(abc.ABC):
@@ -56,12 +56,10 @@ class Trainer(Protocol):
     Its state is opaque: parameters and optimiser of every restart.
     """
 
-    def start(self, initial: Sequence[dict[str, np.ndarray]]) -> Any:
+    def start(self, initial: Sequence[SiteValues]) -> Any:
         """The state at start parameters, one dict per restart."""
 
-    def advance(
-        self, state: Any, first: int, rows: np.ndarray, rates: np.ndarray, kl_weights: np.ndarray
-    ) -> tuple[Any, Steps]:
+    def advance(self, state: Any, first: int, rows: Numbers, rates: PerStep, kl_weights: PerStep) -> tuple[Any, Steps]:
         """Take n steps; the given state stays as it is.
 
         Args:
@@ -72,16 +70,14 @@ class Trainer(Protocol):
             kl_weights: Factors of the KL term `(n,)`.
         """
 
-    def params(self, state: Any) -> list[dict[str, np.ndarray]]:
+    def params(self, state: Any) -> list[SiteValues]:
         """Parameters of every restart."""
 
-    def gradient(
-        self, state: Any, restart: int, step: int, rows: np.ndarray, kl_weight: float
-    ) -> dict[str, np.ndarray]:
+    def gradient(self, state: Any, restart: int, step: int, rows: Numbers, kl_weight: float) -> SiteValues:
         """The gradient of one step of one restart."""
 
     def arrays(self, state: Any) -> dict[str, np.ndarray]:
         """The whole state as plain arrays."""
 
-    def restore(self, arrays: dict[str, np.ndarray], initial: Sequence[dict[str, np.ndarray]]) -> Any:
+    def restore(self, arrays: dict[str, np.ndarray], initial: Sequence[SiteValues]) -> Any:
         """The state from its `arrays`."""

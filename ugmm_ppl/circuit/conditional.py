@@ -151,7 +151,7 @@ class Conditional:
         width = np.diff(np.asarray(self.density.model.leaves[column].edges))
         return -np.where(probs > 0.0, probs * (np.log(np.where(probs > 0.0, probs, 1.0)) - np.log(width)), 0.0).sum(1)
 
-    def pulls(self) -> tuple[np.ndarray, np.ndarray]:
+    def pulls(self) -> tuple[Rows, Rows]:
         """Sums of responsibility loc / scale^2, and of responsibility / scale^2, over the components of each feature.
 
         `(B, K)` each for completed rows, in the units of the model; zero for codes and bins.

@@ -36,10 +36,10 @@ class MostProbable(NamedTuple):
     """
 
     x: Rows
-    label: np.ndarray
-    log_explanation: np.ndarray
-    log_density: np.ndarray
-    upper_bound: np.ndarray
+    label: PerRow
+    log_explanation: PerRow
+    log_density: PerRow
+    upper_bound: PerRow
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

@@ -33,7 +33,7 @@ from ugmm_ppl.infer.settings import Stepwise
 from ugmm_ppl.infer.trained import Trained
 from ugmm_ppl.models.base import Model
 from ugmm_ppl.ops.numpy import NUMPY
-from ugmm_ppl.typing import Array
+from ugmm_ppl.typing import Array, Numbers, PerStep, RowArrays, SiteValues
 
 WEIGHT_COUNT = 0.1
 """a of weights whose prior is no Dirichlet."""
@@ -69,7 +69,7 @@ class EM(Trained):
         if not isinstance(model, Circuit):
             raise checks.no_em(model)
 
-    def kl_weights(self, task: Task) -> np.ndarray:
+    def kl_weights(self, task: Task) -> PerStep:
         """One: the prior counts as it is."""
         return np.ones(task.settings.num_steps)
 
@@ -88,19 +88,17 @@ class EMTrainer:
         data: Rows `(N, K)` as the model sees them, class codes `(N,)` and, if rows have them, weights `(N,)`.
     """
 
-    def __init__(self, backend: Backend, model: Circuit, guide: Guide, data: tuple[np.ndarray, ...]) -> None:
+    def __init__(self, backend: Backend, model: Circuit, guide: Guide, data: tuple[RowArrays, ...]) -> None:
         self._backend, self._model, self._guide = backend, model, guide
         self._data = data
         self._counts = backend.derivatives.value_and_gradients(self._log_likelihood)
         self._pseudo = {name: _pseudo_count(model, stem) for name, stem in STEMS.items()}
 
-    def start(self, initial: Sequence[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+    def start(self, initial: Sequence[SiteValues]) -> list[SiteValues]:
         """The parameters of the passes, with log_scale in place of scale."""
         return [self._natural(params) for params in initial]
 
-    def advance(
-        self, state: Any, first: int, rows: np.ndarray, rates: np.ndarray, kl_weights: np.ndarray
-    ) -> tuple[Any, Steps]:
+    def advance(self, state: Any, first: int, rows: Numbers, rates: PerStep, kl_weights: PerStep) -> tuple[Any, Steps]:
         """Take n steps of every restart."""
         del first, kl_weights
         shape = (len(state), len(rows))
@@ -120,13 +118,11 @@ class EMTrainer:
         losses[...] = kls - log_likelihoods
         return new, Steps(losses, log_likelihoods, kls, good)
 
-    def params(self, state: Any) -> list[dict[str, np.ndarray]]:
+    def params(self, state: Any) -> list[SiteValues]:
         """Unconstrained values of every restart's sites, under the names of a guide of points."""
         return [self._unconstrained(each) for each in state]
 
-    def gradient(
-        self, state: Any, restart: int, step: int, rows: np.ndarray, kl_weight: float
-    ) -> dict[str, np.ndarray]:
+    def gradient(self, state: Any, restart: int, step: int, rows: Numbers, kl_weight: float) -> SiteValues:
         """Not a number at every site whose counts are not."""
         del step, kl_weight
         _, gradients = self._gradients(state[restart], rows)
@@ -137,7 +133,7 @@ class EMTrainer:
         """The parameters of all restarts."""
         return {f"{r}/{name}": value for r, each in enumerate(state) for name, value in each.items()}
 
-    def restore(self, arrays: dict[str, np.ndarray], initial: Sequence[dict[str, np.ndarray]]) -> Any:
+    def restore(self, arrays: dict[str, np.ndarray], initial: Sequence[SiteValues]) -> Any:
         """The state from its `arrays`."""
         return [{name: arrays[f"{r}/{name}"] for name in self._natural(params)} for r, params in enumerate(initial)]
 

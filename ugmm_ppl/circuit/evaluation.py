@@ -15,7 +15,7 @@ from ugmm_ppl.circuit.model import Circuit
 from ugmm_ppl.data.standardizer import Standardizer
 from ugmm_ppl.neuron import log_normalize, logsumexp, near_zero
 from ugmm_ppl.ops.numpy import NUMPY
-from ugmm_ppl.typing import PerDraw, PerRow, Rows
+from ugmm_ppl.typing import Draws, Outputs, PerDraw, PerFeature, PerRow, RowDraws, Rows, SiteDraws
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -23,8 +23,8 @@ class Evaluation:
     """What the queries of a density share; its fields are described at `CircuitDensity`."""
 
     model: Circuit
-    values: Mapping[str, np.ndarray]
-    log_weights: np.ndarray | None = None
+    values: Mapping[str, Draws]
+    log_weights: PerDraw | None = None
     units: Standardizer | None = None
     feature_names: list[str] | None = None
     columns: list[str] | None = None
@@ -35,12 +35,12 @@ class Evaluation:
         return len(next(iter(self.values.values())))
 
     @cached_property
-    def natural(self) -> dict[str, np.ndarray]:
+    def natural(self) -> SiteDraws:
         """The parameters that the passes need, `(S, ...)`."""
         return self.model.natural(NUMPY, {name: value.astype(np.float64) for name, value in self.values.items()})
 
     @cached_property
-    def scale(self) -> np.ndarray:
+    def scale(self) -> PerFeature:
         """Unit of every feature in the units of the data, `(K,)`."""
         return np.ones(self.model.features) if self.units is None else self.units.scale
 
@@ -49,18 +49,18 @@ class Evaluation:
         """Names of the features."""
         return self.feature_names or [f"x{i}" for i in range(self.model.features)]
 
-    def checked(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    def checked(self, x: Any, y: Any) -> tuple[Rows, PerRow]:
         """Rows as the model sees them, and class codes."""
         x = self.rows(x)
         y = self.model.check_target(y, len(x))
         with np.errstate(over="ignore"):  # what is inf is impossible
             return x if self.units is None else self.units.standardize(x), y
 
-    def rows(self, x: Any) -> np.ndarray:
+    def rows(self, x: Any) -> Rows:
         """Rows as they came, as an array in float64; columns of a table are found by name."""
         return self.model.check_inputs(x, names=self.columns or self.feature_names).astype(np.float64, copy=False)
 
-    def restored(self, full: np.ndarray, x: Rows) -> Rows:
+    def restored(self, full: Rows, x: Rows) -> Rows:
         """Completed rows `(..., B, K)` in the units of the data; values that x has are kept to the last bit."""
         return np.where(np.isnan(x), full if self.units is None else self.units.restore(full), x)
 
@@ -81,13 +81,13 @@ class Evaluation:
         leaf_values = self.model.all_leaves.log_prob(NUMPY, self.natural, x)
         return passes.upward(NUMPY, self.model.forest, leaf_values, self.natural)
 
-    def log_roots(self, up: passes.Upward, y: PerRow) -> np.ndarray:
+    def log_roots(self, up: passes.Upward, y: PerRow) -> RowDraws:
         """log p(draw, class, tree, root state, what is seen), `(S, B, O, T, J)`."""
         allowed = (y[:, None] < 0) | (y[:, None] == np.arange(self.model.num_outputs))
         prior = self.log_draws[:, None, None] + np.where(allowed, 0.0, -np.inf)
         return passes.root_terms(self.model.forest, self.natural, up, prior)
 
-    def log_leaf_states(self, x: Rows, y: PerRow) -> np.ndarray:
+    def log_leaf_states(self, x: Rows, y: PerRow) -> RowDraws:
         """log p(draw, tree, state at the leaf | seen), `(S, L, B, J)`, for rows as the model sees them."""
         up = self.up(x)
         terms = self.log_roots(up, y)
@@ -105,7 +105,7 @@ class Evaluation:
         weights = np.zeros(self.num_draws) if self.log_weights is None else self.log_weights
         return log_normalize(NUMPY, np.asarray(weights, dtype=np.float64))
 
-    def log_joint(self, x: Rows) -> np.ndarray:
+    def log_joint(self, x: Rows) -> Outputs:
         """log p(seen, class) `(B, O)` in the units of the model."""
         found = self.up(x).log_joint + self.log_draws[:, None, None]
         return logsumexp(NUMPY, np.moveaxis(found, 0, -1))
@@ -114,7 +114,7 @@ class Evaluation:
         """log p(seen), and of the class where it is known, `(B,)`."""
         return self.model.log_likelihood(self.log_joint(x), y)
 
-    def draw(self, x: Any, y: Any, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def draw(self, x: Any, y: Any, n: int, seed: int) -> tuple[Rows, PerRow]:
         """Completed rows `(n, B, K)` in the units of the data, and their classes `(n, B)`."""
         x = self.rows(x)
         seen, y = self.checked(x, y)

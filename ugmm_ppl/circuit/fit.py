@@ -15,7 +15,7 @@ from ugmm_ppl.fitting.result import Fit
 from ugmm_ppl.neuron import safe_log
 from ugmm_ppl.ops.numpy import NUMPY
 from ugmm_ppl.posterior.drawn import stacked
-from ugmm_ppl.typing import Outputs, PerRow, Rows, SiteDraws
+from ugmm_ppl.typing import Outputs, PerRow, Probs, Rows, SiteDraws
 
 QUERY_DRAWS = 20
 """Posterior draws per chain that a query averages over, where none are asked for."""
@@ -46,11 +46,11 @@ class CircuitFit(Fit):
         names = None if self.columns is None else self.feature_names
         return CircuitDensity(self.model, stacked(draws, 2), log_weights, self.x_units, names, self.columns)
 
-    def log_density(self, x: Any, y: Any = None, **draws: Any) -> np.ndarray:
+    def log_density(self, x: Any, y: Any = None, **draws: Any) -> PerRow:
         """`CircuitDensity.log_density`."""
         return self.density(**draws).log_density(x, y)
 
-    def posterior_class(self, x: Any, **draws: Any) -> np.ndarray:
+    def posterior_class(self, x: Any, **draws: Any) -> Probs:
         """`CircuitDensity.posterior_class`."""
         return self.density(**draws).posterior_class(x)
 
@@ -62,7 +62,7 @@ class CircuitFit(Fit):
         """`CircuitDensity.sample`: posterior predictive rows."""
         return self.density().sample(n, y, with_class=with_class, seed=seed)
 
-    def conditional_sample(self, x: Any, n: int, y: Any = None, *, seed: int = 0) -> np.ndarray:
+    def conditional_sample(self, x: Any, n: int, y: Any = None, *, seed: int = 0) -> Rows:
         """`CircuitDensity.conditional_sample`."""
         return self.density().conditional_sample(x, n, y, seed=seed)
 
@@ -70,15 +70,15 @@ class CircuitFit(Fit):
         """`CircuitDensity.most_probable`."""
         return self.density(**draws).most_probable(x, y, ascend=ascend)
 
-    def expectation(self, x: Any, y: Any = None, **draws: Any) -> np.ndarray:
+    def expectation(self, x: Any, y: Any = None, **draws: Any) -> Rows:
         """`CircuitDensity.expectation`."""
         return self.density(**draws).expectation(x, y)
 
-    def cdf(self, feature: int | str, value: Any, x: Any = None, y: Any = None, **draws: Any) -> np.ndarray:
+    def cdf(self, feature: int | str, value: Any, x: Any = None, y: Any = None, **draws: Any) -> PerRow:
         """`CircuitDensity.cdf`."""
         return self.density(**draws).cdf(feature, value, x, y)
 
-    def entropy(self, feature: int | str, x: Any = None, y: Any = None, **draws: Any) -> np.ndarray:
+    def entropy(self, feature: int | str, x: Any = None, y: Any = None, **draws: Any) -> PerRow:
         """`CircuitDensity.entropy`."""
         return self.density(**draws).entropy(feature, x, y)
 
@@ -98,7 +98,7 @@ class CircuitFit(Fit):
         values = self.density().conditional_sample(x, n, y, seed=seed)
         return Imputation(values, np.isnan(x), self.feature_names)
 
-    def replicates(self, draws: SiteDraws, outputs: Outputs, seed: int | None) -> dict[str, np.ndarray]:
+    def replicates(self, draws: SiteDraws, outputs: Outputs, seed: int | None) -> SiteDraws:
         """As many rows as the data have, for every draw: `x` `(C, S, B, K)`, with classes also `y` `(C, S, B)`."""
         chains, size, rows = outputs.shape[:3]
         x, y = np.empty((chains, size, rows, self.model.features)), np.empty((chains, size, rows), dtype=np.int64)

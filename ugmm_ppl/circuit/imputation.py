@@ -21,8 +21,8 @@ class Imputation:
         feature_names: Names of the features.
     """
 
-    values: np.ndarray
-    missing: np.ndarray
+    values: Rows
+    missing: Rows
     feature_names: list[str]
 
     def __repr__(self) -> str:

@@ -24,7 +24,7 @@ from ugmm_ppl.models.sites import SiteSpec
 from ugmm_ppl.neuron import log_normalize, logsumexp
 from ugmm_ppl.nn.spaces import SCALE_FLOOR, log_weights, unconstrained
 from ugmm_ppl.ops.numpy import NUMPY
-from ugmm_ppl.typing import Array, Ops, Outputs, PerRow, Rows, Values
+from ugmm_ppl.typing import Array, Ops, Outputs, PerFeature, PerRow, Rows, SiteValues, Values
 
 if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
@@ -98,7 +98,7 @@ class Circuit(DensityModel):
         return max(1, budgets.TEMPORARY // (len(self.all_leaves.features) * self.neurons * self.components))
 
     @cached_property
-    def continuous(self) -> np.ndarray:
+    def continuous(self) -> PerFeature:
         """Whether a feature has neurons, `(K,)`: those features are standardised."""
         return ~np.isin(np.arange(self.features), list(self.leaves))
 
@@ -145,7 +145,7 @@ class Circuit(DensityModel):
         """Class codes `(B,)`, -1 where not known; None is all -1."""
         return classes_or_unknown(y, rows, self.classes)
 
-    def units(self, x: Rows, *, jointly: bool, weights: np.ndarray | None = None) -> Standardizer:
+    def units(self, x: Rows, *, jointly: bool, weights: PerRow | None = None) -> Standardizer:
         """Mean and spread of the columns with neurons, over what is seen; 0 and 1 for all others."""
         found = (
             Standardizer.of(x[:, self.continuous], jointly=jointly, weights=weights)
@@ -194,7 +194,7 @@ class Circuit(DensityModel):
             if stems[site] in shapes
         }
 
-    def initial_values(self, x: Rows, seed: int) -> dict[str, np.ndarray]:
+    def initial_values(self, x: Rows, seed: int) -> SiteValues:
         """Start values by `ugmm_ppl.circuit.start`; equal for both backends."""
         return initial_values(
             self.template(), self.all_leaves, self.forest.tree_of_node[self.forest.leaf_nodes], self.forest.num_trees,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ugmm_ppl.circuit.leaves import Leaves
-from ugmm_ppl.typing import Rows
+from ugmm_ppl.typing import Rows, SiteValues
 
 
 def initial_values(
@@ -16,7 +16,7 @@ def initial_values(
     states: int,
     x: Rows,
     seed: int,
-) -> dict[str, np.ndarray]:
+) -> SiteValues:
     """Start values: every state of a tree begins as some row of x, with which its leaves agree.
 
     State j of tree t is given a row drawn from x; the locations of its neurons are that row's values (other drawn

@@ -17,7 +17,7 @@ import numpy as np
 
 from ugmm_ppl.checks import count, settle
 from ugmm_ppl.circuit import checks
-from ugmm_ppl.typing import INDEX, Rows
+from ugmm_ppl.typing import INDEX, Numbers, Rows
 
 NONE = -1
 """No parent, or no feature."""
@@ -110,18 +110,18 @@ class Structure:
         return max(self.feature) + 1
 
     @cached_property
-    def leaf_features(self) -> np.ndarray:
+    def leaf_features(self) -> Numbers:
         """Feature of every leaf, `(T K,)`, in the order of the nodes that hold them."""
         features = np.array(self.feature)
         return features[features != NONE]
 
     @cached_property
-    def leaf_nodes(self) -> np.ndarray:
+    def leaf_nodes(self) -> Numbers:
         """Node of every leaf, `(T K,)`."""
         return np.flatnonzero(np.array(self.feature) != NONE)
 
     @cached_property
-    def tree_of_node(self) -> np.ndarray:
+    def tree_of_node(self) -> Numbers:
         """Tree of every node, `(N,)`."""
         root = np.arange(self.num_nodes)
         for node in range(self.num_edges - 1, -1, -1):
@@ -129,7 +129,7 @@ class Structure:
         return root - self.num_edges
 
     @cached_property
-    def leaf_of_node(self) -> np.ndarray:
+    def leaf_of_node(self) -> Numbers:
         """Leaf of every node, `(N,)`, -1 where it has none."""
         found = np.full(self.num_nodes, NONE)
         found[self.leaf_nodes] = np.arange(len(self.leaf_nodes))

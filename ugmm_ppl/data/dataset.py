@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
-
 from ugmm_ppl.typing import PerRow, Rows
 
 
@@ -26,9 +24,9 @@ class Data:
 
     x: Rows
     y: PerRow
-    x_test: np.ndarray | None = None
-    y_test: np.ndarray | None = None
+    x_test: Rows | None = None
+    y_test: PerRow | None = None
     feature_names: list[str] | None = None
     class_names: list[str] | None = None
-    weights: np.ndarray | None = None
-    weights_test: np.ndarray | None = None
+    weights: PerRow | None = None
+    weights_test: PerRow | None = None

@@ -9,7 +9,7 @@ import numpy as np
 
 from ugmm_ppl import budgets, checks
 from ugmm_ppl.checks.basic import row_blocks
-from ugmm_ppl.typing import Rows
+from ugmm_ppl.typing import PerFeature, PerRow, Rows
 
 SAFE = (1e-140, 1e140)
 """Spreads whose squares, and sums of these, are within the range of float64."""
@@ -24,11 +24,11 @@ class Standardizer:
         scale: `(K,)` or `()`; 1 where the data have no variance.
     """
 
-    mean: np.ndarray
-    scale: np.ndarray
+    mean: PerFeature
+    scale: PerFeature
 
     @classmethod
-    def of(cls, a: np.ndarray, *, jointly: bool = False, weights: np.ndarray | None = None) -> Standardizer:
+    def of(cls, a: Rows, *, jointly: bool = False, weights: PerRow | None = None) -> Standardizer:
         """The constants of training data `(B, K)` or `(B,)`, NaN left out; `jointly` takes all columns as one.
 
         They are float64, and so are the sums behind them, whatever the dtype of the data.
@@ -45,7 +45,7 @@ class Standardizer:
             mean[lost], std[lost] = scaled_moments(a[..., lost], weights)
         return cls(mean, np.where(constant, 1.0, std))
 
-    def standardize(self, a: np.ndarray, dtype: Any = np.float64) -> np.ndarray:
+    def standardize(self, a: Rows, dtype: Any = np.float64) -> Rows:
         """(a - mean) / scale, computed in float64; as numbers of `dtype`, or of the dtype of a if that is wider."""
         result = np.empty(a.shape, np.result_type(a.dtype, dtype))
         for rows in row_blocks(a):
@@ -53,7 +53,7 @@ class Standardizer:
             np.divide(centred, self.scale, out=result[rows], casting="same_kind")
         return result
 
-    def restore(self, a: np.ndarray) -> np.ndarray:
+    def restore(self, a: Rows) -> Rows:
         """mean + scale a, in float64."""
         return self.mean + np.multiply(self.scale, a, dtype=np.float64)
 

@@ -30,7 +30,7 @@ ENTRIES = 200
 """Parameters whose R-hat is taken, evenly spaced."""
 
 
-def align(model: BaseNetworkModel, draws: SiteDraws) -> dict[str, np.ndarray]:
+def align(model: BaseNetworkModel, draws: SiteDraws) -> SiteDraws:
     """Permute the hidden neurons of every chain to match those of the first; no function changes by it.
 
     Layer by layer, neurons are matched to those of the first chain by the smallest sum of squared distances between the

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 import numpy as np
 
 from ugmm_ppl.neuron import HALF_LOG_2PI
-from ugmm_ppl.typing import Array, Ops
+from ugmm_ppl.typing import Array, Matrix, Ops, SiteValues, Values
 
 if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
@@ -77,10 +77,10 @@ class Block(abc.ABC):
         """
 
     @abc.abstractmethod
-    def initial(self, start: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def initial(self, start: Values) -> SiteValues:
         """Parameters around unconstrained start values."""
 
-    def around(self, start: Mapping[str, np.ndarray], precision: np.ndarray) -> dict[str, np.ndarray]:
+    def around(self, start: Values, precision: Matrix) -> SiteValues:
         """Parameters at unconstrained start values with a precision; for blocks with `from_curvature`.
 
         Args:
@@ -113,7 +113,7 @@ class Block(abc.ABC):
         """log q(u) in nats; 0 if it has no density."""
 
     @abc.abstractmethod
-    def culprits(self, gradients: Mapping[str, np.ndarray]) -> list[str]:
+    def culprits(self, gradients: Values) -> list[str]:
         """Names of the sites with a gradient that is not finite."""
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ugmm_ppl.guides.base import Block, family
-from ugmm_ppl.typing import Array
+from ugmm_ppl.typing import Array, SiteValues, Values
 
 if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
@@ -36,7 +36,7 @@ class DeltaBlock(Block):
         del backend, pattern, init_scale, rank
         return cls(sites)
 
-    def initial(self, start: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def initial(self, start: Values) -> SiteValues:
         """The start values."""
         return {f"{name}:loc": start[name] for name in self.sites}
 
@@ -63,7 +63,7 @@ class DeltaBlock(Block):
         del params, unconstrained
         return 0.0
 
-    def culprits(self, gradients: Mapping[str, np.ndarray]) -> list[str]:
+    def culprits(self, gradients: Values) -> list[str]:
         """Sites with a gradient that is not finite."""
         return [name for name in self.sites if not np.isfinite(gradients[f"{name}:loc"]).all()]
 

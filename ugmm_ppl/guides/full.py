@@ -13,7 +13,7 @@ from ugmm_ppl import budgets, checks
 from ugmm_ppl.guides.base import entries, family, join, prefix_of, split
 from ugmm_ppl.guides.joint import JointBlock
 from ugmm_ppl.neuron import HALF_LOG_2PI
-from ugmm_ppl.typing import Array
+from ugmm_ppl.typing import Array, Matrix, SiteValues, Values
 
 if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
@@ -40,13 +40,13 @@ class FullBlock(JointBlock):
         checks.full_block(pattern, entries(sites), budgets.FULL_GUIDE)
         return cls(backend, sites, init_scale, prefix_of(pattern))
 
-    def initial(self, start: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def initial(self, start: Values) -> SiteValues:
         """Centred at the start values, independent entries of scale `init_scale`."""
         loc = join(self.sites, start)
         log_scale = np.full(loc.size, math.log(self.init_scale))
         return self._named({"loc": loc, "log_scale": log_scale, "factor": np.zeros((loc.size, loc.size))})
 
-    def around(self, start: Mapping[str, np.ndarray], precision: np.ndarray) -> dict[str, np.ndarray]:
+    def around(self, start: Values, precision: Matrix) -> SiteValues:
         """Centred at the start values, with the precision `(n, n)`."""
         backwards = np.linalg.cholesky(precision[::-1, ::-1])
         factor = np.tril(np.linalg.inv(backwards[::-1, ::-1]).T)  # precision = U U^T, so U^-T is the factor we want

@@ -13,13 +13,11 @@ import functools
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ugmm_ppl import checks
 from ugmm_ppl.guides.base import FAMILIES, Block
 from ugmm_ppl.guides.delta import DeltaBlock, ModeBlock
 from ugmm_ppl.guides.sites import LatentSite, constrain
-from ugmm_ppl.typing import Array
+from ugmm_ppl.typing import Array, PerDraw, SiteDraws, SiteValues, Values
 
 if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
@@ -51,7 +49,7 @@ class Guide:
         """The guide that finds the mode of the density which this one approximates: a point in place of every block."""
         return Guide(self.sites, tuple((ModeBlock if b.has_density else DeltaBlock)(b.sites) for b in self.blocks))
 
-    def initial(self, start: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def initial(self, start: Values) -> SiteValues:
         """Parameters around unconstrained start values."""
         return _merged(block.initial(start) for block in self.blocks)
 
@@ -90,9 +88,7 @@ class Guide:
         values, log_dets = constrain(self.sites, unconstrained)
         return values, self.log_q(params, unconstrained, log_dets)
 
-    def draws(
-        self, backend: Backend, params: Mapping[str, np.ndarray], indices: range, seed: int
-    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    def draws(self, backend: Backend, params: Values, indices: range, seed: int) -> tuple[SiteDraws, PerDraw]:
         """Draws of the given numbers, `(S, ...)` by site, and their log q `(S,)`."""
         values, log_q = backend.inference.draws(self.sample, self.noise_shapes(), params, indices, seed)
         return {name: values[name] for name in self.sites}, log_q
@@ -102,7 +98,7 @@ class Guide:
         del params
         return model
 
-    def culprits(self, gradients: Mapping[str, np.ndarray]) -> list[str]:
+    def culprits(self, gradients: Values) -> list[str]:
         """Names of the sites with a gradient that is not finite."""
         return sorted(name for block in self.blocks for name in block.culprits(gradients))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ugmm_ppl.guides.base import Block, split
-from ugmm_ppl.typing import Array
+from ugmm_ppl.typing import Array, Values
 
 if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
@@ -31,7 +31,7 @@ class JointBlock(Block):
         flat = self.backend.concatenate([unconstrained[name].reshape(-1) for name in self.sites])
         return self._distribution(self._own(params)).log_prob(flat)
 
-    def culprits(self, gradients: Mapping[str, np.ndarray]) -> list[str]:
+    def culprits(self, gradients: Values) -> list[str]:
         """Sites of which some entry's gradient is not finite."""
         rows = sum(g.reshape(len(g), -1).sum(1) for g in self._own(gradients).values())
         return [name for name, row in split(self.sites, rows).items() if not np.isfinite(row).all()]

@@ -11,7 +11,7 @@ import numpy as np
 
 from ugmm_ppl.guides.base import entries, family, join, prefix_of, split
 from ugmm_ppl.guides.joint import JointBlock
-from ugmm_ppl.typing import Array
+from ugmm_ppl.typing import Array, SiteValues, Values
 
 if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
@@ -32,7 +32,7 @@ class LowRankBlock(JointBlock):
         """One of scale `init_scale` and a rank."""
         return cls(backend, sites, init_scale, prefix_of(pattern), rank)
 
-    def initial(self, start: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def initial(self, start: Values) -> SiteValues:
         """Centred at the start values; F small and not zero, so that its columns part from each other."""
         loc = join(self.sites, start)
         factor = np.random.default_rng(loc.size).normal(0.0, 0.1 * self.init_scale, (loc.size, self.rank))

@@ -11,7 +11,7 @@ import numpy as np
 
 from ugmm_ppl.guides.base import Block, family, normal_log_prob, split
 from ugmm_ppl.neuron import HALF_LOG_2PI
-from ugmm_ppl.typing import Array
+from ugmm_ppl.typing import Array, Matrix, SiteValues, Values
 
 if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
@@ -37,14 +37,14 @@ class NormalBlock(Block):
         del pattern, rank
         return cls(backend, sites, init_scale)
 
-    def initial(self, start: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def initial(self, start: Values) -> SiteValues:
         """Centred at the start values, with scale `init_scale`."""
         scales = {
             f"{n}:log_scale": np.full(s.unconstrained_shape, math.log(self.init_scale)) for n, s in self.sites.items()
         }
         return {f"{name}:loc": start[name] for name in self.sites} | scales
 
-    def around(self, start: Mapping[str, np.ndarray], precision: np.ndarray) -> dict[str, np.ndarray]:
+    def around(self, start: Values, precision: Matrix) -> SiteValues:
         """Centred at the start values, with the precisions `(n,)` of all entries."""
         log_scales = split(self.sites, -0.5 * np.log(precision))
         return self.initial(start) | {f"{name}:log_scale": value for name, value in log_scales.items()}
@@ -75,7 +75,7 @@ class NormalBlock(Block):
             for n in self.sites
         )
 
-    def culprits(self, gradients: Mapping[str, np.ndarray]) -> list[str]:
+    def culprits(self, gradients: Values) -> list[str]:
         """Sites of which some parameter's gradient is not finite."""
         return [
             n for n in self.sites if not all(np.isfinite(gradients[f"{n}:{p}"]).all() for p in ("loc", "log_scale"))

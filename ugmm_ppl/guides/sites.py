@@ -12,7 +12,7 @@ import numpy as np
 from ugmm_ppl import checks
 from ugmm_ppl.neuron import log_normalize
 from ugmm_ppl.ops.numpy import NUMPY
-from ugmm_ppl.typing import Array
+from ugmm_ppl.typing import Array, SiteValues, Values
 
 if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend, Bijector
@@ -46,9 +46,7 @@ def inferred_sites(bayesian: str | Sequence[str], sites: Collection[str], readou
     return [name for name in sites if any(name in names for names in matched.values())]
 
 
-def latent_sites(
-    backend: Backend, model: Model, known: Mapping[str, np.ndarray], seed: int
-) -> tuple[dict[str, LatentSite], dict[str, np.ndarray]]:
+def latent_sites(backend: Backend, model: Model, known: Values, seed: int) -> tuple[dict[str, LatentSite], SiteValues]:
     """The latent sites of a model in the order in which it samples them, and unconstrained start values.
 
     Args:

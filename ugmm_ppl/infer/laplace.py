@@ -31,7 +31,7 @@ from ugmm_ppl.infer.method import Task, method
 from ugmm_ppl.infer.settings import Guided
 from ugmm_ppl.infer.trained import Trained
 from ugmm_ppl.models.base import Model
-from ugmm_ppl.typing import Array, Rows
+from ugmm_ppl.typing import Array, Rows, SiteValues
 
 
 def laplace(
@@ -173,7 +173,7 @@ def _root_rows(posterior: _Posterior, centre: Array, x: Rows, temperatures: np.n
         yield (root @ jacobian).reshape(-1, size)
 
 
-def _around(block: Block, point: Mapping[str, np.ndarray], precision: np.ndarray) -> dict[str, np.ndarray]:
+def _around(block: Block, point: Mapping[str, np.ndarray], precision: np.ndarray) -> SiteValues:
     """Parameters of a block around a point, if its precision is positive definite."""
     if np.isfinite(precision).all() and (np.diag(precision) if precision.ndim == 2 else precision).min() > 0.0:
         try:
@@ -204,7 +204,7 @@ class Laplace(Trained):
         """Points, in place of every block."""
         return task.guide.at_points()
 
-    def reached(self, task: Task, run: Run) -> list[dict[str, np.ndarray]]:
+    def reached(self, task: Task, run: Run) -> list[SiteValues]:
         """The Gaussians around the points; of a failed run, whose curvature may mean nothing, those of start scale."""
         x, _, *weights = task.data
         found = []

@@ -17,6 +17,7 @@ import numpy as np
 from ugmm_ppl import checks
 from ugmm_ppl.backends.progress import block_size
 from ugmm_ppl.backends.trainer import Steps, Trainer
+from ugmm_ppl.typing import Numbers, PerChain, PerStep, SiteValues
 
 if TYPE_CHECKING:
     from ugmm_ppl.backends.progress import Progress
@@ -47,15 +48,15 @@ class Run:
         interrupted: The user stopped it from the keyboard.
     """
 
-    losses: np.ndarray
-    log_likelihoods: np.ndarray
-    kls: np.ndarray
-    scores: np.ndarray
-    score_steps: np.ndarray
-    lowered: np.ndarray
-    params: list[dict[str, np.ndarray]]
+    losses: PerStep
+    log_likelihoods: PerStep
+    kls: PerStep
+    scores: PerStep
+    score_steps: Numbers
+    lowered: PerChain
+    params: list[SiteValues]
     step: int = 0
-    failed: tuple[int, int, dict[str, np.ndarray]] | None = None
+    failed: tuple[int, int, SiteValues] | None = None
     interrupted: bool = False
 
     @classmethod
@@ -98,11 +99,11 @@ class Moment(NamedTuple):
 
     step: int
     num_steps: int
-    losses: np.ndarray
-    log_likelihoods: np.ndarray
-    kls: np.ndarray
-    scores: np.ndarray | None
-    params: Callable[[], list[dict[str, np.ndarray]]]
+    losses: PerStep
+    log_likelihoods: PerStep
+    kls: PerStep
+    scores: PerStep | None
+    params: Callable[[], list[SiteValues]]
 
     def watched(self) -> dict[str, float]:
         """What stands beside the progress bar: means over the restarts."""
@@ -114,18 +115,18 @@ class Moment(NamedTuple):
 class Plan:
     """What the steps are: learning rates and KL weights `(T,)`, and the row numbers of a step of a restart."""
 
-    rates: np.ndarray
-    kl_weights: np.ndarray
-    batch: Callable[[int, int], np.ndarray]
+    rates: PerStep
+    kl_weights: PerStep
+    batch: Callable[[int, int], Numbers]
     patience: int | None = None
 
 
 def train(
     trainer: Trainer,
-    initial: Sequence[dict[str, np.ndarray]],
+    initial: Sequence[SiteValues],
     plan: Plan,
     *,
-    held_out: Callable[[list[dict[str, np.ndarray]]], np.ndarray] | None = None,
+    held_out: Callable[[list[SiteValues]], PerChain] | None = None,
     callbacks: Sequence[Callable[[Moment], Any]] = (),
     checkpoint: Checkpoint | None = None,
     progress: Progress,

@@ -7,8 +7,6 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
 
-import numpy as np
-
 from ugmm_ppl import checks
 from ugmm_ppl.backends.base import Backend
 from ugmm_ppl.guides.guide import Guide
@@ -16,6 +14,7 @@ from ugmm_ppl.infer.checkpoint import Checkpoint
 from ugmm_ppl.infer.loop import Run
 from ugmm_ppl.infer.settings import Settings
 from ugmm_ppl.models.base import Model
+from ugmm_ppl.typing import PerChain, PerDraw, RowArrays, SiteValues
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,12 +37,12 @@ class Task:
     backend: Backend
     model: Model
     guide: Guide
-    data: tuple[np.ndarray, ...]
-    starts: list[dict[str, np.ndarray]]
+    data: tuple[RowArrays, ...]
+    starts: list[SiteValues]
     settings: Any
     seed: int
     progress: bool
-    scorer: Callable[[Guide], Callable[[list[dict[str, np.ndarray]]], np.ndarray] | None]
+    scorer: Callable[[Guide], Callable[[list[SiteValues]], PerChain] | None]
     checkpoint: Checkpoint | None
 
 
@@ -60,9 +59,9 @@ class Reached:
         failed: (number of the step, sites) of a step that was not finite, or None.
     """
 
-    state: list[dict[str, np.ndarray]]
-    held: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    stats: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    state: list[SiteValues]
+    held: SiteValues = dataclasses.field(default_factory=dict)
+    stats: dict[str, PerDraw] = dataclasses.field(default_factory=dict)
     interrupted: bool = False
     run: Run | None = None
     failed: tuple[int, list[str]] | None = None

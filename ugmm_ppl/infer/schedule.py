@@ -8,11 +8,12 @@ from collections.abc import Callable
 import numpy as np
 
 from ugmm_ppl import checks
+from ugmm_ppl.typing import PerStep
 
 SCHEDULES = ("one-cycle", "cosine", "constant")
 
 
-def learning_rates(num_steps: int, peak: float, schedule: str | Callable[[float], float] = "one-cycle") -> np.ndarray:
+def learning_rates(num_steps: int, peak: float, schedule: str | Callable[[float], float] = "one-cycle") -> PerStep:
     """The learning rate of every step, `(num_steps,)`.
 
     "one-cycle" rises linearly over 5 % of the steps and falls by a cosine to 1 % of the peak, "cosine" only falls,
@@ -33,7 +34,7 @@ def learning_rates(num_steps: int, peak: float, schedule: str | Callable[[float]
     return peak * np.concatenate([up, down])[:num_steps]
 
 
-def kl_weights(num_steps: int, temperature: float, warmup: float) -> np.ndarray:
+def kl_weights(num_steps: int, temperature: float, warmup: float) -> PerStep:
     """Factor of the KL term at every step, `(num_steps,)`: it rises to the temperature over a share of the steps."""
     return temperature * np.minimum(1.0, (np.arange(num_steps) + 1.0) / max(1.0, warmup * num_steps))
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import numpy as np
-
 from ugmm_ppl import checks
 from ugmm_ppl.backends.progress import Progress
 from ugmm_ppl.backends.trainer import Trainer
@@ -15,6 +13,7 @@ from ugmm_ppl.infer.elbo import negative_elbo
 from ugmm_ppl.infer.loop import Plan, Run, train
 from ugmm_ppl.infer.method import Method, Reached, Task
 from ugmm_ppl.infer.schedule import Batches, kl_weights, learning_rates
+from ugmm_ppl.typing import PerStep, SiteValues
 
 
 class Trained(Method):
@@ -34,12 +33,12 @@ class Trained(Method):
             clip_norm=settings.clip_norm, num_particles=settings.num_particles, split_batch=settings.split_batch,
         )  # fmt: skip
 
-    def reached(self, task: Task, run: Run) -> list[dict[str, np.ndarray]]:
+    def reached(self, task: Task, run: Run) -> list[SiteValues]:
         """What a fit keeps of the parameters of a run."""
         del task
         return run.params
 
-    def kl_weights(self, task: Task) -> np.ndarray:
+    def kl_weights(self, task: Task) -> PerStep:
         """Factor of the KL term at every step."""
         settings = task.settings
         return kl_weights(settings.num_steps, settings.temperature, settings.kl_warmup)

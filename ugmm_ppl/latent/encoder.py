@@ -24,7 +24,7 @@ import numpy as np
 
 from ugmm_ppl.guides.base import normal_log_prob
 from ugmm_ppl.guides.guide import Guide
-from ugmm_ppl.typing import Array
+from ugmm_ppl.typing import Array, SiteValues
 
 if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
@@ -49,7 +49,7 @@ class LocalGuide(Protocol):
     def sizes(self) -> tuple[int, ...]:
         """Sizes of all layers, z first and the data last."""
 
-    def initial(self, rows: int, seed: int) -> dict[str, np.ndarray]:
+    def initial(self, rows: int, seed: int) -> SiteValues:
         """Start values of the parameters, for that many rows of training data."""
 
     def factors(self, params: Mapping[str, Array], x: Array, rows: Array, choose: Choose) -> tuple[list[Array], Array]:
@@ -97,7 +97,7 @@ class Encoder:
     sizes: tuple[int, ...]
     networks: tuple[Network, ...]
 
-    def initial(self, rows: int, seed: int) -> dict[str, np.ndarray]:
+    def initial(self, rows: int, seed: int) -> SiteValues:
         """Those of the networks."""
         del rows
         return {
@@ -129,7 +129,7 @@ class PerExample:
     backend: Backend
     sizes: tuple[int, ...]
 
-    def initial(self, rows: int, seed: int) -> dict[str, np.ndarray]:
+    def initial(self, rows: int, seed: int) -> SiteValues:
         """Small random locations, scale one half."""
         shape = (rows, sum(self.sizes[:-1]))
         loc = 0.1 * np.random.default_rng(seed).normal(size=shape)
@@ -154,7 +154,7 @@ def _chosen(backend: Backend, choose: Choose, layer: int, loc: Array, log_scale:
 class Network(Protocol):
     """A function with parameters."""
 
-    def initial(self, seed: int) -> dict[str, np.ndarray]:
+    def initial(self, seed: int) -> SiteValues:
         """Start values by name."""
 
     def apply(self, params: Mapping[str, Array], x: Array) -> Array:
@@ -171,7 +171,7 @@ class Perceptron:
     backend: Backend
     widths: tuple[int, ...]
 
-    def initial(self, seed: int) -> dict[str, np.ndarray]:
+    def initial(self, seed: int) -> SiteValues:
         """He's normal weights; the last ones and the linear map are small, so that q starts near N(0, 1)."""
         rng = np.random.default_rng(seed)
         found = {"skip": 0.01 * rng.normal(size=(self.widths[-1], self.widths[0]))}
@@ -196,7 +196,7 @@ class Module:
     parameters: Mapping[str, np.ndarray]
     function: Callable[[Mapping[str, Array], Array], Array]
 
-    def initial(self, seed: int) -> dict[str, np.ndarray]:
+    def initial(self, seed: int) -> SiteValues:
         """The parameters it was made with."""
         del seed
         return dict(self.parameters)
@@ -228,7 +228,7 @@ class LatentGuide(Guide):
     rows: int
     seed: int
 
-    def initial(self, start: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def initial(self, start: Mapping[str, np.ndarray]) -> SiteValues:
         """Parameters of both."""
         return super().initial(start) | self.local.initial(self.rows, self.seed)
 

@@ -57,9 +57,9 @@ class Evidence:
         num_samples: Weights of a row, over all posterior draws.
     """
 
-    value: np.ndarray
-    error: np.ndarray
-    ess: np.ndarray
+    value: PerRow
+    error: PerRow
+    ess: PerRow
     num_samples: int
 
     @property

@@ -23,7 +23,7 @@ from ugmm_ppl.models import evaluation
 from ugmm_ppl.neuron import log_normalize, logsumexp
 from ugmm_ppl.ops.numpy import NUMPY
 from ugmm_ppl.posterior.drawn import stacked
-from ugmm_ppl.typing import Outputs, Probs, Rows, SiteDraws
+from ugmm_ppl.typing import Outputs, Probs, RowArrays, Rows, SiteDraws, SiteValues
 
 QUERY_DRAWS = 20
 """Posterior draws per chain that a query averages over, where none are asked for."""
@@ -57,7 +57,7 @@ class LatentFit(Fit):
             local = self.model.local_guide(self.primitives)
         return LatentGuide(whole.sites, whole.blocks, local, rows, self.seed)
 
-    def network_data(self, x: Any = None, y: Any = None) -> tuple[np.ndarray, ...]:
+    def network_data(self, x: Any = None, y: Any = None) -> tuple[RowArrays, ...]:
         """The training data as the model sees them: x, class codes with numbers of rows `(N, 2)`, perhaps weights."""
         x, y, *weights = super().network_data(x, y)
         numbers = np.arange(len(x)) if self.row_weights is None else np.flatnonzero(self.row_weights)
@@ -165,7 +165,7 @@ class LatentFit(Fit):
         order = rng.permutation(n)
         return (x[order], codes[order]) if with_class else x[order]
 
-    def evaluate(self, draws: SiteDraws, x: Rows, chunk_size: int, params: dict[str, np.ndarray] | None) -> Outputs:
+    def evaluate(self, draws: SiteDraws, x: Rows, chunk_size: int, params: SiteValues | None) -> Outputs:
         """log p(x, class) `(S, B, O)` by importance sampling, a lower bound in the mean.
 
         All rows share their random numbers, so that the value of a row does not depend on the others.
@@ -183,9 +183,7 @@ class LatentFit(Fit):
                 found[s, rows] = logsumexp(NUMPY, np.moveaxis(log_joint, 0, -1)) - math.log(len(noise))
         return found
 
-    def prior_draws(
-        self, x: Any, num_draws: int, *, derived: bool = False, seed: int | None = None
-    ) -> dict[str, np.ndarray]:
+    def prior_draws(self, x: Any, num_draws: int, *, derived: bool = False, seed: int | None = None) -> SiteDraws:
         """Draws from the prior as one chain, `(1, S, ...)` by site, and as many rows as x has for each."""
         rows = len(self.check_inputs(x))
         with self.settings():
@@ -195,7 +193,7 @@ class LatentFit(Fit):
         one_chain = {name: value[None] for name, value in draws.items()}
         return one_chain | self.replicates(one_chain, np.empty((1, num_draws, rows, self.model.num_outputs)), seed)
 
-    def replicates(self, draws: SiteDraws, outputs: Outputs, seed: int | None) -> dict[str, np.ndarray]:
+    def replicates(self, draws: SiteDraws, outputs: Outputs, seed: int | None) -> SiteDraws:
         """As many rows as the data have, for every draw: `x` `(C, S, B, K)`, with classes also `y` `(C, S, B)`."""
         chains, size, rows = outputs.shape[:3]
         x, y = np.empty((chains, size, rows, self.model.num_inputs)), np.empty((chains, size, rows), dtype=np.int64)

@@ -23,7 +23,7 @@ from ugmm_ppl.nn.dense import neuron_roles
 from ugmm_ppl.nn.spaces import log_weights
 from ugmm_ppl.ops.numpy import NUMPY
 from ugmm_ppl.priors import Prior, PriorValue
-from ugmm_ppl.typing import Array, Ops, Outputs, PerRow, Rows, Values
+from ugmm_ppl.typing import Array, Ops, Outputs, PerRow, Rows, SiteValues, Values
 
 if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
@@ -175,7 +175,7 @@ class LatentNetwork(DensityModel):
     def _gain_prior(self) -> PriorValue:
         return normal(0.0, 1.0) if isinstance(self.gain, bool) else self.gain
 
-    def initial_values(self, x: Rows, seed: int) -> dict[str, np.ndarray]:
+    def initial_values(self, x: Rows, seed: int) -> SiteValues:
         """Start values: gains near one of either sign, weights that prefer some inputs, small shifts.
 
         So every layer says much of the one below from the first step on. Where it says little, the guide of the upper
@@ -216,7 +216,7 @@ class LatentNetwork(DensityModel):
         """log p(x, y), or log p(x) where y is -1."""
         return self.seen(outputs, y)
 
-    def local_starts(self, x: Rows, y: PerRow, seed: int) -> dict[str, np.ndarray]:
+    def local_starts(self, x: Rows, y: PerRow, seed: int) -> SiteValues:
         """Start values of the layers of all rows, which "nuts" samples too."""
         checks.known_classes(y[:, 0], self.classes)
         checks.small_enough(len(x) * self.num_latents, budgets.LOCAL_VARIABLES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from ugmm_ppl import checks
 from ugmm_ppl.backends.base import Backend
 from ugmm_ppl.data.standardizer import Standardizer
-from ugmm_ppl.typing import Array, Outputs, PerRow
+from ugmm_ppl.typing import Array, Outputs, PerChain, PerLevel, PerOutput, PerRow, Readout, RowDraws, RowMatrices
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {}
 """Likelihoods by the name under which files hold them."""
@@ -30,7 +30,7 @@ class Prediction(Protocol):
     """What a fit says of y at B rows, in the units of the data."""
 
     @property
-    def draws(self) -> np.ndarray:
+    def draws(self) -> RowDraws:
         """What every posterior draw says of y, `(C, S, B)` or `(C, S, B, classes)`."""
 
     def log_density(self, y: PerRow) -> PerRow:
@@ -39,10 +39,10 @@ class Prediction(Protocol):
     def metrics(self, y: PerRow, row_weights: PerRow | None = None) -> dict[str, float]:
         """Other metrics than the log density, by name, of rows that count `row_weights` `(B,)` times."""
 
-    def profile(self, row: int, y: float) -> tuple[np.ndarray, np.ndarray]:
+    def profile(self, row: int, y: float) -> tuple[PerRow, RowDraws]:
         """Values around what is probable in a row and around an observed y, and their densities or probabilities."""
 
-    def columns(self, class_names: list[str] | None) -> Mapping[str, np.ndarray]:
+    def columns(self, class_names: list[str] | None) -> dict[str, PerRow]:
         """The prediction as columns of a table, `(B,)` each."""
 
 
@@ -59,7 +59,7 @@ class OrderedPrediction(abc.ABC):
     def std(self) -> PerRow:
         """Posterior predictive standard deviation `(B,)`, of noise and parameters together."""
 
-    def quantile(self, q: float | np.ndarray) -> PerRow:
+    def quantile(self, q: float | PerLevel) -> PerRow:
         """Quantiles of the predictive distribution, of counts the smallest y with p(Y <= y) >= q.
 
         Args:
@@ -79,7 +79,7 @@ class OrderedPrediction(abc.ABC):
     def _quantiles(self, levels: list[float]) -> np.ndarray:
         """`(Q, B)`."""
 
-    def columns(self, class_names: list[str] | None) -> dict[str, np.ndarray]:
+    def columns(self, class_names: list[str] | None) -> dict[str, PerRow]:
         """Mean, standard deviation, and the quantiles 5, 50 and 95 %."""
         del class_names
         low, median, high = self.quantile(np.array([0.05, 0.5, 0.95]))
@@ -101,7 +101,7 @@ class Likelihood(abc.ABC):
     takes_log_densities: ClassVar[bool] = False
     """Whether outputs may be activations of neurons, log densities as those of a ugmm readout."""
 
-    information: Callable[[Any], np.ndarray] | None = None
+    information: Callable[[Outputs], RowMatrices] | None = None
     """Fisher information of y about outputs `(B, O)`, E[s s^T] with s = d log p(y | outputs) / d outputs, `(B, O, O)`.
 
     In NumPy; None if there is none, which method="laplace" needs.
@@ -139,7 +139,7 @@ class Likelihood(abc.ABC):
         """log p(y | outputs) in nats in NumPy, `(..., B, O)` and `(B,)` to `(..., B)`."""
 
     @abc.abstractmethod
-    def defined(self, outputs: Outputs) -> np.ndarray:
+    def defined(self, outputs: Outputs) -> PerRow:
         """Whether outputs `(..., O)` say anything of y: `(...)`; they may have overflowed."""
 
     @abc.abstractmethod
@@ -148,11 +148,11 @@ class Likelihood(abc.ABC):
 
     @abc.abstractmethod
     def prediction(
-        self, outputs: Outputs, units: Standardizer | None, backend: Backend, weights: np.ndarray | None = None
+        self, outputs: Outputs, units: Standardizer | None, backend: Backend, weights: PerChain | None = None
     ) -> Any:
         """The `Prediction` of outputs `(C, S, B, O)` and weights `(C,)` of chains, in the units of the data."""
 
-    def start(self, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def start(self, weight: Readout, bias: PerOutput) -> tuple[Readout, PerOutput]:
         """Start values of a linear readout, `(O, J)` and `(O,)`, adapted to the meaning of the outputs."""
         return weight, bias
 

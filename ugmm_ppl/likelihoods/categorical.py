@@ -15,7 +15,7 @@ from ugmm_ppl.distributions.sampling import gumbel_max
 from ugmm_ppl.likelihoods.base import Likelihood, likelihood
 from ugmm_ppl.neuron import if_any_possible, log_normalize, near_zero
 from ugmm_ppl.ops.numpy import NUMPY
-from ugmm_ppl.typing import Array, Outputs, PerRow, Probs
+from ugmm_ppl.typing import Array, Outputs, PerChain, PerRow, Probs, RowDraws, RowMatrices
 
 
 @likelihood
@@ -69,7 +69,7 @@ class Categorical(Likelihood):
             outputs = near_zero(backend.ops, if_any_possible(backend.ops, outputs))
         return backend.dist.Categorical(logits=outputs)
 
-    def log_probs(self, outputs: Outputs) -> np.ndarray:
+    def log_probs(self, outputs: Outputs) -> Probs:
         """log p(class | outputs) in NumPy, `(..., classes)` to the same."""
         return log_normalize(NUMPY, if_any_possible(NUMPY, outputs) if self.log_densities else outputs)
 
@@ -78,11 +78,11 @@ class Categorical(Likelihood):
         at = np.broadcast_to(y[..., None], (*outputs.shape[:-1], 1))
         return np.take_along_axis(self.log_probs(outputs), at, axis=-1)[..., 0]
 
-    def defined(self, outputs: Outputs) -> np.ndarray:
+    def defined(self, outputs: Outputs) -> PerRow:
         """All but NaN and inf; -inf is an impossible class."""
         return np.all(outputs < np.inf, axis=-1)
 
-    def information(self, outputs: Outputs) -> np.ndarray:
+    def information(self, outputs: Outputs) -> RowMatrices:
         """diag(p) - p p^T with class probabilities p."""
         probs = np.exp(self.log_probs(outputs))
         return probs[..., None] * (np.eye(self.classes) - probs[..., None, :])
@@ -92,7 +92,7 @@ class Categorical(Likelihood):
         return gumbel_max(if_any_possible(NUMPY, outputs), rng)
 
     def prediction(
-        self, outputs: Outputs, units: Standardizer | None, backend: Backend, weights: np.ndarray | None = None
+        self, outputs: Outputs, units: Standardizer | None, backend: Backend, weights: PerChain | None = None
     ) -> ClassPrediction:
         """p(class | x, parameters) of every draw."""
         del units, backend
@@ -111,8 +111,8 @@ class ClassPrediction:
         weights: What each chain counts for, `(C,)`; None if all count alike.
     """
 
-    draws: np.ndarray
-    weights: np.ndarray | None = None
+    draws: Probs
+    weights: PerChain | None = None
 
     @cached_property
     def probs(self) -> Probs:
@@ -130,7 +130,7 @@ class ClassPrediction:
         """log p(y | x, data) in nats of class codes y `(B,)`: `(B,)`."""
         return NUMPY.log(np.take_along_axis(self.probs, checks.labels(y, *self.probs.shape)[:, None], axis=-1)[:, 0])
 
-    def profile(self, row: int, y: float) -> tuple[np.ndarray, np.ndarray]:
+    def profile(self, row: int, y: float) -> tuple[PerRow, RowDraws]:
         """The five most probable classes of a row and the observed one; and their probabilities."""
         shown = np.sort(np.unique(np.r_[np.argsort(-self.probs[row])[:5], int(y)]))
         return shown, self.probs[row, shown]
@@ -143,7 +143,7 @@ class ClassPrediction:
             "ece": metrics.expected_calibration_error(self.probs, y, row_weights=row_weights),
         }
 
-    def columns(self, class_names: list[str] | None) -> dict[str, np.ndarray]:
+    def columns(self, class_names: list[str] | None) -> dict[str, PerRow]:
         """The most probable class, and the probability of each."""
         names = class_names or [str(c) for c in range(self.probs.shape[1])]
         probs = {f"p({name})": p for name, p in zip(names, self.probs.T, strict=True)}

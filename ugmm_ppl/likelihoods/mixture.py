@@ -18,7 +18,7 @@ from ugmm_ppl.likelihoods.base import Likelihood, OrderedPrediction, likelihood
 from ugmm_ppl.neuron import safe_log
 from ugmm_ppl.nn.spaces import SCALE_FLOOR
 from ugmm_ppl.ops.numpy import NUMPY
-from ugmm_ppl.typing import Array, Ops, Outputs, PerRow
+from ugmm_ppl.typing import Array, Ops, Outputs, PerChain, PerOutput, PerRow, Readout, RowDraws, RowMatrices
 
 QUADRATURE_POINTS = np.array([-9.0, -7.0, -5.5, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.5, 7.0, 9.0])
 """Distances from the location of a component, in its scales, between which its density is smooth."""
@@ -77,12 +77,12 @@ class Mixture(Likelihood):
         with np.errstate(over="ignore"):  # of a y that is far away
             return neuron.log_prob(NUMPY, y, loc, scale, neuron.log_normalize(NUMPY, logits))
 
-    def defined(self, outputs: Outputs) -> np.ndarray:
+    def defined(self, outputs: Outputs) -> PerRow:
         """Finite ones that make a finite scale."""
         log_scale = outputs[..., 2 * self.components :]
         return np.all(np.isfinite(outputs), axis=-1) & np.all(log_scale < LARGEST_LOG_SCALE, axis=-1)
 
-    def information(self, outputs: Outputs) -> np.ndarray:
+    def information(self, outputs: Outputs) -> RowMatrices:
         """By Gauss-Legendre quadrature between points a few scales from each other, those of all components.
 
         s = (r - weights, r z / scale, r (z^2 - 1)) with respect to logits, locations and log scales, where r are the
@@ -107,7 +107,7 @@ class Mixture(Likelihood):
         return loc + scale * rng.normal(size=loc.shape)
 
     def prediction(
-        self, outputs: Outputs, units: Standardizer | None, backend: Backend, weights: np.ndarray | None = None
+        self, outputs: Outputs, units: Standardizer | None, backend: Backend, weights: PerChain | None = None
     ) -> RegressionPrediction:
         """The posterior predictive density, a mixture over draws and components, in the units of the data."""
         loc, scale, logits = self.parameters(NUMPY, outputs)
@@ -115,7 +115,7 @@ class Mixture(Likelihood):
             loc, scale = units.restore(loc), scale * units.scale
         return RegressionPrediction(loc, scale, neuron.log_normalize(NUMPY, logits), backend, weights)
 
-    def start(self, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def start(self, weight: Readout, bias: PerOutput) -> tuple[Readout, PerOutput]:
         """Components spread over the standardised target, each of scale 0.6."""
         m = self.components
         loc = np.linspace(-0.5, 0.5, m) if m > 1 else np.zeros(1)
@@ -134,11 +134,11 @@ class RegressionPrediction(OrderedPrediction):
         weights: What each chain counts for, `(C,)`; None if all count alike.
     """
 
-    loc: np.ndarray
-    scale: np.ndarray
-    log_weights: np.ndarray
+    loc: RowDraws
+    scale: RowDraws
+    log_weights: RowDraws
     backend: Backend = dataclasses.field(repr=False)
-    weights: np.ndarray | None = None
+    weights: PerChain | None = None
 
     @cached_property
     def _mixture(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -154,12 +154,12 @@ class RegressionPrediction(OrderedPrediction):
         return loc, scale, neuron.log_normalize(NUMPY, log_weights)
 
     @property
-    def mixture(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def mixture(self) -> tuple[RowDraws, RowDraws, RowDraws]:
         """The predictive density as plain arrays: loc, scale and weights, `(B, C S M)` each."""
         loc, scale, log_weights = self._mixture
         return loc, scale, np.exp(log_weights)
 
-    def at(self, draws: np.ndarray) -> RegressionPrediction:
+    def at(self, draws: RowDraws) -> RegressionPrediction:
         """The prediction by some draws of every chain, given by their numbers."""
         parts = {name: getattr(self, name)[:, draws] for name in ("loc", "scale", "log_weights")}
         return dataclasses.replace(self, **parts)
@@ -218,7 +218,7 @@ class RegressionPrediction(OrderedPrediction):
         at = np.arange(rows)
         return loc[at, k] + scale[at, k] * rng.normal(size=(n, rows))
 
-    def profile(self, row: int, y: float) -> tuple[np.ndarray, np.ndarray]:
+    def profile(self, row: int, y: float) -> tuple[PerRow, RowDraws]:
         """Values from the 0.5 % to the 99.5 % quantile of a row and beyond an observed y; and their densities."""
         low, high = self.quantile(np.array([0.005, 0.995]))[:, row]
         width = max(high - low, 1e-12)

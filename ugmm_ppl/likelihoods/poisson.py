@@ -16,7 +16,7 @@ from ugmm_ppl.data.standardizer import Standardizer
 from ugmm_ppl.likelihoods.base import Likelihood, OrderedPrediction, likelihood
 from ugmm_ppl.neuron import logsumexp, safe_log
 from ugmm_ppl.ops.numpy import NUMPY
-from ugmm_ppl.typing import Array, Outputs, PerRow
+from ugmm_ppl.typing import Array, Outputs, PerChain, PerRow, RowDraws, RowMatrices
 
 LARGEST_LOG_RATE = 88.0
 """Its exponential is a float32."""
@@ -54,11 +54,11 @@ class Poisson(Likelihood):
         """y log rate - rate - log y!."""
         return log_probability(outputs[..., 0], y)
 
-    def defined(self, outputs: Outputs) -> np.ndarray:
+    def defined(self, outputs: Outputs) -> PerRow:
         """Rates that are finite."""
         return outputs[..., 0] < LARGEST_LOG_RATE
 
-    def information(self, outputs: Outputs) -> np.ndarray:
+    def information(self, outputs: Outputs) -> RowMatrices:
         """The rate: E[(y - rate)^2]."""
         return np.exp(outputs)[..., None]
 
@@ -69,7 +69,7 @@ class Poisson(Likelihood):
         return np.where(rate > small, np.round(rng.normal(rate, np.sqrt(rate))), rng.poisson(small))
 
     def prediction(
-        self, outputs: Outputs, units: Standardizer | None, backend: Backend, weights: np.ndarray | None = None
+        self, outputs: Outputs, units: Standardizer | None, backend: Backend, weights: PerChain | None = None
     ) -> CountPrediction:
         """The posterior predictive distribution, a mixture over draws."""
         del units, backend
@@ -92,8 +92,8 @@ class CountPrediction(OrderedPrediction):
         weights: What each chain counts for, `(C,)`; None if all count alike.
     """
 
-    log_rate: np.ndarray
-    weights: np.ndarray | None = None
+    log_rate: RowDraws
+    weights: PerChain | None = None
 
     @cached_property
     def _shares(self) -> np.ndarray:
@@ -158,7 +158,7 @@ class CountPrediction(OrderedPrediction):
         log_rate = self.log_rate.reshape(len(self._shares), -1)[draw, np.arange(rows)]
         return Poisson().sample(log_rate[..., None], rng)
 
-    def profile(self, row: int, y: float) -> tuple[np.ndarray, np.ndarray]:
+    def profile(self, row: int, y: float) -> tuple[PerRow, RowDraws]:
         """Counts from the 0.5 % to the 99.5 % quantile of a row, and an observed one; and their probabilities."""
         low, high = self.quantile(np.array([0.005, 0.995]))[:, row]
         step = max(1, math.ceil((max(high, y) - min(low, y)) / 200))

@@ -19,7 +19,7 @@ from ugmm_ppl.models.bound import Bound
 from ugmm_ppl.models.sites import SiteSpec
 from ugmm_ppl.nn.spaces import natural, unconstrained
 from ugmm_ppl.priors import draw
-from ugmm_ppl.typing import Array, Inputs, Ops, Outputs, PerRow, Rows, Values
+from ugmm_ppl.typing import Array, Inputs, Ops, Outputs, PerRow, RowMatrices, Rows, SiteValues, Values
 
 if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
@@ -66,7 +66,7 @@ class Model(abc.ABC):
         return self.likelihood.log_prob(outputs, y)
 
     @property
-    def information(self) -> Callable[[np.ndarray], np.ndarray] | None:
+    def information(self) -> Callable[[Outputs], RowMatrices] | None:
         """Fisher information of the data about the outputs, as `Likelihood.information`; None if there is none."""
         return self.likelihood.information
 
@@ -144,17 +144,17 @@ class Model(abc.ABC):
         """Say what makes checked inputs unfit to be trained on."""
         del x
 
-    def units(self, x: Rows, *, jointly: bool, weights: np.ndarray | None = None) -> Standardizer:
+    def units(self, x: Rows, *, jointly: bool, weights: PerRow | None = None) -> Standardizer:
         """What standardises x, whose rows count `weights` times; `jointly` takes all columns as one."""
         return Standardizer.of(x, jointly=jointly, weights=weights)
 
-    def local_starts(self, x: Rows, y: PerRow, seed: int) -> dict[str, np.ndarray]:
+    def local_starts(self, x: Rows, y: PerRow, seed: int) -> SiteValues:
         """Start values of latent variables of the rows, which "nuts" samples beside the parameters: here none."""
         del x, y, seed
         return {}
 
     @abc.abstractmethod
-    def initial_values(self, x: Rows, seed: int) -> dict[str, np.ndarray]:
+    def initial_values(self, x: Rows, seed: int) -> SiteValues:
         """Start values of all parameters for inputs x `(B, K)` as the model sees them; equal for both backends."""
 
     @property
@@ -170,7 +170,7 @@ class Model(abc.ABC):
     def observe(self, backend: Backend, values: Values, x: Inputs, y: Array | None, *, train: bool) -> Array:
         """What a program does with its parameters, inside the plate of the rows: sample or score the data."""
 
-    def template(self) -> dict[str, np.ndarray]:
+    def template(self) -> SiteValues:
         """Zero for every parameter in the space where it is unconstrained; gives shapes where no data are at hand."""
         return {unconstrained(site): np.zeros(spec.shape) for site, spec in self.sites.items()}
 

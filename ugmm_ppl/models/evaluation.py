@@ -67,12 +67,12 @@ def log_prior(backend: Backend, model: Model, draws: SiteDraws) -> PerDraw:
     return np.sum(list(log_priors(backend, model, draws).values()), axis=0)
 
 
-def log_priors(backend: Backend, model: Model, draws: SiteDraws) -> dict[str, np.ndarray]:
+def log_priors(backend: Backend, model: Model, draws: SiteDraws) -> SiteDraws:
     """The same by site, hyper-parameters among them."""
     found = backend.inference.each(_LogPriors(model, backend), draws, np.zeros(()), handlers=True)
     return {name: np.asarray(value, dtype=np.float64) for name, value in found.items()}
 
 
-def prior_draws(backend: Backend, model: Model, num_draws: int, seed: int) -> dict[str, np.ndarray]:
+def prior_draws(backend: Backend, model: Model, num_draws: int, seed: int) -> SiteDraws:
     """Draws from the prior, `(S, ...)` by site."""
     return backend.inference.sampled(_Parameters(model, backend), num_draws, seed)

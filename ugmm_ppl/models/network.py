@@ -19,7 +19,7 @@ from ugmm_ppl.models.sites import SiteSpec
 from ugmm_ppl.nn.network import READOUT, Network
 from ugmm_ppl.nn.spaces import TWINS
 from ugmm_ppl.priors import Prior
-from ugmm_ppl.typing import Array, Inputs, Ops, Rows, Shape, Values
+from ugmm_ppl.typing import Array, Inputs, Ops, Rows, Shape, SiteDraws, SiteValues, Values
 
 if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
@@ -107,7 +107,7 @@ class BaseNetworkModel(Model):
         held = self.body.held(self.network.inputs)
         return max(1, budgets.TEMPORARY // (held if native else max(held, self.row_work)))
 
-    def initial_values(self, x: Rows, seed: int) -> dict[str, np.ndarray]:
+    def initial_values(self, x: Rows, seed: int) -> SiteValues:
         """Start values of the network, a linear readout adapted to the meaning of the outputs."""
         values = self.network.initial_values(x, self.network_outputs, seed)
         weight, bias = f"{READOUT}.weight", f"{READOUT}.bias"
@@ -150,9 +150,7 @@ class BaseNetworkModel(Model):
         shapes = self.body.noise_shapes(self.network.inputs, (x.shape[-2],))
         return {name: backend.uniform(shape, x) for name, shape in shapes.items()}
 
-    def prior_predictive(
-        self, x: Any, *, num_draws: int = 100, backend: str = "numpyro", seed: int = 0
-    ) -> dict[str, np.ndarray]:
+    def prior_predictive(self, x: Any, *, num_draws: int = 100, backend: str = "numpyro", seed: int = 0) -> SiteDraws:
         """Draws from the prior and of data under them; described at `Prior.predictive`."""
         x = self.check_inputs(x)
         num_draws, seed = checks.count("num_draws", num_draws), checks.count("seed", seed, least=0)

@@ -15,7 +15,7 @@ from ugmm_ppl.models.base import kind
 from ugmm_ppl.models.network import BaseNetworkModel
 from ugmm_ppl.nn.network import Network
 from ugmm_ppl.priors import Prior
-from ugmm_ppl.typing import Array, Inputs, Ops, Outputs, PerRow, Rows, Values
+from ugmm_ppl.typing import Array, Inputs, Ops, Outputs, PerRow, Rows, SiteValues, Values
 
 if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
@@ -88,7 +88,7 @@ class JointScore(BaseNetworkModel):
         """The columns, and those of the network, its last input the class."""
         return super().coordinates(feature_names) | {"input_0": [*feature_names, "class"]}
 
-    def initial_values(self, x: Rows, seed: int) -> dict[str, np.ndarray]:
+    def initial_values(self, x: Rows, seed: int) -> SiteValues:
         """Those of the network, for every row with a class drawn at random."""
         code = np.random.default_rng(seed).integers(self.classes, size=len(x))
         return self.network.initial_values(np.column_stack([x, self._coded(code)]), 1, seed)

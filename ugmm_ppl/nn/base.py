@@ -12,7 +12,7 @@ import numpy as np
 
 from ugmm_ppl.checks.files import unknown_kind
 from ugmm_ppl.distributions.described import Distribution
-from ugmm_ppl.typing import Array, Ops, Shape, Values
+from ugmm_ppl.typing import Array, Examples, Ops, Shape, SiteValues, Values
 
 LAYERS: dict[str, type[Layer]] = {}
 """Layers by the name under which files hold them."""
@@ -69,7 +69,7 @@ class Layer(abc.ABC):
         del inputs
         return {}
 
-    def start(self, rng: np.random.Generator, h: np.ndarray) -> dict[str, np.ndarray]:
+    def start(self, rng: np.random.Generator, h: Examples) -> SiteValues:
         """Start values of all roles for examples `h` `(B, *inputs)`."""
         del rng, h
         return {}

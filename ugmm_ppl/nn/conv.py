@@ -14,7 +14,7 @@ from ugmm_ppl import checks
 from ugmm_ppl.neuron import logsumexp
 from ugmm_ppl.nn.base import Layer, Role, layer
 from ugmm_ppl.nn.dense import STARTS, initial_neurons, neuron_parameters, neuron_roles
-from ugmm_ppl.typing import INDEX, Array, Ops, Shape, Values
+from ugmm_ppl.typing import INDEX, Array, Examples, Ops, Shape, SiteValues, Values
 
 START_WINDOWS = 10_000
 """Windows that start values are made from."""
@@ -74,7 +74,7 @@ class Conv(Layer):
         shape = (self.channels, math.prod((inputs[0], *self._sizes(inputs)[0])))
         return neuron_roles(shape, ("channel", "window"), tied=self.tied)
 
-    def start(self, rng: np.random.Generator, h: np.ndarray) -> dict[str, np.ndarray]:
+    def start(self, rng: np.random.Generator, h: Examples) -> SiteValues:
         """As `initial` says, from the windows that are farthest from the border."""
         index = self._index(h.shape[1:])
         inside = (index >= 0).sum(1)

@@ -14,7 +14,7 @@ from ugmm_ppl.distributions.described import normal
 from ugmm_ppl.nn.base import Layer, Role, layer
 from ugmm_ppl.nn.dropout import survivors
 from ugmm_ppl.nn.spaces import SCALE_FLOOR
-from ugmm_ppl.typing import Array, Inputs, Ops, Shape, Values
+from ugmm_ppl.typing import Array, Examples, Inputs, Ops, Shape, SiteValues, Values
 
 STARTS = ("spread", "paper")
 
@@ -48,9 +48,7 @@ def neuron_roles(shape: Shape, axes: tuple[str, ...], *, tied: bool = False) -> 
     return {role: Role(shape, axes, prior) for role, prior in priors.items() if not (tied and role == "loc")}
 
 
-def initial_neurons(
-    rng: np.random.Generator, units: int, h: np.ndarray, *, tied: bool, initial: str
-) -> dict[str, np.ndarray]:
+def initial_neurons(rng: np.random.Generator, units: int, h: Examples, *, tied: bool, initial: str) -> SiteValues:
     """Start values for inputs `h` `(B, K)`.
 
     "spread" draws locations from a normal with mean and spread of each input, and scales log-uniformly between 0.3 and
@@ -126,7 +124,7 @@ class Dense(Layer):
         """Those of J neurons."""
         return neuron_roles((*self.output_shape(inputs), *inputs), ("neuron", "input"), tied=self.tied)
 
-    def start(self, rng: np.random.Generator, h: np.ndarray) -> dict[str, np.ndarray]:
+    def start(self, rng: np.random.Generator, h: Examples) -> SiteValues:
         """As `initial` says."""
         return initial_neurons(rng, checks.complete("Dense", self.units), h, tied=self.tied, initial=self.initial)
 

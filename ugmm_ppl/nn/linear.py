@@ -11,7 +11,7 @@ import numpy as np
 from ugmm_ppl import checks
 from ugmm_ppl.distributions.described import normal
 from ugmm_ppl.nn.base import Layer, Role, layer
-from ugmm_ppl.typing import Array, Ops, Shape, Values
+from ugmm_ppl.typing import Array, Examples, Ops, Shape, SiteValues, Values
 
 
 @layer
@@ -48,7 +48,7 @@ class Linear(Layer):
             "bias": Role(outputs, ("neuron",), normal(0.0, 1.0)),
         }
 
-    def start(self, rng: np.random.Generator, h: np.ndarray) -> dict[str, np.ndarray]:
+    def start(self, rng: np.random.Generator, h: Examples) -> SiteValues:
         """Weights from the default prior, biases 0."""
         outputs, width = checks.complete("Linear", self.units), h.shape[1]
         return {"weight": rng.normal(0.0, 1.0 / math.sqrt(width), (outputs, width)), "bias": np.zeros(outputs)}

@@ -19,7 +19,7 @@ from ugmm_ppl.nn.dense import STARTS, Dense
 from ugmm_ppl.nn.linear import Linear
 from ugmm_ppl.nn.norm import LayerNorm
 from ugmm_ppl.ops.numpy import NUMPY
-from ugmm_ppl.typing import Array, Inputs, Ops, Rows, Shape, Values
+from ugmm_ppl.typing import Array, Examples, Inputs, Ops, Rows, Shape, SiteValues, Values
 
 READOUT = "readout"
 
@@ -196,7 +196,7 @@ class Network(Layer):
         h = x if len(self.inputs) == 1 else x.reshape(*x.shape[:-1], *self.inputs)
         return self.apply(ops, values, h, self.inputs, noise)
 
-    def start(self, rng: np.random.Generator, h: np.ndarray) -> dict[str, np.ndarray]:
+    def start(self, rng: np.random.Generator, h: Examples) -> SiteValues:
         """Start values of a completed network; layers see what those before them make of `h` with theirs."""
         values: dict[str, np.ndarray] = {}
         *hidden, last = self.placed
@@ -207,7 +207,7 @@ class Network(Layer):
             h = np.concatenate([each.apply(NUMPY, start, h[i : i + rows], inputs) for i in range(0, len(h), rows)])
         return values | {f"{last.stem}.{role}": value for role, value in last.layer.start(rng, h).items()}
 
-    def initial_values(self, x: Rows, outputs: int, seed: int) -> dict[str, np.ndarray]:
+    def initial_values(self, x: Rows, outputs: int, seed: int) -> SiteValues:
         """Start values of all parameters, drawn in NumPy so that both backends get the same numbers.
 
         Args:

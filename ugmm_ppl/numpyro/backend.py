@@ -28,7 +28,7 @@ from ugmm_ppl.numpyro import derivatives, inference
 from ugmm_ppl.numpyro.distribution import UnivariateGaussianMixture
 from ugmm_ppl.numpyro.training import Trainer
 from ugmm_ppl.ops.jax_arrays import to_array
-from ugmm_ppl.typing import Values
+from ugmm_ppl.typing import SiteValues, Values
 
 
 class JaxBijector:
@@ -89,7 +89,7 @@ class NumpyroBackend:
         """Standard normal numbers from the key of the surrounding seed handler."""
         return jax.random.normal(numpyro.prng_key(), shape, like.dtype)
 
-    def module(self, module: Any) -> tuple[dict[str, np.ndarray], Callable[[Mapping[str, Array], Array], Array]]:
+    def module(self, module: Any) -> tuple[SiteValues, Callable[[Mapping[str, Array], Array], Array]]:
         """Of a `flax.nnx.Module`; its parameters are named by their numbers."""
         nnx = require("flax.nnx", "flax", ("flax",))
         if not isinstance(module, nnx.Module):

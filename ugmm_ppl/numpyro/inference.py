@@ -19,7 +19,7 @@ from ugmm_ppl.backends.progress import Progress, blocks
 from ugmm_ppl.numpyro.programs import compiled
 from ugmm_ppl.numpyro.turns import exclusive
 from ugmm_ppl.ops.jax_arrays import normals, to_array
-from ugmm_ppl.typing import SiteDraws
+from ugmm_ppl.typing import RowArrays, SiteDraws, SiteValues, Values
 
 
 @contextlib.contextmanager
@@ -32,7 +32,7 @@ def seeded(seed: int) -> Iterator[None]:
 def draws(
     draw: Callable[..., Any],
     noise_shapes: Mapping[str, tuple[int, ...]],
-    params: Mapping[str, np.ndarray],
+    params: Values,
     indices: range,
     seed: int,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -92,8 +92,8 @@ def _compiled_sampled(function: Callable[[], Any], x64: bool) -> compiled:  # no
 
 def nuts(
     model: Callable[..., Any],
-    data: tuple[np.ndarray, ...],
-    starts: list[dict[str, np.ndarray]],
+    data: tuple[RowArrays, ...],
+    starts: list[SiteValues],
     *,
     data_size: float,
     num_warmup: int,

@@ -17,6 +17,7 @@ from ugmm_ppl.backends.trainer import StepRule, Steps
 from ugmm_ppl.kernels.jax_ops import OPS
 from ugmm_ppl.numpyro.programs import compiled
 from ugmm_ppl.ops.jax_arrays import normals, to_array
+from ugmm_ppl.typing import Numbers, PerStep, RowArrays, SiteValues
 
 BUILT = {"adam": lambda: optax.adam(1.0), "sgd": lambda: optax.sgd(1.0, momentum=0.9)}
 
@@ -39,7 +40,7 @@ class Trainer:
         self,
         objective: Callable[..., Any],
         noise_shapes: Mapping[str, tuple[int, ...]],
-        data: tuple[np.ndarray, ...],
+        data: tuple[RowArrays, ...],
         seeds: Sequence[int],
         *,
         optimizer: Any,
@@ -57,14 +58,12 @@ class Trainer:
         self._block = compiled(self._steps)
         self._gradient = compiled(self._differentiate)
 
-    def start(self, initial: Sequence[dict[str, np.ndarray]]) -> Any:
+    def start(self, initial: Sequence[SiteValues]) -> Any:
         """The state at start parameters: trees with a leading axis of restarts."""
         params = {name: to_array(np.stack([each[name] for each in initial])) for name in initial[0]}
         return params, self._begun(params)  # one program in place of one for each operation
 
-    def advance(
-        self, state: Any, first: int, rows: np.ndarray, rates: np.ndarray, kl_weights: np.ndarray
-    ) -> tuple[Any, Steps]:
+    def advance(self, state: Any, first: int, rows: Numbers, rates: PerStep, kl_weights: PerStep) -> tuple[Any, Steps]:
         """Take n steps of every restart."""
         steps = np.arange(first, first + len(rows))
         kind, all_rows = self._data[0].dtype, np.arange(len(self._data[0]))
@@ -74,14 +73,12 @@ class Trainer:
         new, found = self._block(state, per_step, self._keys, self._data)
         return new, Steps(*(np.asarray(a).T for a in found))
 
-    def params(self, state: Any) -> list[dict[str, np.ndarray]]:
+    def params(self, state: Any) -> list[SiteValues]:
         """Parameters of every restart."""
         arrays = {name: np.asarray(value) for name, value in state[0].items()}
         return [{name: a[r] for name, a in arrays.items()} for r in range(len(self._keys))]
 
-    def gradient(
-        self, state: Any, restart: int, step: int, rows: np.ndarray, kl_weight: float
-    ) -> dict[str, np.ndarray]:
+    def gradient(self, state: Any, restart: int, step: int, rows: Numbers, kl_weight: float) -> SiteValues:
         """The gradient of one step of one restart."""
         params = {name: value[restart] for name, value in state[0].items()}
         at = to_array(rows)
@@ -94,7 +91,7 @@ class Trainer:
         """The leaves of the state, by number."""
         return {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
 
-    def restore(self, arrays: dict[str, np.ndarray], initial: Sequence[dict[str, np.ndarray]]) -> Any:
+    def restore(self, arrays: dict[str, np.ndarray], initial: Sequence[SiteValues]) -> Any:
         """The state from its `arrays`."""
         like = self.start(initial)
         leaves = [to_array(arrays[str(i)], leaf.dtype) for i, leaf in enumerate(jax.tree.leaves(like))]

@@ -14,7 +14,7 @@ from ugmm_ppl.guides.guide import Guide, make_guide
 from ugmm_ppl.guides.sites import inferred_sites, latent_sites, natural_values
 from ugmm_ppl.models import evaluation
 from ugmm_ppl.posterior.record import Record
-from ugmm_ppl.typing import Outputs, PerDraw, PerRow, Rows, SiteDraws
+from ugmm_ppl.typing import Outputs, PerDraw, PerRow, Rows, SiteDraws, SiteValues
 
 NUM_DRAWS = 500
 """Draws per chain from a guide where none are asked for."""
@@ -23,7 +23,7 @@ NUM_DRAWS = 500
 class Drawn(Record):
     """The part of a fit that draws parameters, and what exporters ask of it."""
 
-    def points(self) -> list[dict[str, np.ndarray]]:
+    def points(self) -> list[SiteValues]:
         """The centre of each restart's guide, unconstrained values by site; of "svi" and "map"."""
         if self.inference.markov:
             raise checks.no_centre()
@@ -55,9 +55,7 @@ class Drawn(Record):
         """Entries of all latent sites, those held at a point among them."""
         return sum(math.prod(site.shape) for site in self.family.sites.values())
 
-    def posterior(
-        self, num_draws: int | None = None, *, derived: bool = False, seed: int | None = None
-    ) -> dict[str, np.ndarray]:
+    def posterior(self, num_draws: int | None = None, *, derived: bool = False, seed: int | None = None) -> SiteDraws:
         """Posterior draws of all latent sites; a site held at a point has the same value in every draw of a chain.
 
         Args:
@@ -83,9 +81,7 @@ class Drawn(Record):
             raise checks.no_log_q(self.method)
         return self.draws(range(self.count_draws(num_draws)), seed)[1]
 
-    def prior_draws(
-        self, x: Any, num_draws: int, *, derived: bool = False, seed: int | None = None
-    ) -> dict[str, np.ndarray]:
+    def prior_draws(self, x: Any, num_draws: int, *, derived: bool = False, seed: int | None = None) -> SiteDraws:
         """Draws from the prior as one chain, `(1, S, ...)` by site, and `replicates` of the data."""
         base = self.seed if seed is None else seed
         with self.settings():
@@ -97,7 +93,7 @@ class Drawn(Record):
         one_chain = {name: value[None] for name, value in draws.items()}
         return one_chain | self.replicates(one_chain, outputs[None], seed)
 
-    def evaluate(self, draws: SiteDraws, x: Rows, chunk_size: int, params: dict[str, np.ndarray] | None) -> Outputs:
+    def evaluate(self, draws: SiteDraws, x: Rows, chunk_size: int, params: SiteValues | None) -> Outputs:
         """Outputs of the model `(S, B, O)`.
 
         Args:
@@ -109,7 +105,7 @@ class Drawn(Record):
         del params
         return evaluation.outputs(self.primitives, self.model, draws, x, chunk_size)
 
-    def replicates(self, draws: SiteDraws, outputs: Outputs, seed: int | None) -> dict[str, np.ndarray]:
+    def replicates(self, draws: SiteDraws, outputs: Outputs, seed: int | None) -> SiteDraws:
         """New data for every draw in the units of the data, `(C, S, B, ...)` by name.
 
         Args:
@@ -120,7 +116,7 @@ class Drawn(Record):
         del draws
         return {"y": self.targets(outputs, seed)}
 
-    def derived(self, draws: SiteDraws) -> dict[str, np.ndarray]:
+    def derived(self, draws: SiteDraws) -> SiteDraws:
         """`scale` and `weights` by site; not where a callable prior gives a site a meaning of its own."""
         plain = self.model.plain_sites
         return natural_values({name: value for name, value in draws.items() if name in plain})
@@ -147,14 +143,14 @@ class Drawn(Record):
             return num_draws or kept
         return num_draws or NUM_DRAWS
 
-    def draws(self, indices: range, seed: int | None) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    def draws(self, indices: range, seed: int | None) -> tuple[SiteDraws, PerDraw]:
         """Draws of the given numbers, `(C, S, ...)` by site, and their log q `(C, S)`."""
         base = self.seed if seed is None else checks.count("seed", seed, least=0)
         chains = [self.chain_draws(c, indices, base) for c in range(self.num_chains)]
         values = {name: np.stack([chain[name] for chain, _ in chains]) for name in chains[0][0]}
         return values, np.stack([log_q for _, log_q in chains])
 
-    def chain_draws(self, chain: int, indices: range, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    def chain_draws(self, chain: int, indices: range, seed: int) -> tuple[SiteDraws, PerDraw]:
         """The same of one chain, `(S, ...)` and `(S,)`; "nuts" has no log q."""
         if self.inference.markov:
             drawn = {name: value[chain, indices.start : indices.stop] for name, value in self.state[0].items()}

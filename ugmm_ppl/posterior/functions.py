@@ -10,7 +10,7 @@ import numpy as np
 
 from ugmm_ppl import budgets, checks
 from ugmm_ppl.backends.threads import cached_property
-from ugmm_ppl.typing import Outputs, Rows
+from ugmm_ppl.typing import Outputs, RowDraws, Rows
 
 if TYPE_CHECKING:
     from ugmm_ppl.posterior.drawn import Drawn
@@ -41,7 +41,7 @@ class Functions:
         """How many, of what."""
         return f"Functions({self.fit!r}, num_draws={self.num_draws}, seed={self.seed})"
 
-    def __call__(self, x: Any, *, chunk_size: int | None = None) -> np.ndarray:
+    def __call__(self, x: Any, *, chunk_size: int | None = None) -> RowDraws:
         """What each function says of y: its mean in the units of y, `(C, S, B)`, or its class probabilities.
 
         Args:
@@ -84,13 +84,13 @@ class Functions:
     def map(
         self,
         x: Any,
-        function: Callable[[np.ndarray, slice], np.ndarray],
+        function: Callable[[Outputs, slice], RowDraws],
         shape: tuple[int, ...] = (),
         *,
         dtype: str | None = None,
         chunk_size: int | None = None,
         first_row: int = 0,
-    ) -> np.ndarray:
+    ) -> RowDraws:
         """Apply a function to the outputs of the networks, of which only those of one chunk are held.
 
         Args:

@@ -14,7 +14,7 @@ from ugmm_ppl.ops.numpy import NUMPY
 from ugmm_ppl.posterior import weighing
 from ugmm_ppl.posterior.drawn import Drawn
 from ugmm_ppl.posterior.functions import Functions
-from ugmm_ppl.typing import Outputs, PerDraw, PerRow
+from ugmm_ppl.typing import Outputs, PerChain, PerDraw, PerRow
 
 
 class Predictive(Drawn):
@@ -135,7 +135,7 @@ class Predictive(Drawn):
         return self.log_prior(draws) + self.over_rows(self.pointwise(outputs, y))
 
     @property
-    def weights(self) -> np.ndarray:
+    def weights(self) -> PerChain:
         """What each chain counts for in a prediction, `(C,)`; they sum to one."""
         return np.full(self.num_chains, 1.0 / self.num_chains) if self.unequal_weights is None else self.unequal_weights
 

@@ -14,7 +14,7 @@ from ugmm_ppl.backends.load import load_backend
 from ugmm_ppl.data.standardizer import Standardizer, as_seen
 from ugmm_ppl.infer.method import METHODS, Method, Reached
 from ugmm_ppl.models.base import Model
-from ugmm_ppl.typing import Outputs, PerRow, Rows
+from ugmm_ppl.typing import Numbers, Outputs, PerChain, PerDraw, PerRow, PerStep, RowArrays, RowDraws, Rows, SiteValues
 
 HISTORIES = ("losses", "log_likelihoods", "kls", "scores", "score_steps")
 """What a fit keeps of the course of a training."""
@@ -66,21 +66,21 @@ class Record:
     init_scale: float = 0.05
     rank: int = 10
     bayesian: str | Sequence[str] = "all"
-    train_x: np.ndarray | None = None
-    train_y: np.ndarray | None = None
+    train_x: Rows | None = None
+    train_y: PerRow | None = None
     row_weights: PerRow | None = None
-    state: list[dict[str, np.ndarray]] = dataclasses.field(default_factory=list)
-    held: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    stats: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    losses: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 0)))
-    log_likelihoods: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 0)))
-    kls: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 0)))
-    scores: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 0)))
-    score_steps: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, int))
+    state: list[SiteValues] = dataclasses.field(default_factory=list)
+    held: SiteValues = dataclasses.field(default_factory=dict)
+    stats: dict[str, PerDraw] = dataclasses.field(default_factory=dict)
+    losses: PerStep = dataclasses.field(default_factory=lambda: np.empty((0, 0)))
+    log_likelihoods: PerStep = dataclasses.field(default_factory=lambda: np.empty((0, 0)))
+    kls: PerStep = dataclasses.field(default_factory=lambda: np.empty((0, 0)))
+    scores: PerStep = dataclasses.field(default_factory=lambda: np.empty((0, 0)))
+    score_steps: Numbers = dataclasses.field(default_factory=lambda: np.empty(0, int))
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
     interrupted: bool = False
     weighting: str = "equal"
-    unequal_weights: np.ndarray | None = None
+    unequal_weights: PerChain | None = None
 
     def __repr__(self) -> str:
         """One line: what was fitted, and how."""
@@ -113,31 +113,31 @@ class Record:
         """Context of the dtype and device of the fit."""
         return self.primitives.settings(dtype=self.dtype, device=self.device)
 
-    def check_inputs(self, x: Any, *, what: str = "x", convert: bool = True, first_row: int = 0) -> np.ndarray:
+    def check_inputs(self, x: Any, *, what: str = "x", convert: bool = True, first_row: int = 0) -> Rows:
         """Inputs as an array, columns of a table found by the names of the fit; as `Model.check_inputs`."""
         return self.model.check_inputs(x, what=what, convert=convert, first_row=first_row, names=self.columns)
 
-    def to_network(self, x: Rows, *, what: str = "x", first_row: int = 0) -> np.ndarray:
+    def to_network(self, x: Rows, *, what: str = "x", first_row: int = 0) -> Rows:
         """Inputs as the network sees them; `first_row` is the number of the first, for messages."""
         observed = self.model.observed == "x"
         return as_seen(checks.floats(x), self.x_units, self.dtype, observed=observed, what=what, first_row=first_row)
 
-    def to_network_target(self, y: PerRow) -> np.ndarray:
+    def to_network_target(self, y: PerRow) -> PerRow:
         """Targets as the likelihood sees them; one that is far away has density zero."""
         with np.errstate(over="ignore"):
             return y if self.y_units is None else self.y_units.standardize(y)
 
-    def log_unit(self, x: Rows) -> np.ndarray | float:
+    def log_unit(self, x: Rows) -> PerRow | float:
         """What a density loses on its way from the units of the likelihood to those of the data; may be per row."""
         del x
         return 0.0 if self.y_units is None else float(np.log(self.y_units.scale))
 
-    def targets(self, outputs: Outputs, seed: int | None) -> np.ndarray:
+    def targets(self, outputs: Outputs, seed: int | None) -> PerRow:
         """One y per output row, in the units of the data."""
         drawn = self.model.likelihood.sample(outputs, np.random.default_rng(self.seed if seed is None else seed))
         return drawn if self.y_units is None else self.y_units.restore(drawn)
 
-    def checked_data(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    def checked_data(self, x: Any, y: Any) -> tuple[Rows, PerRow]:
         """The given data, or the training data, as arrays."""
         x, y = self.training_data(x, y)
         x = self.check_inputs(x, convert=False)
@@ -151,7 +151,7 @@ class Record:
             raise checks.no_training_data()
         return x, y
 
-    def network_data(self, x: Any = None, y: Any = None) -> tuple[np.ndarray, ...]:
+    def network_data(self, x: Any = None, y: Any = None) -> tuple[RowArrays, ...]:
         """The training data as the network and the likelihood see them: x, y and, if rows have them, weights.
 
         Rows of weight 0 are left out. `x` and `y` are the training data, if the fit does not hold them (after `load`).
@@ -170,7 +170,7 @@ class Record:
             return int(np.count_nonzero(self.row_weights))
         return len(self.training_data(None, None)[0])
 
-    def over_rows(self, pointwise: np.ndarray) -> np.ndarray:
+    def over_rows(self, pointwise: RowDraws) -> PerRow:
         """Sum over the training rows, each as often as it counts, `(..., B)` to `(...)`, in float64."""
         weights = checks.weighted_rows(self.row_weights, pointwise.shape[-1])
         if weights is None:

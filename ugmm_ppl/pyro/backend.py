@@ -26,6 +26,7 @@ from ugmm_ppl.pyro import derivatives, inference
 from ugmm_ppl.pyro.distribution import UnivariateGaussianMixture
 from ugmm_ppl.pyro.training import Trainer
 from ugmm_ppl.pyro.turns import as_default
+from ugmm_ppl.typing import SiteValues
 
 
 class TorchBijector:
@@ -86,7 +87,7 @@ class PyroBackend:
         """Standard normal numbers from torch's generator."""
         return torch.randn(shape, dtype=like.dtype, device=like.device)
 
-    def module(self, module: Any) -> tuple[dict[str, np.ndarray], Callable[[Mapping[str, Tensor], Tensor], Tensor]]:
+    def module(self, module: Any) -> tuple[SiteValues, Callable[[Mapping[str, Tensor], Tensor], Tensor]]:
         """Of a `torch.nn.Module`."""
         if not isinstance(module, torch.nn.Module):
             raise checks.no_module(module, "torch.nn.Module", "lambda i, o: torch.nn.Linear(i, o)")

@@ -26,7 +26,7 @@ from ugmm_ppl.ops.torch_arrays import (
 )
 from ugmm_ppl.pyro.programs import Potential
 from ugmm_ppl.pyro.turns import RandomState, exclusive, in_turns, unchecked
-from ugmm_ppl.typing import SiteDraws
+from ugmm_ppl.typing import RowArrays, SiteDraws, SiteValues, Values
 
 
 @contextlib.contextmanager
@@ -40,7 +40,7 @@ def seeded(seed: int) -> Iterator[None]:
 def draws(
     draw: Callable[..., Any],
     noise_shapes: Mapping[str, tuple[int, ...]],
-    params: Mapping[str, np.ndarray],
+    params: Values,
     indices: range,
     seed: int,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -126,8 +126,8 @@ def sampled(function: Callable[[], dict[str, Tensor]], count: int, seed: int) ->
 
 def nuts(
     model: Callable[..., Any],
-    data: tuple[np.ndarray, ...],
-    starts: list[dict[str, np.ndarray]],
+    data: tuple[RowArrays, ...],
+    starts: list[SiteValues],
     *,
     data_size: float,
     num_warmup: int,

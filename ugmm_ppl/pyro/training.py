@@ -18,6 +18,7 @@ from ugmm_ppl.kernels.torch_ops import OPS
 from ugmm_ppl.ops.torch_arrays import default_dtype, kept_random_state, normals, seed_torch, to_numpy, to_tensor
 from ugmm_ppl.pyro.programs import Recorder
 from ugmm_ppl.pyro.turns import as_default, exclusive, in_turns, unchecked
+from ugmm_ppl.typing import Numbers, PerStep, RowArrays, SiteValues
 
 _norm = torch.nn.utils.get_total_norm
 
@@ -46,7 +47,7 @@ class Trainer:
         self,
         objective: Callable[..., Any],
         noise_shapes: Mapping[str, tuple[int, ...]],
-        data: tuple[np.ndarray, ...],
+        data: tuple[RowArrays, ...],
         seeds: Sequence[int],
         *,
         optimizer: Any,
@@ -64,14 +65,14 @@ class Trainer:
         self._recorder = Recorder()
         self._code_of_others = contextlib.nullcontext if ours else as_default
 
-    def start(self, initial: Sequence[dict[str, np.ndarray]]) -> list[_Restart]:
+    def start(self, initial: Sequence[SiteValues]) -> list[_Restart]:
         """The state at start parameters."""
         tensors = [{name: to_tensor(a) for name, a in params.items()} for params in initial]
         with self._code_of_others():
             return [_Restart(self._make, params) for params in tensors]
 
     def advance(
-        self, state: list[_Restart], first: int, rows: np.ndarray, rates: np.ndarray, kl_weights: np.ndarray
+        self, state: list[_Restart], first: int, rows: Numbers, rates: PerStep, kl_weights: PerStep
     ) -> tuple[list[_Restart], Steps]:
         """Take n steps of every restart."""
         shape = (len(state), len(rows))
@@ -96,13 +97,11 @@ class Trainer:
         in_turns(step, len(new) * len(rows), kept_random_state, unchecked)
         return new, Steps(found[0], found[1], found[2], good)
 
-    def params(self, state: list[_Restart]) -> list[dict[str, np.ndarray]]:
+    def params(self, state: list[_Restart]) -> list[SiteValues]:
         """Parameters of every restart."""
         return [{name: to_numpy(p).copy() for name, p in restart.params.items()} for restart in state]
 
-    def gradient(
-        self, state: list[_Restart], restart: int, step: int, rows: np.ndarray, kl_weight: float
-    ) -> dict[str, np.ndarray]:
+    def gradient(self, state: list[_Restart], restart: int, step: int, rows: Numbers, kl_weight: float) -> SiteValues:
         """The gradient of one step of one restart."""
         params = state[restart].params
         with exclusive(), kept_random_state(), unchecked():
@@ -118,7 +117,7 @@ class Trainer:
                 found |= {f"{r}/optimizer/{number}/{key}": _plain(value) for key, value in own.items()}
         return found
 
-    def restore(self, arrays: dict[str, np.ndarray], initial: Sequence[dict[str, np.ndarray]]) -> list[_Restart]:
+    def restore(self, arrays: dict[str, np.ndarray], initial: Sequence[SiteValues]) -> list[_Restart]:
         """The state from its `arrays`."""
         with self._code_of_others():
             return [

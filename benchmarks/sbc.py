@@ -44,7 +44,7 @@ class Shifted(up.likelihoods.Mixture):
         return loc + 0.5, 0.5 * scale, logits
 
 
-WRONG = up.NetworkModel(MODEL.network, Shifted(1), PRIOR)
+WRONG = up.Model(MODEL.network, Shifted(1), PRIOR)
 CONTENDERS: dict[str, dict[str, Any]] = {
     "NUTS": {"method": "nuts"},
     "NUTS, wrong density": {

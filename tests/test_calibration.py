@@ -37,9 +37,7 @@ def test_nuts_passes_and_a_wrong_density_does_not():
     assert set(right.ranks) >= {"layers.0.loc[0,1]", "readout.weight[0,0]", "readout.bias[2]", "log_likelihood"}
     assert all(len(rank) == 64 and rank.min() >= 0 and rank.max() <= 15 for rank in right.ranks.values())
     assert right.p_value > 0.01, right.p_values
-    wrong = sbc(
-        up.NetworkModel(MODEL.network, Shifted(1), PRIOR), X, fitted=MODEL, **settings
-    )  # what is compiled is the same
+    wrong = sbc(up.Model(MODEL.network, Shifted(1), PRIOR), X, fitted=MODEL, **settings)  # what is compiled is the same
     assert wrong.p_value < 1e-6, wrong.p_values
 
 

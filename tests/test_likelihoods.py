@@ -12,16 +12,40 @@ from ugmm_ppl.likelihoods import LIKELIHOODS
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
-ARGUMENTS = {"Categorical": (3,)}
+of = up.likelihoods
+
+ARGUMENTS = {"Categorical": (3,), "Hurdle": (of.NegativeBinomial(),), "Ordinal": (4,), "ZeroInflated": (of.Poisson(),)}
 """Of those that need some."""
 
-CASES = {name: kind(*ARGUMENTS.get(name, ())) for name, kind in LIKELIHOODS.items()}
+VARIANTS = {
+    "Hurdle of a Poisson": of.Hurdle(of.Poisson()),
+    "Normal of one scale": of.Normal(shared=("scale",)),
+    "Ordinal, probit": of.Ordinal(3, "probit"),
+    "Ordinal of two": of.Ordinal(2),
+    "ZeroInflated, shared": of.ZeroInflated(of.NegativeBinomial(shared=("concentration",)), shared=("zero_log_odds",)),
+}
+"""With other arguments, which change what they do."""
+
+CASES = {name: kind(*ARGUMENTS.get(name, ())) for name, kind in LIKELIHOODS.items()} | VARIANTS
 each = pytest.mark.parametrize("name", CASES)
 
+SHIFTS = {"LogNormal": (0.0, -3.0), "StudentT": (0.0, 0.0, 5.0)}
+"""Of the outputs, where moments would be infinite or hard to estimate."""
 
-def outputs_of(likelihood, rng, *leading):
-    """Outputs of moderate size."""
-    return rng.normal(size=(*leading, likelihood.num_outputs))
+
+def extras_of(likelihood, rng, rows):
+    """Extra columns by name."""
+    values = {"exposure": rng.uniform(0.5, 2.0, rows), "trials": rng.integers(1, 9, rows).astype(float)}
+    return {each.name: values[each.name] for each in likelihood.extras}
+
+
+def outputs_of(likelihood, rng, *leading, extras=None):
+    """Complete outputs of moderate size."""
+    extras = extras_of(likelihood, rng, leading[-1] if leading else 1) if extras is None else extras
+    own = rng.normal(size=(*leading, likelihood.width - len(extras)))
+    own = own + np.array(SHIFTS.get(type(likelihood).__name__, 0.0))
+    beside = [np.broadcast_to(value, leading)[..., None] for value in extras.values()]
+    return np.concatenate([own, *beside], -1)
 
 
 @each
@@ -36,6 +60,9 @@ def test_facts_hold_together(name, rng):
     if likelihood.discrete:
         np.testing.assert_array_equal(y, np.round(y))
         assert not likelihood.standardizes
+    assert {role: value.shape for role, value in likelihood.shared_start().items()} == {
+        role: spec.shape for role, spec in likelihood.roles().items()
+    }
     weight, bias = likelihood.start(np.ones((likelihood.num_outputs, 4)), np.zeros(likelihood.num_outputs))
     assert weight.shape == (likelihood.num_outputs, 4)
     assert bias.shape == (likelihood.num_outputs,)
@@ -54,13 +81,14 @@ def test_the_ppl_and_numpy_agree(backend64, name, rng):
 def test_samples_are_of_the_density(name, rng):
     """The mean of exp(log q(y) - log p(y)) under y ~ p is the mass of q, which is 1: for q of other outputs."""
     likelihood = CASES[name]
-    p, q = outputs_of(likelihood, rng), outputs_of(likelihood, rng)
-    y = likelihood.sample(np.broadcast_to(p, (40_000, likelihood.num_outputs)), rng)
-    near, there = (np.broadcast_to(a, (len(y), likelihood.num_outputs)) for a in (0.5 * (p + q), p))
+    extras = extras_of(likelihood, rng, 1)
+    p, q = (outputs_of(likelihood, rng, 1, extras=extras)[0] for _ in range(2))
+    y = likelihood.sample(np.broadcast_to(p, (40_000, likelihood.width)), rng)
+    near, there = (np.broadcast_to(a, (len(y), likelihood.width)) for a in (0.5 * (p + q), p))
     ratio = np.exp(likelihood.log_prob(near, y) - likelihood.log_prob(there, y))
     error = ratio.std() / np.sqrt(len(ratio))
     assert abs(ratio.mean() - 1.0) < 5.0 * error + 1e-3
-    again = likelihood.sample(np.broadcast_to(p, (40_000, likelihood.num_outputs)), np.random.default_rng(5))
+    again = likelihood.sample(np.broadcast_to(p, (40_000, likelihood.width)), np.random.default_rng(5))
     assert stats.ks_2samp(y, again).pvalue > SAMPLING_P
 
 
@@ -69,15 +97,17 @@ def test_information_is_the_variance_of_the_score(name, rng):
     likelihood = CASES[name]
     if likelihood.information is None:
         pytest.skip(f"{name} has no Fisher information, and says so")
-    outputs, count = outputs_of(likelihood, rng), 200_000
-    y, step = likelihood.sample(np.broadcast_to(outputs, (count, likelihood.num_outputs)), rng), 1e-5
+    outputs, count = outputs_of(likelihood, rng, 1)[0], 200_000
+    y, step = likelihood.sample(np.broadcast_to(outputs, (count, likelihood.width)), rng), 1e-5
 
     def at(moved):
-        return likelihood.log_prob(np.broadcast_to(outputs + moved, (count, likelihood.num_outputs)), y)
+        return likelihood.log_prob(np.broadcast_to(outputs + moved, (count, likelihood.width)), y)
 
-    units = step * np.eye(likelihood.num_outputs)
+    units = step * np.eye(likelihood.width)[: likelihood.width - len(likelihood.extras)]
     score = np.stack([(at(unit) - at(-unit)) / (2.0 * step) for unit in units], -1)
     found = likelihood.information(outputs[None])[0]
+    assert not found[len(units) :].any()
+    found = found[: len(units), : len(units)]
     terms = score[:, :, None] * score[:, None, :]
     np.testing.assert_array_less(np.abs(terms.mean(0) - found), 5.0 * terms.std(0) / np.sqrt(count) + 1e-6)
 
@@ -123,25 +153,34 @@ def test_quantiles_invert_the_distribution_function(backend64, name, rng):
 def test_any_likelihood_makes_a_model(backend_name, name, rng, tmp_path):
     """From a fit to a file and back, and on to ArviZ."""
     likelihood, x = CASES[name], rng.normal(size=(40, 2))
-    model = up.NetworkModel(up.Network((2, 4)), likelihood)
-    y = likelihood.sample(outputs_of(likelihood, rng, 40), rng)
-    fit = up.fit(model, x, y, backend=backend_name, num_steps=10, progress=False)
+    model = up.Model(up.Network((2, 4)), likelihood)
+    extras = extras_of(likelihood, rng, 40)
+    y = likelihood.sample(outputs_of(likelihood, rng, 40, extras=extras), rng)
+    fit = up.fit(model, x, y, backend=backend_name, num_steps=10, progress=False, **extras)
     fit.save(tmp_path / "fit.npz")
     again = up.load(tmp_path / "fit.npz")
     assert again.model.likelihood == likelihood
-    assert json.loads(json.dumps(likelihood.described()))["kind"] == name
-    np.testing.assert_array_equal(again.predict(x, num_draws=3).draws, fit.predict(x, num_draws=3).draws)
+    assert json.loads(json.dumps(likelihood.described()))["kind"] == type(likelihood).__name__
+    prediction = fit.predict(x, num_draws=3, **extras)
+    np.testing.assert_array_equal(again.predict(x, num_draws=3, **extras).draws, prediction.draws)
+    assert fit.sample_functions(3)(x, **extras).shape[:3] == (1, 3, 40)
+    assert fit.log_likelihood(num_draws=3).shape == (1, 3, 40)
     tree = fit.to_arviz(num_draws=3, num_prior_draws=2)
     np.testing.assert_array_equal(tree["observed_data"]["y"].values, fit.train_y)
+    for name_, values in extras.items():
+        np.testing.assert_array_equal(tree["constant_data"][name_].values, values)
+    assert {f"likelihood.{role}" for role in likelihood.roles()} <= set(tree["posterior"])
+    assert len(list(fit.diagnose(num_draws=4))) > 5
 
 
 def test_a_file_of_an_unknown_likelihood_says_what_is_missing(backend_name, rng, tmp_path, monkeypatch):
-    model, x = up.NetworkModel(up.Network((2, 4)), up.likelihoods.Poisson()), rng.normal(size=(10, 2))
+    model, x = up.Model(up.Network((2, 4)), up.likelihoods.Poisson()), rng.normal(size=(10, 2))
     fit = up.fit(model, x, np.arange(10.0), backend=backend_name, method="map", num_steps=2, progress=False)
     fit.save(tmp_path / "fit.npz")
     monkeypatch.delitem(LIKELIHOODS, "Poisson")
     with pytest.raises(
-        ValueError, match=r"holds a fit of the likelihood 'Poisson'; known here are Categorical, Mixture"
+        ValueError,
+        match=r"holds a fit of the likelihood 'Poisson'; known here are Bernoulli, Beta, Binomial, Categorical",
     ):
         up.load(tmp_path / "fit.npz")
     assert up.load(tmp_path / "fit.npz", model=model).model is model
@@ -149,7 +188,7 @@ def test_a_file_of_an_unknown_likelihood_says_what_is_missing(backend_name, rng,
 
 def test_what_is_no_likelihood_is_refused():
     with pytest.raises(TypeError, match=r"likelihood must be one of up\.likelihoods.*got 'poisson'"):
-        up.NetworkModel(up.Network((2, 4)), "poisson")
+        up.Model(up.Network((2, 4)), "poisson")
     with pytest.raises(ValueError, match="needs outputs that are any real numbers; got a network with readout='ugmm'"):
         up.Regressor(up.Network((2, 4), readout="ugmm"))
 

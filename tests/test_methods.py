@@ -14,7 +14,7 @@ MODELS = {
     "Classifier, dropout": up.Classifier(up.Network((3, 4), dropout=0.2), 2),
     "Classifier, ugmm": up.Classifier(up.Network((3, 4), normalization=None, readout="ugmm"), 2),
     "Regressor": up.Regressor(up.Network((3, 4)), 2),
-    "NetworkModel": up.NetworkModel(up.Network((3, 4)), up.likelihoods.Poisson()),
+    "Model": up.Model(up.Network((3, 4)), up.likelihoods.Poisson()),
     "JointScore": up.JointScore(UGMM, 2),
     "JointScore, conditional": up.JointScore(UGMM, 2, objective="conditional"),
     "Circuit": up.Circuit(3, classes=2, neurons=2),
@@ -22,7 +22,7 @@ MODELS = {
 }
 REFUSED = {
     ("em", "Classifier"), ("em", "Classifier, dropout"), ("em", "Classifier, ugmm"), ("em", "Regressor"),
-    ("em", "NetworkModel"), ("em", "JointScore"), ("em", "JointScore, conditional"), ("em", "LatentNetwork"),
+    ("em", "Model"), ("em", "JointScore"), ("em", "JointScore, conditional"), ("em", "LatentNetwork"),
     ("laplace", "Circuit"), ("laplace", "LatentNetwork"), ("laplace", "JointScore"),
     ("laplace", "JointScore, conditional"), ("nuts", "Classifier, dropout"),
     ("sghmc", "Classifier, dropout"), ("sghmc", "LatentNetwork"),

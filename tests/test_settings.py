@@ -188,6 +188,10 @@ WRONG = {
             ({"friction": "x"}, TypeError, ("friction must be a number; got 'x'",)),
         ],
     ),
+    "exposure": [
+        ({"exposure": [1.0]}, ValueError, ("the likelihood Categorical takes no extra columns; got exposure=",)),
+    ],
+    "trials": [({"trials": [1]}, ValueError, ("the likelihood Categorical takes no extra columns; got trials=",))],
     "max_tree_depth": by("nuts", whole("max_tree_depth")),
     "seed": whole("seed", least=0),
     "device": [

@@ -27,7 +27,7 @@ from ugmm_ppl.fitting import load as load
 from ugmm_ppl.latent import LatentNetwork as LatentNetwork
 from ugmm_ppl.models import Classifier as Classifier
 from ugmm_ppl.models import JointScore as JointScore
-from ugmm_ppl.models import NetworkModel as NetworkModel
+from ugmm_ppl.models import Model as Model
 from ugmm_ppl.models import Regressor as Regressor
 from ugmm_ppl.nn import Network as Network
 from ugmm_ppl.priors import Prior as Prior
@@ -46,8 +46,8 @@ __all__ = [
     "JointScore",
     "LatentNetwork",
     "MissingExtraError",
+    "Model",
     "Network",
-    "NetworkModel",
     "NonFiniteError",
     "Prior",
     "Regressor",

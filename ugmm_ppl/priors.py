@@ -39,6 +39,8 @@ class Prior:
         scale: Component scales, in place of log_scale, e.g. `dist.InverseGamma(3.0, 1.0)`.
         weights: Mixture weights on the simplex, in place of logits, e.g. `dist.Dirichlet(0.5)`; a scalar concentration
             is symmetric.
+        likelihood: Parameters that all rows share, as the likelihood calls them, e.g.
+            `{"log_scale": dist.Normal(-1.0, 0.3)}`.
         layers: Overrides by layer number, e.g. `{0: dict(loc=dist.Normal(0.0, 3.0))}`, of all roles that the layer has.
 
     Raises:
@@ -54,6 +56,7 @@ class Prior:
     scale: PriorValue | None = None
     weights: PriorValue | None = None
     layers: Mapping[int, Mapping[str, PriorValue]] = dataclasses.field(default_factory=dict)
+    likelihood: Mapping[str, PriorValue] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the entries."""
@@ -61,6 +64,9 @@ class Prior:
         checks.prior_roles("Prior", roles, Distribution, SIMPLEX, POSITIVE)
         number = "layer number in Prior.layers"
         checks.settle(self, layers={checks.count(number, i, least=0): dict(own) for i, own in self.layers.items()})
+        checks.settle(self, likelihood=dict(self.likelihood))
+        for role, value in self.likelihood.items():
+            checks.prior_value(f"Prior.likelihood[{role!r}]", value, Distribution)
         for index, given in self.layers.items():
             checks.prior_roles(f"Prior.layers[{index}]", given, Distribution, SIMPLEX, POSITIVE)
 
@@ -106,16 +112,18 @@ class Prior:
     def described(self) -> dict[str, Any]:
         """The entries as JSON values."""
         layers = {str(i): {r: describe(p) for r, p in roles.items()} for i, roles in self.layers.items()}
-        return {role: describe(getattr(self, role)) for role in ROLES} | {"layers": layers}
+        own = {role: describe(value) for role, value in self.likelihood.items()}
+        return {role: describe(getattr(self, role)) for role in ROLES} | {"layers": layers, "likelihood": own}
 
     @classmethod
     def from_description(cls, parts: Mapping[str, Any], file: str) -> Prior:
         """What `described` described, in a file that messages call `file`."""
-        entries = {role: from_description(value, file) for role, value in parts.items() if role != "layers"}
+        entries = {role: from_description(value, file) for role, value in parts.items() if role in ROLES}
+        own = {role: from_description(value, file) for role, value in parts.get("likelihood", {}).items()}
         layers = {
             int(i): {r: from_description(p, file) for r, p in roles.items()} for i, roles in parts["layers"].items()
         }
-        return cls(**entries, layers=layers)
+        return cls(**entries, layers=layers, likelihood=own)
 
     def predictive(
         self, model: Any, x: Any, *, num_draws: int = 100, backend: str = "numpyro", seed: int = 0

@@ -129,6 +129,12 @@ class Ops(Protocol):
     def log1p(self, a: Array, /) -> Array:
         """Elementwise log(1 + a)."""
 
+    def expm1(self, a: Array, /) -> Array:
+        """Elementwise exp(a) - 1."""
+
+    def lgamma(self, a: Array, /) -> Array:
+        """Elementwise log Gamma(a), for a > 0."""
+
     def ndtri(self, a: Array, /) -> Array:
         """Elementwise quantile function of the standard normal."""
 

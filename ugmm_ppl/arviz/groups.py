@@ -142,8 +142,9 @@ class Collector:
         functions = self.fit.sample_functions(self.num_draws, seed=self.seed)
         outputs = functions.outputs(probe)
         prediction = self.fit.model.likelihood.prediction(outputs, self.fit.y_units, self.fit.primitives, None)
-        self.groups["functional"] = {"outputs": outputs, "value": prediction.draws}
-        self.groups["constant_data"] = {"probe_x": probe}
+        named = outputs[..., : self.fit.model.likelihood.num_outputs]
+        self.groups["functional"] = {"outputs": named, "value": prediction.draws}
+        self.groups["constant_data"] = {"probe_x": self.fit.features(probe)}
         output = self.fit.model.likelihood.axis
         self.dims |= {"outputs": ["probe", output], "probe_x": ["probe", self.fit.model.feature_axis]}
         self.dims["value"] = ["probe", output][: prediction.draws.ndim - 2]
@@ -229,7 +230,9 @@ class Collector:
     def _data(self) -> None:
         if self.x is not None:
             self.dims |= {"x": ["row", self.fit.model.feature_axis], "y": ["row"], "weight": ["row"]}
-            given: dict[str, np.ndarray] = {"x": checks.floats(self.x), "y": self.y}
+            given: dict[str, np.ndarray] = {"x": checks.floats(self.fit.features(self.x)), "y": self.y}
+            for name, values in self.fit.extras_of(self.x).items():
+                given[name], self.dims[name] = values, ["row"]
             if self.fit.row_weights is not None and len(self.fit.row_weights) == len(self.x):
                 given["weight"] = self.fit.row_weights
             observed = set(self.groups.get("posterior_predictive", {self.fit.model.observed}))

@@ -9,7 +9,6 @@ from ugmm_ppl.checks.basic import number as number
 from ugmm_ppl.checks.basic import plain as plain
 from ugmm_ppl.checks.basic import settle as settle
 from ugmm_ppl.checks.data import constant_columns as constant_columns
-from ugmm_ppl.checks.data import counts as counts
 from ugmm_ppl.checks.data import defined as defined
 from ugmm_ppl.checks.data import far_out as far_out
 from ugmm_ppl.checks.data import held_out as held_out
@@ -71,6 +70,21 @@ from ugmm_ppl.checks.network import shape as shape
 from ugmm_ppl.checks.network import short_form as short_form
 from ugmm_ppl.checks.network import units as units
 from ugmm_ppl.checks.network import windows as windows
+from ugmm_ppl.checks.outcome import at_most_trials as at_most_trials
+from ugmm_ppl.checks.outcome import base_of as base_of
+from ugmm_ppl.checks.outcome import base_of_counts as base_of_counts
+from ugmm_ppl.checks.outcome import binary as binary
+from ugmm_ppl.checks.outcome import counts as counts
+from ugmm_ppl.checks.outcome import exposure as exposure
+from ugmm_ppl.checks.outcome import held_out_extras as held_out_extras
+from ugmm_ppl.checks.outcome import known_extras as known_extras
+from ugmm_ppl.checks.outcome import neutral as neutral
+from ugmm_ppl.checks.outcome import no_probs as no_probs
+from ugmm_ppl.checks.outcome import positive as positive
+from ugmm_ppl.checks.outcome import proportions as proportions
+from ugmm_ppl.checks.outcome import same_extras as same_extras
+from ugmm_ppl.checks.outcome import shared_parameters as shared_parameters
+from ugmm_ppl.checks.outcome import trials as trials
 from ugmm_ppl.checks.posterior import bayesian as bayesian
 from ugmm_ppl.checks.posterior import bayesian_patterns as bayesian_patterns
 from ugmm_ppl.checks.posterior import full_block as full_block
@@ -91,6 +105,7 @@ from ugmm_ppl.checks.posterior import weighing as weighing
 from ugmm_ppl.checks.prior import prior_layers as prior_layers
 from ugmm_ppl.checks.prior import prior_roles as prior_roles
 from ugmm_ppl.checks.prior import prior_shape as prior_shape
+from ugmm_ppl.checks.prior import prior_value as prior_value
 from ugmm_ppl.checks.table import training_names as training_names
 from ugmm_ppl.checks.training import CheckpointError as CheckpointError
 from ugmm_ppl.checks.training import NonFiniteError as NonFiniteError

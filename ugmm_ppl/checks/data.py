@@ -113,15 +113,14 @@ def targets(y: Any, rows: int) -> np.ndarray:
     return a.astype(np.float64, copy=False)
 
 
-def counts(y: Any, rows: int) -> np.ndarray:
-    """Return y as a float64 `(B,)` array of counts 0, 1, 2, ..., or say what is wrong with it."""
-    a = targets(y, rows)
-    wrong = np.flatnonzero((a < 0.0) | (a != np.round(a)))
-    if wrong.size:
-        raise ValueError(
-            f"y must hold counts 0, 1, 2, ...; got {a[wrong[0]]} in row {wrong[0]} ({wrong.size} such rows). For real "
-            "numbers use Regressor."
-        )
+def row_numbers(values: Any, rows: int, what: str, do: str = "Drop such rows first.") -> np.ndarray:
+    """Return one finite number per row as a float64 `(B,)` array, or say what is wrong."""
+    a = numeric(values, Asked(what)).astype(np.float64)
+    if a.shape == (rows, 1):
+        a = a[:, 0]
+    if a.shape != (rows,):
+        raise ValueError(f"{what} must hold one number per row of x, shape ({rows},); got shape {a.shape}.")
+    finite(a, what, do)
     return a
 
 
@@ -129,12 +128,7 @@ def row_weights(weights: Any, rows: int, what: str = "weights") -> np.ndarray | 
     """Return weights of rows as a float64 `(B,)` array, None for none, or say what is wrong with them."""
     if weights is None:
         return None
-    a = numeric(weights, Asked(what)).astype(np.float64)
-    if a.shape == (rows, 1):
-        a = a[:, 0]
-    if a.shape != (rows,):
-        raise ValueError(f"{what} must hold one number per row of x, shape ({rows},); got shape {a.shape}.")
-    finite(a, what, "Give a row that is not to count the weight 0.")
+    a = row_numbers(weights, rows, what, "Give a row that is not to count the weight 0.")
     first_bad(a >= 0.0, a, what, "at least 0", "A weight says how often its row counts; 0 leaves it out.")
     if not a.any():
         raise ValueError(f"{what} must have a row that counts; got {rows} weights that are all 0.")

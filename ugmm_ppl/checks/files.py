@@ -128,8 +128,8 @@ def newer_format(name: str, found: int, known: int) -> ValueError:
 def unknown_kind(name: str, what: str, kind: str, known: Iterable[str]) -> ValueError:
     """The error for a file of a model or likelihood that is not registered here."""
     return ValueError(
-        f"{name} holds a fit of the {what} {kind!r}; known here are {', '.join(known)}. Import the module that defines "
-        "it, or give the model: up.load(path, model=...)."
+        f"{name} holds a fit of the {what} {kind!r}; known here are {', '.join(sorted(known))}. Import the module that "
+        "defines it, or give the model: up.load(path, model=...)."
     )
 
 

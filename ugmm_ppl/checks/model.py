@@ -21,8 +21,7 @@ def known_model(got: Any, kind: type) -> None:
     """Check that what is fitted is a model."""
     if not isinstance(got, kind):
         raise TypeError(
-            f"model must be an up.Classifier, up.Regressor, up.NetworkModel, up.Circuit or up.LatentNetwork; got "
-            f"{got!r}."
+            f"model must be an up.Classifier, up.Regressor, up.Model, up.Circuit or up.LatentNetwork; got {got!r}."
         )
 
 

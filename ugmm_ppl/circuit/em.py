@@ -31,7 +31,7 @@ from ugmm_ppl.guides.sites import constrain
 from ugmm_ppl.infer.method import Task, method
 from ugmm_ppl.infer.settings import Stepwise
 from ugmm_ppl.infer.trained import Trained
-from ugmm_ppl.models.base import Model
+from ugmm_ppl.models.base import BaseModel
 from ugmm_ppl.ops.numpy import NUMPY
 from ugmm_ppl.typing import Array, Numbers, PerStep, RowArrays, SiteValues
 
@@ -64,7 +64,7 @@ class EM(Trained):
     point = True
     family = "delta"
 
-    def refuse(self, model: Model, families: Mapping[str, str], bayesian: Any, *, weighted: bool) -> None:
+    def refuse(self, model: BaseModel, families: Mapping[str, str], bayesian: Any, *, weighted: bool) -> None:
         """Refuse other models than circuits."""
         if not isinstance(model, Circuit):
             raise checks.no_em(model)

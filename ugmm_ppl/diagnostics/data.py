@@ -28,7 +28,7 @@ def check_data(subject: Subject) -> list[Line]:
     """Lines of the data."""
     if subject.x is None:
         return [skipped("data", "The fit holds no data: give x and y.")]
-    x = np.asarray(subject.x[subject.rows], dtype=np.float64)
+    x = np.asarray(subject.fit.features(subject.x[subject.rows]), dtype=np.float64)
     y = subject.y[subject.rows]
     lines = [duplicated(x, subject.fit.feature_names)]
     if subject.fit.model.likelihood.num_classes is None:

@@ -63,7 +63,7 @@ def prior_width(subject: Subject) -> Line:
         if name == "readout.weight":
             spread *= math.sqrt(values.shape[-1])
         if name == "layers.0.loc":
-            spread /= max(float(np.std(subject.network_x)), 1e-12) if subject.x is not None else 1.0
+            spread /= max(float(np.std(subject.network_features)), 1e-12) if subject.x is not None else 1.0
         if spread / WIDEST[role] > worst:
             worst, where = spread / WIDEST[role], name
     return judged(
@@ -124,7 +124,7 @@ def activations(subject: Subject) -> list[Line]:
     every = max(1, subject.num_draws // FEW_DRAWS)
     some = {n: v[:, ::every][:, :FEW_DRAWS].reshape(-1, *v.shape[2:]) for n, v in subject.draws.items()}
     count = len(next(iter(some.values())))
-    inputs = [subject.network_x.reshape(-1, *model.network.inputs)] * count
+    inputs = [subject.network_features.reshape(-1, *model.network.inputs)] * count
     for stem, layer, shape in (place for place in model.body.placed if place.stem != READOUT):
         drawn = [
             values_of({name: value[s] for name, value in some.items()}, stem) if stem else {} for s in range(count)

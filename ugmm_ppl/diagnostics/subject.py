@@ -70,12 +70,17 @@ class Subject:
     @cached_property
     def probes(self) -> np.ndarray:
         """Up to 50 of these rows, `(P, K)`, in the units of the data."""
-        return np.asarray(self.x[self.rows[:: max(1, len(self.rows) // 50)][:50]])
+        return self.x[self.rows[:: max(1, len(self.rows) // 50)][:50]]
 
     @cached_property
     def network_x(self) -> np.ndarray:
         """Up to 200 of these rows as the network sees them."""
-        return self.fit.to_network(np.asarray(self.x[self.rows[:: max(1, len(self.rows) // 200)][:200]]))
+        return self.fit.to_network(self.x[self.rows[:: max(1, len(self.rows) // 200)][:200]])
+
+    @property
+    def network_features(self) -> np.ndarray:
+        """The same without extra columns."""
+        return self.network_x[:, : self.model.num_inputs]
 
     @cached_property
     def drawn(self) -> tuple[dict[str, np.ndarray], np.ndarray]:

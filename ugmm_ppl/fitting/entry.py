@@ -14,6 +14,7 @@ import numpy as np
 from ugmm_ppl import checks
 from ugmm_ppl.backends.load import load_backend
 from ugmm_ppl.checks.data import names_of
+from ugmm_ppl.data.joined import join
 from ugmm_ppl.data.standardizer import Standardizer, as_seen, no_variance, repeated
 from ugmm_ppl.fitting import storage
 from ugmm_ppl.fitting.registry import fit_type
@@ -24,7 +25,8 @@ from ugmm_ppl.guides.sites import latent_sites
 from ugmm_ppl.infer.checkpoint import Checkpoint, digest
 from ugmm_ppl.infer.method import METHODS, Method, Task, by_name
 from ugmm_ppl.infer.settings import Settings, Stepwise
-from ugmm_ppl.models.base import Model
+from ugmm_ppl.likelihoods.base import EXTRAS
+from ugmm_ppl.models.base import BaseModel
 from ugmm_ppl.typing import PerRow, Rows
 
 _Data: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray | None]
@@ -35,7 +37,7 @@ EVALUATION_DRAWS = 16
 
 @with_settings
 def fit(
-    model: Model,
+    model: BaseModel,
     x: Any,
     y: Any = None,
     *,
@@ -61,7 +63,7 @@ def fit(
     the whole data set.
 
     Args:
-        model: `Classifier`, `Regressor`, `NetworkModel` of any likelihood, `JointScore`, `Circuit` or `LatentNetwork`.
+        model: `Classifier`, `Regressor`, `Model` of any likelihood, `JointScore`, `Circuit` or `LatentNetwork`.
         x: Inputs `(N, K)`, finite; for a `Circuit` NaN where missing. An array or tensor of any real numbers, or a
             table: a frame of pandas, polars, pyarrow or xarray, a structured array, a dict of columns. Names of its
             columns are taken, and tables to come may have them in another order.
@@ -94,7 +96,9 @@ def fit(
             attribute `fit` holds the last good state.
         CheckpointError: A checkpoint could not be written; its attribute `fit` holds what was reached.
     """
-    checks.known_model(model, Model)
+    checks.known_model(model, BaseModel)
+    extras = {name: settings.pop(name) for name in EXTRAS if name in settings}
+    extras = {name: values for name, values in extras.items() if values is not None}
     backend, bayesian = checks.plain(backend), checks.plain(bayesian)
     way = by_name(method)
     own, first = _settings(way, settings, backend)
@@ -113,13 +117,15 @@ def fit(
         weights = checks.row_weights(weights, len(x))
         features = names_of(feature_names, x.shape[1], "x", "feature_names")
         classes = _class_names(class_names, model.likelihood.num_classes)
-        x_units, y_units = _units(
-            model, standardize, x, y if model.likelihood.standardizes else None, weights, features
-        )
+        x_units, y_units = _units(model, standardize, x, y, weights, features)
         as_seen(_counted(x, weights), x_units, dtype, observed=model.observed == "x")
+        beside = model.check_extras(extras, len(x))
+        model.likelihood.check_extras(y, beside)
+        x = join(x, beside)
         if model.likelihood.standardizes:
             as_seen(_counted(y, weights), y_units, dtype, observed=True, what="y")
         validation = next((each.validation for each in (own, first) if isinstance(each, Stepwise)), None)
+        checks.held_out_extras(validation, extras)
         (x, y, weights), held_out = _split(validation, model, (x, y, weights), seed, columns)
         names = ("guide", "temperature", "init_scale", "rank")
         kept = {name: getattr(own, name) for name in names if hasattr(own, name)}
@@ -127,7 +133,8 @@ def fit(
         result = fit_type(model)(
             model=model, backend=backend, method=way.name, dtype=dtype, bayesian=bayesian, device=device,
             seed=seed, x_units=x_units, y_units=y_units,
-            feature_names=features, columns=columns, class_names=classes, train_x=x, train_y=y, row_weights=weights,
+            feature_names=features, columns=columns, extras=tuple(extras), class_names=classes,
+            train_x=x, train_y=y, row_weights=weights,
             **kept,
         )  # fmt: skip
         _run(result, own, first, held_out, progress=progress)
@@ -184,7 +191,7 @@ def _class_names(given: Any, count: int | None) -> list[str] | None:
 
 
 def _split(
-    validation: Any, model: Model, data: _Data, seed: int, columns: list[str] | None
+    validation: Any, model: BaseModel, data: _Data, seed: int, columns: list[str] | None
 ) -> tuple[_Data, tuple[np.ndarray, ...] | None]:
     """(x, y, weights or None), and of held-out rows x, y and weights if there are any, or None."""
     x, y, weights = data
@@ -257,24 +264,24 @@ def _counted(a: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
 
 
 def _units(
-    model: Model,
+    model: BaseModel,
     standardize: bool | str,
     x: Rows,
-    y: PerRow | None,
+    y: PerRow,
     weights: np.ndarray | None,
     features: list[str],
 ) -> tuple[Standardizer | None, Standardizer | None]:
-    """What standardises x, and y if it is given."""
+    """What standardises x, and y if the likelihood standardises it."""
     checks.standardize(standardize)
     if standardize is False:
         return None, None
     if weights is not None:
         counted = weights > 0.0
-        x, y, weights = x[counted], None if y is None else y[counted], weights[counted]
+        x, y, weights = x[counted], y[counted], weights[counted]
     if standardize is True:
         checks.constant_columns(no_variance(x), features)
     x_units = model.units(x, jointly=standardize == "jointly", weights=weights)
-    return x_units, None if y is None else Standardizer.of(y, weights=weights)
+    return x_units, model.likelihood.units(y, weights) if model.likelihood.standardizes else None
 
 
 def _start(fit: Fit, x: Rows, seed: int) -> dict[str, np.ndarray]:

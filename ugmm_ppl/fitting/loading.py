@@ -16,11 +16,11 @@ from ugmm_ppl.data.standardizer import Standardizer
 from ugmm_ppl.fitting.registry import fit_type
 from ugmm_ppl.fitting.result import Fit
 from ugmm_ppl.fitting.storage import FORMAT
-from ugmm_ppl.models.base import KINDS, Model
+from ugmm_ppl.models.base import KINDS, BaseModel
 from ugmm_ppl.posterior.record import HISTORIES
 
 
-def load(path: Target, *, model: Model | None = None, device: str | int | None = None) -> Fit:
+def load(path: Target, *, model: BaseModel | None = None, device: str | int | None = None) -> Fit:
     """Read a fit that `Fit.save` wrote.
 
     Args:
@@ -69,7 +69,7 @@ def load(path: Target, *, model: Model | None = None, device: str | int | None =
     return fit
 
 
-def _build_model(description: dict[str, Any], file: str) -> Model:
+def _build_model(description: dict[str, Any], file: str) -> BaseModel:
     parts = dict(description)
     kind = parts.pop("kind")
     if kind not in KINDS:

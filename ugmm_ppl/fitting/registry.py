@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ugmm_ppl.models.base import Model
+from ugmm_ppl.models.base import BaseModel
 from ugmm_ppl.posterior.predictive import Predictive
 
 F = TypeVar("F", bound="type[Predictive]")
@@ -23,6 +23,6 @@ def fit_of(model: type) -> Callable[[F], F]:
     return register
 
 
-def fit_type(model: Model) -> type[Any]:
+def fit_type(model: BaseModel) -> type[Any]:
     """The class of the fits of a model."""
     return next(_FITS[cls] for cls in type(model).__mro__ if cls in _FITS)

@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 
 from ugmm_ppl.infer.method import METHODS
 from ugmm_ppl.infer.settings import Settings
+from ugmm_ppl.likelihoods.base import EXTRAS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def with_settings(function: F) -> F:
-    """Show the settings of all methods in place of `**settings`, and say what each is.
+    """Show the extra columns and the settings of all methods in place of `**settings`, and say what each is.
 
     One whose default depends on the method has `...` for it.
     """
@@ -30,10 +31,12 @@ def with_settings(function: F) -> F:
         defaults = {own.default for kind in kinds for own in dataclasses.fields(kind) if own.name == name}
         default = field.default if len(defaults) == 1 else ...
         more.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=field.type))
-    function.__signature__ = signature.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
+    beside = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in EXTRAS]
+    function.__signature__ = signature.replace(parameters=[*own, *beside, *more])  # type: ignore[attr-defined]
     before, returns, after = (function.__doc__ or "").partition("\n    Returns:")
     said = {name: lines for kind in reversed(kinds) for name, lines in _arguments(kind).items()}
-    function.__doc__ = before.rstrip() + "\n" + "".join(said[name] for name in fields) + returns + after
+    columns = "".join(f"        {each.name}: {each.said}\n" for each in EXTRAS.values())
+    function.__doc__ = before.rstrip() + "\n" + columns + "".join(said[name] for name in fields) + returns + after
     return function
 
 

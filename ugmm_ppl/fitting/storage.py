@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ugmm_ppl.data.files import Target, write_arrays
-from ugmm_ppl.models.base import Model
+from ugmm_ppl.models.base import BaseModel
 from ugmm_ppl.posterior.predictive import Predictive
 from ugmm_ppl.posterior.record import HISTORIES
 
@@ -26,6 +26,7 @@ SETTINGS = (
     "rank",
     "feature_names",
     "columns",
+    "extras",
     "class_names",
     "training",
     "weighting",
@@ -54,6 +55,6 @@ def save(fit: Predictive, path: Target) -> None:
     write_arrays(path, arrays)
 
 
-def describe_model(model: Model) -> dict[str, Any]:
+def describe_model(model: BaseModel) -> dict[str, Any]:
     """A model as JSON values."""
     return {"kind": type(model).__name__, **model.described()}

@@ -16,7 +16,7 @@ from ugmm_ppl.typing import Array, SiteValues, Values
 
 if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend, Bijector
-    from ugmm_ppl.models.base import Model
+    from ugmm_ppl.models.base import BaseModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,9 @@ def inferred_sites(bayesian: str | Sequence[str], sites: Collection[str], readou
     return [name for name in sites if any(name in names for names in matched.values())]
 
 
-def latent_sites(backend: Backend, model: Model, known: Values, seed: int) -> tuple[dict[str, LatentSite], SiteValues]:
+def latent_sites(
+    backend: Backend, model: BaseModel, known: Values, seed: int
+) -> tuple[dict[str, LatentSite], SiteValues]:
     """The latent sites of a model in the order in which it samples them, and unconstrained start values.
 
     Args:

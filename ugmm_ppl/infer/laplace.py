@@ -30,13 +30,13 @@ from ugmm_ppl.infer.loop import Run
 from ugmm_ppl.infer.method import Task, method
 from ugmm_ppl.infer.settings import Guided
 from ugmm_ppl.infer.trained import Trained
-from ugmm_ppl.models.base import Model
+from ugmm_ppl.models.base import BaseModel
 from ugmm_ppl.typing import Array, Rows, SiteValues
 
 
 def laplace(
     backend: Backend,
-    model: Model,
+    model: BaseModel,
     guide: Guide,
     point: Mapping[str, np.ndarray],
     x: Rows,
@@ -86,7 +86,7 @@ class _Posterior:
     def __init__(
         self,
         backend: Backend,
-        model: Model,
+        model: BaseModel,
         all_sites: Mapping[str, LatentSite],
         sites: Mapping[str, LatentSite],
         point: Mapping[str, np.ndarray],
@@ -192,7 +192,7 @@ class Laplace(Trained):
     density = True
     continues = False
 
-    def refuse(self, model: Model, families: Mapping[str, str], bayesian: Any, *, weighted: bool) -> None:
+    def refuse(self, model: BaseModel, families: Mapping[str, str], bayesian: Any, *, weighted: bool) -> None:
         """Refuse models without Fisher information, and families that it cannot make of a curvature."""
         if model.information is None:
             raise checks.no_information(model)

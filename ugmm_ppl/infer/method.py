@@ -13,7 +13,7 @@ from ugmm_ppl.guides.guide import Guide
 from ugmm_ppl.infer.checkpoint import Checkpoint
 from ugmm_ppl.infer.loop import Run
 from ugmm_ppl.infer.settings import Settings
-from ugmm_ppl.models.base import Model
+from ugmm_ppl.models.base import BaseModel
 from ugmm_ppl.typing import PerChain, PerDraw, RowArrays, SiteValues
 
 
@@ -35,7 +35,7 @@ class Task:
     """
 
     backend: Backend
-    model: Model
+    model: BaseModel
     guide: Guide
     data: tuple[RowArrays, ...]
     starts: list[SiteValues]
@@ -104,7 +104,7 @@ class Method(abc.ABC):
         del families
         return self
 
-    def refuse(self, model: Model, families: Mapping[str, str], bayesian: Any, *, weighted: bool) -> None:
+    def refuse(self, model: BaseModel, families: Mapping[str, str], bayesian: Any, *, weighted: bool) -> None:
         """Say what of this it cannot serve, before any step.
 
         Args:

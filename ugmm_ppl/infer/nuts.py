@@ -12,7 +12,7 @@ from ugmm_ppl.backends.progress import Progress
 from ugmm_ppl.guides.sites import constrain
 from ugmm_ppl.infer.method import Method, Reached, Task, method
 from ugmm_ppl.infer.settings import Sampled, setting
-from ugmm_ppl.models.base import Model
+from ugmm_ppl.models.base import BaseModel
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class NUTS(Method):
     family = "normal"
     dtype = "float64"
 
-    def refuse(self, model: Model, families: Mapping[str, str], bayesian: Any, *, weighted: bool) -> None:
+    def refuse(self, model: BaseModel, families: Mapping[str, str], bayesian: Any, *, weighted: bool) -> None:
         """Refuse densities that change from call to call, and weights of rows whose own variables are sampled."""
         checks.sampler(self.name, model.dropout)
         if weighted and model.has_local_variables:

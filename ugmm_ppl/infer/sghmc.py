@@ -36,7 +36,7 @@ from ugmm_ppl.infer.elbo import negative_elbo
 from ugmm_ppl.infer.method import Method, Reached, Task, method
 from ugmm_ppl.infer.schedule import Batches
 from ugmm_ppl.infer.settings import POSITIVE, Sampled, optional, setting
-from ugmm_ppl.models.base import Model
+from ugmm_ppl.models.base import BaseModel
 from ugmm_ppl.typing import Array, Ops
 
 MEMORY = 0.2
@@ -112,7 +112,7 @@ class SGHMC(Method):
     continues = False
     family = "normal"
 
-    def refuse(self, model: Model, families: Mapping[str, str], bayesian: Any, *, weighted: bool) -> None:
+    def refuse(self, model: BaseModel, families: Mapping[str, str], bayesian: Any, *, weighted: bool) -> None:
         """Refuse densities that change from call to call, and rows with variables of their own."""
         checks.sampler(self.name, model.dropout)
         if model.has_local_variables:

@@ -11,7 +11,7 @@ from ugmm_ppl.guides.base import FAMILIES
 from ugmm_ppl.infer.method import METHODS, Method, method
 from ugmm_ppl.infer.settings import POSITIVE, Descent, Guided, setting
 from ugmm_ppl.infer.trained import Trained
-from ugmm_ppl.models.base import Model
+from ugmm_ppl.models.base import BaseModel
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,6 @@ class MAP(Trained):
     point = True
     family = "delta"
 
-    def refuse(self, model: Model, families: Mapping[str, str], bayesian: Any, *, weighted: bool) -> None:
+    def refuse(self, model: BaseModel, families: Mapping[str, str], bayesian: Any, *, weighted: bool) -> None:
         """Refuse to infer some sites: it infers none."""
         checks.nothing_inferred(bayesian)

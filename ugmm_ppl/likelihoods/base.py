@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 
 from ugmm_ppl import checks
 from ugmm_ppl.backends.base import Backend
+from ugmm_ppl.checks.files import unknown_kind
 from ugmm_ppl.data.standardizer import Standardizer
-from ugmm_ppl.typing import Array, Outputs, PerChain, PerLevel, PerOutput, PerRow, Readout, RowDraws, RowMatrices
+from ugmm_ppl.nn.base import Role
+from ugmm_ppl.typing import (
+    Array,
+    Ops,
+    Outputs,
+    PerChain,
+    PerLevel,
+    PerOutput,
+    PerRow,
+    Readout,
+    RowDraws,
+    RowMatrices,
+    SiteValues,
+    Values,
+)
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {}
 """Likelihoods by the name under which files hold them."""
@@ -24,6 +39,31 @@ def likelihood(kind: L) -> L:
     """Register a class of likelihoods, so that fits with it can be loaded."""
     LIKELIHOODS[kind.__name__] = kind
     return kind
+
+
+class Extra(NamedTuple):
+    """An extra column that rows bring along besides x, an argument of `fit` and of whatever takes rows.
+
+    Attributes:
+        name: Its name.
+        neutral: What stands for it where it is not given, or None if it must be.
+        check: Returns `(values, rows)` as an array `(B,)`, or says what is wrong.
+        said: What it is, for the documentation of `fit`.
+    """
+
+    name: str
+    neutral: float | None
+    check: Callable[[Any, int], PerRow]
+    said: str
+
+
+EXTRAS: dict[str, Extra] = {}
+"""All extra columns by name."""
+
+
+def extra(name: str, neutral: float | None, check: Callable[[Any, int], PerRow], said: str) -> Extra:
+    """Register an extra column, so that `fit` knows it."""
+    return EXTRAS.setdefault(name, Extra(name, neutral, check, said))
 
 
 class Prediction(Protocol):
@@ -75,6 +115,12 @@ class OrderedPrediction(abc.ABC):
         found = self._quantiles(levels)
         return found[0] if np.ndim(q) == 0 else found
 
+    def interval(self, level: float = 0.9) -> tuple[PerRow, PerRow]:
+        """Lower and upper end of the central interval of a probability, `(B,)` each."""
+        tail = 0.5 * (1.0 - checks.number("level", level, 0.0, 1.0))
+        low, high = self.quantile(np.array([tail, 1.0 - tail]))
+        return low, high
+
     @abc.abstractmethod
     def _quantiles(self, levels: list[float]) -> np.ndarray:
         """`(Q, B)`."""
@@ -111,6 +157,45 @@ class Likelihood(abc.ABC):
     @abc.abstractmethod
     def num_outputs(self) -> int:
         """Number of outputs O."""
+
+    @property
+    def width(self) -> int:
+        """Number of complete outputs: those of the network and what `complete` adds."""
+        return self.num_outputs
+
+    @property
+    def outcomes(self) -> tuple[float, ...] | None:
+        """All values that y may have, if they are finitely many numbers."""
+        return None
+
+    @property
+    def extras(self) -> tuple[Extra, ...]:
+        """What rows bring along besides x."""
+        return ()
+
+    def roles(self) -> dict[str, Role]:
+        """Parameters that are no outputs of the network, the same for all rows, by role."""
+        return {}
+
+    def shared_start(self) -> SiteValues:
+        """Start values of `roles`."""
+        return {}
+
+    def complete(self, ops: Ops, outputs: Array, values: Values, extras: Array) -> Array:
+        """Complete outputs `(..., B, width)`, which all else here takes.
+
+        Args:
+            ops: The array library.
+            outputs: Those of the network, `(..., B, O)`.
+            values: Parameters of `roles`, `(..., size)`.
+            extras: As many of `extras` as rows bring along, `(B, E)`.
+        """
+        del ops, values, extras
+        return outputs
+
+    def units(self, y: PerRow, weights: PerRow | None) -> Standardizer | None:
+        """What standardises y if `standardizes`, of rows that count `weights` times."""
+        return Standardizer.of(y, weights=weights)
 
     @property
     def num_classes(self) -> int | None:
@@ -156,6 +241,25 @@ class Likelihood(abc.ABC):
         """Start values of a linear readout, `(O, J)` and `(O,)`, adapted to the meaning of the outputs."""
         return weight, bias
 
+    def check_extras(self, y: PerRow, extras: Mapping[str, PerRow]) -> None:
+        """Refuse y and extra columns that do not belong together."""
+        del y, extras
+
     def described(self) -> dict[str, Any]:
         """The likelihood as JSON values."""
         return {"kind": type(self).__name__, **dataclasses.asdict(self)}  # type: ignore[call-overload]
+
+    @classmethod
+    def from_description(cls, parts: Mapping[str, Any], file: str) -> Self:
+        """The likelihood from what `described` gave but its kind, in a file that messages call `file`."""
+        del file
+        return cls(**parts)
+
+
+def likelihood_of(parts: Mapping[str, Any], file: str) -> Likelihood:
+    """The likelihood from what `described` gave, in a file that messages call `file`."""
+    given = dict(parts)
+    name = given.pop("kind")
+    if name not in LIKELIHOODS:
+        raise unknown_kind(file, "likelihood", name, LIKELIHOODS)
+    return LIKELIHOODS[name].from_description(given, file)

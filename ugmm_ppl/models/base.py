@@ -14,7 +14,7 @@ from ugmm_ppl.backends.load import load_backend
 from ugmm_ppl.backends.threads import cached_property
 from ugmm_ppl.data.standardizer import Standardizer
 from ugmm_ppl.distributions.described import Distribution
-from ugmm_ppl.likelihoods.base import Likelihood
+from ugmm_ppl.likelihoods.base import Extra, Likelihood
 from ugmm_ppl.models.bound import Bound
 from ugmm_ppl.models.sites import SiteSpec
 from ugmm_ppl.nn.spaces import natural, unconstrained
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
 
 
-KINDS: dict[str, type[Model]] = {}
+KINDS: dict[str, type[BaseModel]] = {}
 """Models by the name under which files hold them."""
 
-M = TypeVar("M", bound="type[Model]")
+M = TypeVar("M", bound="type[BaseModel]")
 
 
 def kind(model: M) -> M:
@@ -37,7 +37,7 @@ def kind(model: M) -> M:
     return model
 
 
-class Model(abc.ABC):
+class BaseModel(abc.ABC):
     """A prior over parameters, and a likelihood of data given what the parameters make of the inputs, the outputs.
 
     Calling the model with a backend runs it as a probabilistic program.
@@ -55,7 +55,7 @@ class Model(abc.ABC):
     @property
     def num_outputs(self) -> int:
         """Number of outputs O."""
-        return self.likelihood.num_outputs
+        return self.likelihood.width
 
     def check_target(self, y: Any, rows: int) -> PerRow:
         """Return y as an array `(B,)`, or say what is wrong with it."""
@@ -115,7 +115,7 @@ class Model(abc.ABC):
 
     @classmethod
     @abc.abstractmethod
-    def from_description(cls, parts: Mapping[str, Any], file: str) -> Model:
+    def from_description(cls, parts: Mapping[str, Any], file: str) -> BaseModel:
         """The model from what `described` gave, in a file that messages call `file`."""
 
     @property
@@ -139,6 +139,24 @@ class Model(abc.ABC):
     ) -> Rows:
         """Return x as an array `(B, K)`, or say what is wrong with it; arguments as in `checks.inputs`."""
         return checks.inputs(x, self.num_inputs, what=what, convert=convert, first_row=first_row, names=names)
+
+    @property
+    def extras(self) -> tuple[Extra, ...]:
+        """Extra columns that rows may bring along, which follow those of x."""
+        return ()
+
+    def check_extras(self, given: Mapping[str, Any], rows: int) -> dict[str, PerRow]:
+        """Extra columns as arrays `(B,)`, all of them in their order, or none if none need be."""
+        kind = type(self.likelihood).__name__
+        checks.known_extras(given, [each.name for each in self.extras], kind)
+        if not given and all(each.neutral is not None for each in self.extras):
+            return {}
+        return {
+            each.name: each.check(given[each.name], rows)
+            if each.name in given
+            else np.full(rows, checks.neutral(kind, each))
+            for each in self.extras
+        }
 
     def check_training(self, x: Rows) -> None:
         """Say what makes checked inputs unfit to be trained on."""

@@ -13,7 +13,7 @@ from ugmm_ppl.typing import Array, Inputs
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Bound:
-    """The program of a model in a PPL, made by `Model.bind`; an object, so that it goes to processes by pickle.
+    """The program of a model in a PPL, made by `BaseModel.bind`; an object, so that it goes to processes by pickle.
 
     Attributes:
         model: What it runs.
@@ -32,7 +32,7 @@ class Bound:
         data_size: float | None = None,
         train: bool = False,
     ) -> Array:
-        """Run the model; arguments as in `Model.__call__`."""
+        """Run the model; arguments as in `BaseModel.__call__`."""
         primitives = load_backend(self.backend)
         data = (primitives.array(a) if isinstance(a, np.ndarray) else a for a in (x, y, weights))
         return self.model(primitives, *data, data_size=data_size, train=train)

@@ -6,10 +6,10 @@ from typing import Any
 
 from ugmm_ppl.backends.threads import cached_property
 from ugmm_ppl.likelihoods.categorical import Categorical
-from ugmm_ppl.models.base import Model
+from ugmm_ppl.models.base import BaseModel
 
 
-class DensityModel(Model):
+class DensityModel(BaseModel):
     """A density of x, and of a class where it has classes; its outputs `(..., B, classes)` are log p(x, class).
 
     Predictions treat all draws alike; `posterior_class` of the fits weighs them by p(x | parameters).

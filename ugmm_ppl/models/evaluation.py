@@ -9,7 +9,7 @@ import numpy as np
 
 from ugmm_ppl import budgets
 from ugmm_ppl.backends.base import Backend
-from ugmm_ppl.models.base import Model
+from ugmm_ppl.models.base import BaseModel
 from ugmm_ppl.typing import Array, Inputs, Outputs, PerDraw, Rows, SiteDraws
 
 
@@ -17,7 +17,7 @@ from ugmm_ppl.typing import Array, Inputs, Outputs, PerDraw, Rows, SiteDraws
 class _Of:
     """A function of a model on a backend; equal for the same two, by which compiled programs are found again."""
 
-    model: Model
+    model: BaseModel
     backend: Backend
 
 
@@ -42,7 +42,7 @@ class _Parameters(_Of):
         return {name: site.value for name, site in trace.items()}
 
 
-def outputs(backend: Backend, model: Model, draws: SiteDraws, x: Rows, chunk_size: int) -> Outputs:
+def outputs(backend: Backend, model: BaseModel, draws: SiteDraws, x: Rows, chunk_size: int) -> Outputs:
     """Outputs `(S, B, O)` for draws `(S, ...)`, a chunk of rows and a few draws at a time."""
     handlers = model.needs_handlers(draws)
     draws = draws if handlers else {site: draws[site] for site in model.sites}
@@ -62,17 +62,17 @@ def outputs(backend: Backend, model: Model, draws: SiteDraws, x: Rows, chunk_siz
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
-def log_prior(backend: Backend, model: Model, draws: SiteDraws) -> PerDraw:
+def log_prior(backend: Backend, model: BaseModel, draws: SiteDraws) -> PerDraw:
     """Log prior density of draws `(S, ...)`: `(S,)`."""
     return np.sum(list(log_priors(backend, model, draws).values()), axis=0)
 
 
-def log_priors(backend: Backend, model: Model, draws: SiteDraws) -> SiteDraws:
+def log_priors(backend: Backend, model: BaseModel, draws: SiteDraws) -> SiteDraws:
     """The same by site, hyper-parameters among them."""
     found = backend.inference.each(_LogPriors(model, backend), draws, np.zeros(()), handlers=True)
     return {name: np.asarray(value, dtype=np.float64) for name, value in found.items()}
 
 
-def prior_draws(backend: Backend, model: Model, num_draws: int, seed: int) -> SiteDraws:
+def prior_draws(backend: Backend, model: BaseModel, num_draws: int, seed: int) -> SiteDraws:
     """Draws from the prior, `(S, ...)` by site."""
     return backend.inference.sampled(_Parameters(model, backend), num_draws, seed)

@@ -11,11 +11,11 @@ import numpy as np
 from ugmm_ppl import budgets, checks, kernels
 from ugmm_ppl.backends.load import load_backend
 from ugmm_ppl.backends.threads import cached_property
-from ugmm_ppl.checks.files import unknown_kind
-from ugmm_ppl.likelihoods.base import LIKELIHOODS, Likelihood
+from ugmm_ppl.likelihoods.base import Extra, Likelihood, likelihood_of
 from ugmm_ppl.models import evaluation
-from ugmm_ppl.models.base import Model, kind
+from ugmm_ppl.models.base import BaseModel, kind
 from ugmm_ppl.models.sites import SiteSpec
+from ugmm_ppl.nn.base import values_of
 from ugmm_ppl.nn.network import READOUT, Network
 from ugmm_ppl.nn.spaces import TWINS
 from ugmm_ppl.priors import Prior
@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     from ugmm_ppl.backends.base import Backend
 
 
-class BaseNetworkModel(Model):
+LIKELIHOOD = "likelihood"
+"""Stem of the sites of a likelihood's own parameters."""
+
+
+class BaseNetworkModel(BaseModel):
     """What models of the form prior, network, likelihood share.
 
     Calling the model with a backend runs it as a probabilistic program: it samples the parameters at sites named
@@ -41,6 +45,7 @@ class BaseNetworkModel(Model):
         checks.model_parts(self.network, self.prior, Network, Prior)
         checks.readout(self.network, self.likelihood)
         self.prior.check_layers(self.body.roles(self.network.inputs), self.network.sizes)
+        checks.names("role in Prior.likelihood", self.prior.likelihood, list(self.likelihood.roles()))
 
     def described(self) -> dict[str, Any]:
         """Network, prior, and the fields of the class."""
@@ -62,7 +67,7 @@ class BaseNetworkModel(Model):
     @property
     def network_outputs(self) -> int:
         """Number of outputs of the network, from which those of the model are made."""
-        return self.num_outputs
+        return self.likelihood.num_outputs
 
     @cached_property
     def body(self) -> Network:
@@ -70,6 +75,11 @@ class BaseNetworkModel(Model):
         whole = self.network.completed(self.network_outputs)
         checks.network_outputs(whole.output_shape(whole.inputs), self.network_outputs)
         return whole
+
+    @property
+    def extras(self) -> tuple[Extra, ...]:
+        """Those of the likelihood."""
+        return self.likelihood.extras
 
     @property
     def readout_sites(self) -> str:
@@ -109,11 +119,11 @@ class BaseNetworkModel(Model):
 
     def initial_values(self, x: Rows, seed: int) -> SiteValues:
         """Start values of the network, a linear readout adapted to the meaning of the outputs."""
-        values = self.network.initial_values(x, self.network_outputs, seed)
+        values = self.network.initial_values(x[:, : self.num_inputs], self.network_outputs, seed)
         weight, bias = f"{READOUT}.weight", f"{READOUT}.bias"
         if weight in values:
             values[weight], values[bias] = self.likelihood.start(values[weight], values[bias])
-        return values
+        return values | {f"{LIKELIHOOD}.{role}": value for role, value in self.likelihood.shared_start().items()}
 
     @cached_property
     def sites(self) -> dict[str, SiteSpec]:
@@ -128,17 +138,22 @@ class BaseNetworkModel(Model):
                 spec = roles[TWINS.get(role, role)]
                 axes = tuple(names.get(axis, f"{axis}_{numbered - 1}") for axis in spec.axes)
                 found[f"{stem}.{role}"] = SiteSpec(prior, spec.shape, axes)
+        for role, spec in self.likelihood.roles().items():
+            found[f"{LIKELIHOOD}.{role}"] = SiteSpec(self.prior.likelihood.get(role, spec.prior), spec.shape, spec.axes)
         return found
 
     def _axes(self, stem: str, number: int, outputs: Shape) -> dict[str, str]:
         """What a layer's axes "neuron" and "input" are called in the network."""
-        is_last = stem == self.network.stems[-1] and outputs == (self.num_outputs,)
+        is_last = stem == self.network.stems[-1] and outputs == (self.network_outputs,)
         names = {"neuron": self.likelihood.axis} if is_last else {}
         return names | ({"input": f"neuron_{number - 1}"} if stem == READOUT and number else {})
 
     def outputs(self, ops: Ops, values: Values, x: Inputs, noise: Mapping[str, Array] | None = None) -> Array:
         """Run the network, with the random numbers of training if there are some: `(..., B, K)` to `(..., B, O)`."""
-        return self.network.forward(ops, values, x, noise)
+        if self.likelihood.width == self.likelihood.num_outputs:
+            return self.network.forward(ops, values, x, noise)
+        found = self.network.forward(ops, values, x[..., : self.num_inputs], noise)
+        return self.likelihood.complete(ops, found, values_of(values, LIKELIHOOD), x[..., self.num_inputs :])
 
     def observe(self, backend: Backend, values: Values, x: Inputs, y: Array | None, *, train: bool) -> Array:
         """y ~ likelihood of the outputs, the site `y`: `(B,)`."""
@@ -163,7 +178,7 @@ class BaseNetworkModel(Model):
 
 @kind
 @dataclasses.dataclass(frozen=True, eq=False)
-class NetworkModel(BaseNetworkModel):
+class Model(BaseNetworkModel):
     """A prior over the parameters of a network, and any likelihood of y given its outputs.
 
     `Classifier` and `Regressor` are this with the likelihoods `Categorical` and `Mixture`.
@@ -194,8 +209,4 @@ class NetworkModel(BaseNetworkModel):
     @classmethod
     def from_description(cls, parts: Mapping[str, Any], file: str) -> Self:
         """The model from its JSON values."""
-        given = dict(parts["likelihood"])
-        name = given.pop("kind")
-        if name not in LIKELIHOODS:
-            raise unknown_kind(file, "likelihood", name, LIKELIHOODS)
-        return super().from_description({**parts, "likelihood": LIKELIHOODS[name](**given)}, file)
+        return super().from_description({**parts, "likelihood": likelihood_of(parts["likelihood"], file)}, file)

@@ -26,6 +26,7 @@ from ugmm_ppl.distributions.described import SIMPLEX, Distribution
 from ugmm_ppl.kernels.jax_ops import OPS
 from ugmm_ppl.numpyro import derivatives, inference
 from ugmm_ppl.numpyro.distribution import UnivariateGaussianMixture
+from ugmm_ppl.numpyro.family import FamilyDistribution
 from ugmm_ppl.numpyro.training import Trainer
 from ugmm_ppl.ops.jax_arrays import to_array
 from ugmm_ppl.typing import SiteValues, Values
@@ -52,7 +53,11 @@ class NumpyroBackend:
 
     name = "numpyro"
     ops = OPS
-    dist = SimpleNamespace(**vars(numpyro.distributions), UnivariateGaussianMixture=UnivariateGaussianMixture)
+    dist = SimpleNamespace(
+        **vars(numpyro.distributions),
+        FamilyDistribution=FamilyDistribution,
+        UnivariateGaussianMixture=UnivariateGaussianMixture,
+    )
     inference = inference
     derivatives = derivatives
 

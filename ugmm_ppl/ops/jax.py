@@ -25,6 +25,8 @@ class JaxOps:
     erfc = staticmethod(jax.lax.erfc)
     isfinite = staticmethod(jnp.isfinite)
     log1p = staticmethod(jnp.log1p)
+    expm1 = staticmethod(jnp.expm1)
+    lgamma = staticmethod(jax.scipy.special.gammaln)
     ndtri = staticmethod(jax.scipy.special.ndtri)
     stop = staticmethod(jax.lax.stop_gradient)
 

@@ -23,6 +23,7 @@ class NumpyOps:
     at_least = staticmethod(np.maximum)
     at_most = staticmethod(np.minimum)
     log1p = staticmethod(np.log1p)
+    expm1 = staticmethod(np.expm1)
 
     @staticmethod
     def log(a: Array) -> Array:
@@ -36,6 +37,13 @@ class NumpyOps:
         from scipy.special import erfc
 
         return erfc(a)
+
+    @staticmethod
+    def lgamma(a: Array) -> Array:
+        """Logarithm of the gamma function, by SciPy."""
+        from scipy.special import gammaln
+
+        return gammaln(a)
 
     @staticmethod
     def ndtri(a: Array) -> Array:

@@ -25,6 +25,8 @@ class TorchOps:
     sqrt = staticmethod(torch.sqrt)
     isfinite = staticmethod(torch.isfinite)
     log1p = staticmethod(torch.log1p)
+    expm1 = staticmethod(torch.expm1)
+    lgamma = staticmethod(torch.lgamma)
     ndtri = staticmethod(torch.special.ndtri)
 
     @staticmethod

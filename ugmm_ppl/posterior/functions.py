@@ -41,30 +41,31 @@ class Functions:
         """How many, of what."""
         return f"Functions({self.fit!r}, num_draws={self.num_draws}, seed={self.seed})"
 
-    def __call__(self, x: Any, *, chunk_size: int | None = None) -> RowDraws:
+    def __call__(self, x: Any, *, chunk_size: int | None = None, **extras: Any) -> RowDraws:
         """What each function says of y: its mean in the units of y, `(C, S, B)`, or its class probabilities.
 
         Args:
             x: Inputs `(B, K)`, in the units of the training data.
             chunk_size: As in `Fit.predict`.
+            extras: As in `Fit.predict`.
 
         Returns:
             The attribute `draws` of the prediction, `(C, S, B)` or `(C, S, B, classes)`.
         """
-        return self.predict(x, chunk_size=chunk_size).draws
+        return self.predict(x, chunk_size=chunk_size, **extras).draws
 
-    def predict(self, x: Any, *, chunk_size: int | None = None) -> Any:
+    def predict(self, x: Any, *, chunk_size: int | None = None, **extras: Any) -> Any:
         """The prediction that averages over the functions by the weights of the fit; arguments as in `Fit.predict`."""
-        return self._prediction(x, chunk_size, 0)
+        return self._prediction(self.fit.with_extras(x, extras), chunk_size, 0)
 
     def _prediction(self, x: Any, chunk_size: int | None, first_row: int) -> Any:
         outputs = self.outputs(x, chunk_size=chunk_size, first_row=first_row)
         fit = self.fit
         return fit.model.likelihood.prediction(outputs, fit.y_units, fit.primitives, fit.unequal_weights)
 
-    def predict_iter(self, x: Any, *, chunk_size: int | None = None) -> Iterator[Any]:
+    def predict_iter(self, x: Any, *, chunk_size: int | None = None, **extras: Any) -> Iterator[Any]:
         """Predictions of successive rows; arguments as in `Fit.predict_iter`."""
-        chunk_size = self.chunk_size(chunk_size)
+        chunk_size, x = self.chunk_size(chunk_size), self.fit.with_extras(x, extras)
         checks.streamable(x)
 
         def predictions() -> Iterator[Any]:
@@ -76,9 +77,9 @@ class Functions:
 
         return predictions()
 
-    def outputs(self, x: Any, *, chunk_size: int | None = None, first_row: int = 0) -> Outputs:
-        """Outputs of the networks, `(C, S, B, O)`; arguments as in `map`."""
-        shape = (self.fit.model.num_outputs,)
+    def outputs(self, x: Any, *, chunk_size: int | None = None, first_row: int = 0, **extras: Any) -> Outputs:
+        """Complete outputs of the networks, `(C, S, B, O)`; arguments as in `map`."""
+        shape, x = (self.fit.model.num_outputs,), self.fit.with_extras(x, extras)
         return self.map(x, lambda outputs, _: outputs, shape, chunk_size=chunk_size, first_row=first_row)
 
     def map(

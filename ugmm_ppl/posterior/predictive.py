@@ -21,7 +21,13 @@ class Predictive(Drawn):
     """The part of a fit that meets data."""
 
     def predict(
-        self, x: Any, *, num_draws: int | None = None, chunk_size: int | None = None, seed: int | None = None
+        self,
+        x: Any,
+        *,
+        num_draws: int | None = None,
+        chunk_size: int | None = None,
+        seed: int | None = None,
+        **extras: Any,
     ) -> Any:
         """Posterior predictive distribution of y for each row of x.
 
@@ -40,14 +46,22 @@ class Predictive(Drawn):
             num_draws: Draws per chain; None is 500, one for "map", and all that a sampler kept.
             chunk_size: Rows at a time; None takes as many as keep R W below 2^22 and C S R O below 2^23.
             seed: Seed of the draws.
+            extras: The extra columns that the fit was made with, such as `exposure`, `(B,)` each; here and wherever
+                rows are taken.
 
         Returns:
-            The prediction of the likelihood: `ClassPrediction`, `RegressionPrediction`, or that of another one.
+            The prediction of the likelihood: `ClassPrediction`, `RegressionPrediction`, or the `Outcome` of others.
         """
-        return self.sample_functions(num_draws, seed=seed).predict(x, chunk_size=chunk_size)
+        return self.sample_functions(num_draws, seed=seed).predict(x, chunk_size=chunk_size, **extras)
 
     def predict_iter(
-        self, x: Any, *, num_draws: int | None = None, chunk_size: int | None = None, seed: int | None = None
+        self,
+        x: Any,
+        *,
+        num_draws: int | None = None,
+        chunk_size: int | None = None,
+        seed: int | None = None,
+        **extras: Any,
     ) -> Iterator[Any]:
         """Predictions of successive rows, for inputs or predictions that do not fit in memory.
 
@@ -60,11 +74,12 @@ class Predictive(Drawn):
             num_draws: As in `predict`.
             chunk_size: As in `predict`.
             seed: As in `predict`.
+            extras: As in `predict`; x is then an array or a table.
 
         Returns:
             An iterator of such predictions.
         """
-        return self.sample_functions(num_draws, seed=seed).predict_iter(x, chunk_size=chunk_size)
+        return self.sample_functions(num_draws, seed=seed).predict_iter(x, chunk_size=chunk_size, **extras)
 
     def sample_functions(self, num_draws: int | None = None, *, seed: int | None = None) -> Functions:
         """Functions drawn from the posterior, C x S networks that stay the same from call to call.
@@ -81,10 +96,16 @@ class Predictive(Drawn):
         return Functions(fixed, self.count_draws(num_draws), seed)
 
     def outputs(
-        self, x: Any, *, num_draws: int | None = None, chunk_size: int | None = None, seed: int | None = None
+        self,
+        x: Any,
+        *,
+        num_draws: int | None = None,
+        chunk_size: int | None = None,
+        seed: int | None = None,
+        **extras: Any,
     ) -> Outputs:
-        """Network outputs for every posterior draw, `(C, S, B, O)`; arguments as in `predict`."""
-        return self.sample_functions(num_draws, seed=seed).outputs(x, chunk_size=chunk_size)
+        """Complete outputs for every posterior draw, `(C, S, B, O)`; arguments as in `predict`."""
+        return self.sample_functions(num_draws, seed=seed).outputs(x, chunk_size=chunk_size, **extras)
 
     def log_likelihood(
         self,
@@ -94,6 +115,7 @@ class Predictive(Drawn):
         *,
         chunk_size: int | None = None,
         seed: int | None = None,
+        **extras: Any,
     ) -> PerRow:
         """Pointwise log likelihood log p(y_b | x_b, theta_s), `(C, S, B)` in nats.
 
@@ -103,11 +125,12 @@ class Predictive(Drawn):
             num_draws: As in `predict`.
             chunk_size: As in `predict`.
             seed: As in `predict`.
+            extras: As in `predict`.
 
         Returns:
             Log probabilities, or log densities per unit of y as it was given.
         """
-        x, y = self.checked_data(x, y)
+        x, y = self.checked_data(self.with_extras(x, extras), y)
         target = self.to_network_target(y)
 
         def pointwise(outputs: Outputs, rows: slice) -> np.ndarray:
@@ -116,11 +139,21 @@ class Predictive(Drawn):
         functions = self.sample_functions(num_draws, seed=seed)
         return functions.map(x, pointwise, dtype="float64", chunk_size=chunk_size) - self.log_unit(x)
 
-    def sample_predictive(self, x: Any, *, num_draws: int | None = None, seed: int | None = None) -> PerRow:
-        """One y per posterior draw and row of x, `(C, S, B)`, in the units of the data."""
-        return self.targets(self.outputs(x, num_draws=num_draws, seed=seed), seed)
+    def sample_predictive(
+        self, x: Any, *, num_draws: int | None = None, seed: int | None = None, **extras: Any
+    ) -> PerRow:
+        """One y per posterior draw and row of x, `(C, S, B)`, in the units of the data; arguments as in `predict`."""
+        return self.targets(self.outputs(x, num_draws=num_draws, seed=seed, **extras), seed)
 
-    def log_p(self, x: Any = None, y: Any = None, num_draws: int | None = None, *, seed: int | None = None) -> PerDraw:
+    def log_p(
+        self,
+        x: Any = None,
+        y: Any = None,
+        num_draws: int | None = None,
+        *,
+        seed: int | None = None,
+        **extras: Any,
+    ) -> PerDraw:
         """Log joint density log p(theta) + log p(y | x, theta) of the training data at the draws, `(C, S)` in nats.
 
         Args:
@@ -128,9 +161,10 @@ class Predictive(Drawn):
             y: The training targets, likewise.
             num_draws: As in `posterior`.
             seed: As in `posterior`.
+            extras: As in `predict`.
         """
         draws, _ = self.draws(range(self.count_draws(num_draws)), seed)
-        x, y = self.checked_data(x, y)
+        x, y = self.checked_data(self.with_extras(x, extras), y)
         outputs = self.outputs(x, num_draws=num_draws, seed=seed)
         return self.log_prior(draws) + self.over_rows(self.pointwise(outputs, y))
 
@@ -148,6 +182,7 @@ class Predictive(Drawn):
         num_draws: int | None = None,
         chunk_size: int | None = None,
         seed: int | None = None,
+        **extras: Any,
     ) -> Self:
         """The same fit with other `weights` of its chains, which `predict` and the like use.
 
@@ -161,6 +196,7 @@ class Predictive(Drawn):
             num_draws: For "stacking", as in `predict`.
             chunk_size: For "stacking", as in `predict`.
             seed: For "stacking", as in `predict`.
+            extras: For "stacking", as in `predict`.
 
         Raises:
             ValueError: An unknown way, or one that does not apply; rows that the fit was trained on.
@@ -171,7 +207,7 @@ class Predictive(Drawn):
         if how == "elbo":
             weights = weighing.elbo_weights(self._negative_elbos())
         elif how == "stacking":
-            x, y = self.checked_data(x, y)
+            x, y = self.checked_data(self.with_extras(x, extras), y)
             checks.held_out(x, y, *self._counted())
             log_densities = self.log_likelihood(x, y, num_draws, chunk_size=chunk_size, seed=seed)
             weights = weighing.stacking_weights(logsumexp(NUMPY, np.moveaxis(log_densities, 1, -1)))

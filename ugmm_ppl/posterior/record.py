@@ -11,9 +11,11 @@ import numpy as np
 from ugmm_ppl import checks
 from ugmm_ppl.backends.base import Backend
 from ugmm_ppl.backends.load import load_backend
+from ugmm_ppl.data.joined import Joined, join
 from ugmm_ppl.data.standardizer import Standardizer, as_seen
 from ugmm_ppl.infer.method import METHODS, Method, Reached
-from ugmm_ppl.models.base import Model
+from ugmm_ppl.likelihoods.base import EXTRAS
+from ugmm_ppl.models.base import BaseModel
 from ugmm_ppl.typing import Numbers, Outputs, PerChain, PerDraw, PerRow, PerStep, RowArrays, RowDraws, Rows, SiteValues
 
 HISTORIES = ("losses", "log_likelihoods", "kls", "scores", "score_steps")
@@ -50,7 +52,7 @@ class Record:
         row_weights: How often each of these rows counts `(N,)`, or None for once; kept by `save`.
     """
 
-    model: Model
+    model: BaseModel
     backend: str
     method: str
     guide: str | Mapping[str, str]
@@ -62,6 +64,7 @@ class Record:
     feature_names: list[str]
     class_names: list[str] | None
     columns: list[str] | None = None
+    extras: Sequence[str] = ()
     temperature: float = 1.0
     init_scale: float = 0.05
     rank: int = 10
@@ -113,14 +116,52 @@ class Record:
         """Context of the dtype and device of the fit."""
         return self.primitives.settings(dtype=self.dtype, device=self.device)
 
-    def check_inputs(self, x: Any, *, what: str = "x", convert: bool = True, first_row: int = 0) -> Rows:
-        """Inputs as an array, columns of a table found by the names of the fit; as `Model.check_inputs`."""
-        return self.model.check_inputs(x, what=what, convert=convert, first_row=first_row, names=self.columns)
+    def check_inputs(
+        self,
+        x: Any,
+        *,
+        what: str = "x",
+        convert: bool = True,
+        first_row: int = 0,
+        extras: Mapping[str, Any] | None = None,
+    ) -> Rows:
+        """Inputs as an array, columns of a table found by the names of the fit; as `BaseModel.check_inputs`.
+
+        With the extra columns of the training, if it had some, after those of x.
+        """
+        if isinstance(x, Joined):
+            return x
+        extras = {} if extras is None else extras
+        checks.same_extras(extras, self.extras)
+        x = self.model.check_inputs(x, what=what, convert=convert, first_row=first_row, names=self.columns)
+        return join(x, self.model.check_extras(extras, len(x)))
+
+    def with_extras(self, x: Any, extras: Mapping[str, Any]) -> Any:
+        """Rows with the extra columns that belong to them; None, and rows of a fit that has none, as they are."""
+        if x is None:
+            return x
+        return self.check_inputs(x, extras=extras) if extras or self.extras else x
+
+    @staticmethod
+    def taken(options: dict[str, Any]) -> dict[str, Any]:
+        """Extra columns among keyword arguments, which are taken out of them."""
+        return {name: options.pop(name) for name in EXTRAS if name in options}
 
     def to_network(self, x: Rows, *, what: str = "x", first_row: int = 0) -> Rows:
         """Inputs as the network sees them; `first_row` is the number of the first, for messages."""
-        observed = self.model.observed == "x"
-        return as_seen(checks.floats(x), self.x_units, self.dtype, observed=observed, what=what, first_row=first_row)
+        observed, own = self.model.observed == "x", self.features(x)
+        seen = as_seen(checks.floats(own), self.x_units, self.dtype, observed=observed, what=what, first_row=first_row)
+        return seen if own.shape == x.shape else np.column_stack([seen, np.asarray(x)[:, own.shape[1] :]])
+
+    def features(self, x: Rows) -> Rows:
+        """Checked inputs without their extra columns."""
+        return np.asarray(x)[:, : self.model.num_inputs] if isinstance(x, Joined) else x
+
+    def extras_of(self, x: Rows) -> dict[str, PerRow]:
+        """The extra columns of checked inputs, by name."""
+        if not isinstance(x, Joined):
+            return {}
+        return {each.name: np.asarray(x)[:, self.model.num_inputs + i] for i, each in enumerate(self.model.extras)}
 
     def to_network_target(self, y: PerRow) -> PerRow:
         """Targets as the likelihood sees them; one that is far away has density zero."""

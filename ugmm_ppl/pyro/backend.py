@@ -24,6 +24,7 @@ from ugmm_ppl.kernels.torch_ops import OPS
 from ugmm_ppl.ops.torch_arrays import chosen_dtype, default_dtype, runs_plainly, to_numpy
 from ugmm_ppl.pyro import derivatives, inference
 from ugmm_ppl.pyro.distribution import UnivariateGaussianMixture
+from ugmm_ppl.pyro.family import FamilyDistribution
 from ugmm_ppl.pyro.training import Trainer
 from ugmm_ppl.pyro.turns import as_default
 from ugmm_ppl.typing import SiteValues
@@ -50,7 +51,11 @@ class PyroBackend:
 
     name = "pyro"
     ops = OPS
-    dist = SimpleNamespace(**vars(pyro.distributions), UnivariateGaussianMixture=UnivariateGaussianMixture)
+    dist = SimpleNamespace(
+        **vars(pyro.distributions),
+        FamilyDistribution=FamilyDistribution,
+        UnivariateGaussianMixture=UnivariateGaussianMixture,
+    )
     inference = inference
     derivatives = derivatives
 

@@ -80,7 +80,7 @@ def _page(
 def _pictures(subject: Subject) -> list[tuple[str, str, str]]:
     """Heading, SVG and caption of every picture."""
     fit, rows = subject.fit, subject.rows
-    x, y = np.asarray(subject.x[rows], dtype=np.float64), subject.y[rows]
+    x, y = np.asanyarray(subject.x[rows], dtype=np.float64), subject.y[rows]
     found = []
     if fit.losses.size:
         found.append(("Training", _draw("loss", pictures.losses, fit), "Loss of every restart, medians of many steps."))
@@ -115,7 +115,9 @@ def _pictures(subject: Subject) -> list[tuple[str, str, str]]:
     if len(of_features(fit.model, ("layers.0.weights", "layers.0.scale"), draws)) == 2:
         for j in leading_neurons(subject):
             said = "Components of its four heaviest inputs, some draws of one chain, over the data."
-            found.append((f"Neuron {j}", _draw(f"neuron{j}", pictures.neuron_mixture, fit, draws, x, j), said))
+            found.append(
+                (f"Neuron {j}", _draw(f"neuron{j}", pictures.neuron_mixture, fit, draws, fit.features(x), j), said)
+            )
     falls = _influence(subject, x, y)
     said = "What the log density of the training rows loses when the column is shuffled."
     found.append(("Influence of inputs", _draw("influence", pictures.influence, fit.feature_names, falls), said))
@@ -172,10 +174,11 @@ def _influence(subject: Subject, x: Rows, y: PerRow) -> np.ndarray:
     rng = np.random.default_rng(subject.seed)
     some = rng.permutation(len(x))[:500]
     x, y = x[some], y[some]
-    whole, falls = functions.predict(x).log_density(y).mean(), np.zeros(x.shape[1])
-    heavy = np.arange(x.shape[1])
+    features = len(subject.fit.feature_names)
+    whole, falls = functions.predict(x).log_density(y).mean(), np.zeros(features)
+    heavy = np.arange(features)
     if len(heavy) > INFLUENCES:
-        heavy = np.argsort(-x.std(0))[:INFLUENCES]
+        heavy = np.argsort(-np.asarray(x).std(0)[:features])[:INFLUENCES]
     for k in heavy:
         mixed = x.copy()
         mixed[:, k] = rng.permutation(mixed[:, k])
@@ -254,7 +257,7 @@ def _worst_table(subject: Subject) -> str:
     body = ""
     for row in worst:
         target = f"{subject.y[row]:.4g}" if classes is None else classes[int(subject.y[row])]
-        cells = [str(row), target, *(f"{value:.4g}" for value in np.asarray(subject.x[row])[:12])]
+        cells = [str(row), target, *(f"{value:.4g}" for value in np.asarray(fit.features(subject.x))[row][:12])]
         body += "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
     return (
         '<section><h2>Worst predicted rows</h2><div class="scroll"><table class="data"><thead><tr>'

@@ -1,0 +1,70 @@
+"""Families that are made of another one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Self
+
+from ugmm_ppl import checks
+from ugmm_ppl.backends.base import Backend
+from ugmm_ppl.likelihoods.base import Extra, likelihood_of
+from ugmm_ppl.likelihoods.family import Family, Parameter
+from ugmm_ppl.typing import PerRow, Values
+
+ZERO = Parameter("zero_log_odds")
+
+
+@dataclasses.dataclass(frozen=True)
+class Composite(Family):
+    """A family whose parameters are those of its base, and some of its own.
+
+    Args:
+        base: The other family.
+        shared: Parameters that all rows share, besides those that the base shares.
+    """
+
+    base: Family
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        checks.base_of(type(self).__name__, self.base, Family)
+        checks.settle(self, shared=tuple(dict.fromkeys([*self.base.shared, *self.shared])))
+        super().__post_init__()
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Those of the base, and its own."""
+        return *self.base.parameters, *self.own
+
+    @property
+    def own(self) -> tuple[Parameter, ...]:
+        """Parameters besides those of the base."""
+        return (ZERO,)
+
+    @property
+    def discrete(self) -> bool:  # type: ignore[override]
+        """That of the base."""
+        return self.base.discrete
+
+    @property
+    def extras(self) -> tuple[Extra, ...]:
+        """Those of the base."""
+        return self.base.extras
+
+    def check(self, y: Any, rows: int) -> PerRow:
+        """As the base does."""
+        return self.base.check(y, rows)
+
+    def ppl(self, backend: Backend, of: Values) -> Any:
+        """A distribution by its density."""
+        return backend.dist.FamilyDistribution(self, backend, of)
+
+    def described(self) -> dict[str, Any]:
+        """Base and shared parameters."""
+        return {"kind": type(self).__name__, "base": self.base.described(), "shared": self.shared}
+
+    @classmethod
+    def from_description(cls, parts: Mapping[str, Any], file: str) -> Self:
+        """The likelihood from its JSON values."""
+        return cls(**{**parts, "base": likelihood_of(parts["base"], file)})

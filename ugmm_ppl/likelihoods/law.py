@@ -1,0 +1,148 @@
+"""Distributions of y in NumPy, whose parameters are arrays: densities, distribution functions, moments, samples."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from ugmm_ppl.checks.machine import require
+from ugmm_ppl.typing import Outputs, PerRow, RowDraws
+
+
+class Law(abc.ABC):
+    """A distribution of y for each entry of its parameters `(...)`; what it is asked for broadcasts with them."""
+
+    discrete: bool
+
+    @abc.abstractmethod
+    def log_prob(self, y: RowDraws) -> RowDraws:
+        """Log density or log probability."""
+
+    @abc.abstractmethod
+    def cdf(self, y: RowDraws) -> RowDraws:
+        """p(Y <= y)."""
+
+    @abc.abstractmethod
+    def survival(self, y: RowDraws) -> RowDraws:
+        """p(Y > y), accurate where it is small."""
+
+    @abc.abstractmethod
+    def quantile(self, level: RowDraws) -> RowDraws:
+        """The smallest y with p(Y <= y) >= level."""
+
+    @property
+    @abc.abstractmethod
+    def mean(self) -> RowDraws:
+        """Mean of y."""
+
+    @property
+    @abc.abstractmethod
+    def variance(self) -> RowDraws:
+        """Variance of y."""
+
+    @abc.abstractmethod
+    def sample(self, rng: np.random.Generator) -> RowDraws:
+        """One y for each entry."""
+
+
+REACH = 10.0
+"""Standard deviations from the mean beyond which a quantile is not looked for at first."""
+
+LARGEST = 2.0**53
+"""Whole numbers beyond it are not looked for."""
+
+
+def smallest(law: Law, level: RowDraws) -> RowDraws:
+    """The smallest count y with p(Y <= y) >= level, by bisection; inf where there is none."""
+    level = np.asarray(level, dtype=np.float64)
+    mean = law.mean
+    high = np.ceil(mean + REACH * np.sqrt(law.variance) + REACH) + 0.0 * level
+    while (short := (law.cdf(high) < level) & (high < LARGEST)).any():
+        high = np.where(short, 2.0 * high, high)
+    none = law.cdf(high) < level
+    low = np.full(high.shape, -1.0)
+    while (high - low > 1.0).any():
+        middle = np.floor(0.5 * (low + high))
+        enough = law.cdf(middle) >= level
+        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+    return np.where(none, np.inf, high)
+
+
+class Lawful(Protocol):
+    """What a prediction asks of a family; described at `Likelihood` and `Family`."""
+
+    @property
+    def discrete(self) -> bool: ...  # noqa: D102
+
+    @property
+    def width(self) -> int: ...  # noqa: D102
+
+    @property
+    def outcomes(self) -> tuple[float, ...] | None: ...  # noqa: D102
+
+    @property
+    def extras(self) -> Sequence[Any]: ...  # noqa: D102
+
+    def check(self, y: Any, rows: int) -> PerRow: ...  # noqa: D102
+
+    def given(self, outputs: Outputs) -> Law: ...  # noqa: D102
+
+    def log_prob(self, outputs: Outputs, y: PerRow) -> PerRow: ...  # noqa: D102
+
+    def sample(self, outputs: Outputs, rng: np.random.Generator) -> PerRow: ...  # noqa: D102
+
+
+class OfScipy(Law):
+    """A distribution of `scipy.stats`.
+
+    Args:
+        name: Its name there.
+        discrete: Whether y is a whole number.
+        parameters: Its parameters, by their names there.
+    """
+
+    def __init__(self, name: str, *, discrete: bool = False, **parameters: Any) -> None:
+        stats = require("scipy.stats", "diagnostics", ("scipy",))
+        self.discrete = discrete
+        self.shape = np.broadcast_shapes(*(np.shape(value) for value in parameters.values()))
+        self.frozen = getattr(stats, name)(**parameters)
+
+    def log_prob(self, y: RowDraws) -> RowDraws:
+        """`logpmf` or `logpdf`."""
+        return self.frozen.logpmf(y) if self.discrete else self.frozen.logpdf(y)
+
+    def cdf(self, y: RowDraws) -> RowDraws:
+        """`cdf`."""
+        return self.frozen.cdf(y)
+
+    def survival(self, y: RowDraws) -> RowDraws:
+        """`sf`."""
+        return self.frozen.sf(y)
+
+    def quantile(self, level: RowDraws) -> RowDraws:
+        """`ppf`, of counts by bisection: that of some in SciPy does not always find them."""
+        return smallest(self, level) if self.discrete else self._inside(self.frozen.ppf(level))
+
+    @property
+    def mean(self) -> RowDraws:
+        """`mean`."""
+        return self.frozen.mean()
+
+    @property
+    def variance(self) -> RowDraws:
+        """`var`."""
+        return self.frozen.var()
+
+    def sample(self, rng: np.random.Generator) -> RowDraws:
+        """`rvs`; real numbers inside the support, to whose ends some round."""
+        drawn = np.asarray(self.frozen.rvs(size=self.shape, random_state=rng), dtype=np.float64)
+        return self._inside(drawn)
+
+    def _inside(self, y: RowDraws) -> RowDraws:
+        if self.discrete:
+            return y
+        low, high = self.frozen.support()
+        return np.clip(y, np.nextafter(low, np.inf), np.nextafter(high, -np.inf))

@@ -1,0 +1,46 @@
+"""Normal: y is a real number, around a location by a scale."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+from ugmm_ppl import checks
+from ugmm_ppl.backends.base import Backend
+from ugmm_ppl.likelihoods.base import likelihood
+from ugmm_ppl.likelihoods.family import Family, Parameter
+from ugmm_ppl.likelihoods.law import Law, OfScipy
+from ugmm_ppl.nn.spaces import SCALE_FLOOR
+from ugmm_ppl.typing import PerRow, Values
+
+LOC = Parameter("loc")
+SCALE = Parameter("scale", "log", start=-0.5, least=SCALE_FLOOR)
+
+
+@likelihood
+@dataclasses.dataclass(frozen=True)
+class Normal(Family):
+    """p(y | outputs) = N(y; loc, scale^2), scale = exp(log_scale).
+
+    Args:
+        shared: Parameters that all rows share, e.g. `("scale",)` for the same noise everywhere.
+    """
+
+    standardizes: ClassVar[bool] = True
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Location and scale."""
+        return LOC, SCALE
+
+    def check(self, y: Any, rows: int) -> PerRow:
+        """Finite targets as float64 `(B,)`."""
+        return checks.targets(y, rows)
+
+    def ppl(self, backend: Backend, of: Values) -> Any:
+        """Normal of the PPL."""
+        return backend.dist.Normal(of["loc"], of["scale"])
+
+    def law(self, of: Values) -> Law:
+        """`scipy.stats.norm`."""
+        return OfScipy("norm", loc=of["loc"], scale=of["scale"])

@@ -51,9 +51,9 @@ ONCE = {
 
 ABOVE = {
     "test_arviz", "test_checkpoint", "test_circuit_fit", "test_cli", "test_devices", "test_diagnostics",
-    "test_examples", "test_files", "test_fit", "test_guide", "test_guides", "test_intake", "test_interruption",
-    "test_laplace", "test_latent_fit", "test_methods", "test_model", "test_prediction", "test_row_weights",
-    "test_scalars", "test_score", "test_standardizer", "test_tables", "test_weighing",
+    "test_examples", "test_extras", "test_files", "test_fit", "test_guide", "test_guides", "test_intake",
+    "test_interruption", "test_laplace", "test_latent_fit", "test_methods", "test_model", "test_prediction",
+    "test_row_weights", "test_scalars", "test_score", "test_standardizer", "test_tables", "test_weighing",
 }  # fmt: skip
 """Files that test what lies above the backends: on Pyro, which has nothing to compile, and without Pyro on NumPyro."""
 

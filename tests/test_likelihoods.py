@@ -14,11 +14,17 @@ pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 of = up.likelihoods
 
-ARGUMENTS = {"Categorical": (3,), "Hurdle": (of.NegativeBinomial(),), "Ordinal": (4,), "ZeroInflated": (of.Poisson(),)}
+ARGUMENTS = {
+    "Categorical": (3,), "Censored": (of.Normal(),), "Hurdle": (of.NegativeBinomial(),), "Ordinal": (4,),
+    "Truncated": (of.Mixture(2), -2.0, 3.0), "ZeroInflated": (of.Poisson(),),
+}  # fmt: skip
 """Of those that need some."""
 
 VARIANTS = {
+    "Censored mixture": of.Censored(of.Mixture(2)),
     "Hurdle of a Poisson": of.Hurdle(of.Poisson()),
+    "Mixture of one scale": of.Mixture(2, shared=("scale",)),
+    "Truncated times": of.Truncated(of.LogNormal(), high=3.0),
     "Normal of one scale": of.Normal(shared=("scale",)),
     "Ordinal, probit": of.Ordinal(3, "probit"),
     "Ordinal of two": of.Ordinal(2),
@@ -35,7 +41,11 @@ SHIFTS = {"LogNormal": (0.0, -3.0), "StudentT": (0.0, 0.0, 5.0)}
 
 def extras_of(likelihood, rng, rows):
     """Extra columns by name."""
-    values = {"exposure": rng.uniform(0.5, 2.0, rows), "trials": rng.integers(1, 9, rows).astype(float)}
+    values = {
+        "exposure": rng.uniform(0.5, 2.0, rows), "trials": rng.integers(1, 9, rows).astype(float),
+        "censored": np.zeros(rows), "upper": np.full(rows, np.inf),
+        "lower_limit": np.full(rows, -2.0), "upper_limit": np.full(rows, 3.0),
+    }  # fmt: skip
     return {each.name: values[each.name] for each in likelihood.extras}
 
 

@@ -1,4 +1,4 @@
-"""Families of outcomes: densities against mpmath, derivatives at the edges, predictions, shared parameters, extras."""
+"""Families of outcomes: densities against mpmath, derivatives at the edges, predictions."""
 
 import itertools
 
@@ -11,9 +11,10 @@ from scipy import stats
 from tolerances import GRADIENT64
 
 import ugmm_ppl as up
+from ugmm_ppl.data import Standardizer
 
 of = up.likelihoods
-mp.mp.dps = 150
+mp.mp.dps = 400
 
 
 def expit(x):
@@ -30,8 +31,36 @@ def count_log_p(name, outputs, y):
     return ways + c * mp.log(c / (c + mean)) + y * mp.log(mean / (c + mean))
 
 
+def cdf(base, o, y):
+    """p(Y <= y) of a base with tails."""
+    if type(base).__name__ == "Mixture":
+        m = base.components
+        total = mp.fsum(mp.exp(each) for each in o[:m])
+        parts = zip(o[:m], o[m : 2 * m], o[2 * m : 3 * m], strict=True)
+        return mp.fsum(mp.exp(w) / total * mp.ncdf((y - loc) / mp.exp(s)) for w, loc, s in parts)
+    if type(base).__name__ == "LogNormal":
+        return mp.ncdf((mp.log(y) - o[0]) / mp.exp(o[1])) if y > 0 else mp.mpf(0)
+    return mp.ncdf((y - o[0]) / mp.exp(o[1]))
+
+
+def limited(likelihood, o, y):
+    """log p(y) of censored or truncated outcomes, whose last two outputs are the extra columns."""
+    base, (code, end) = likelihood.base, o[-2:]
+    if type(likelihood).__name__ == "Censored":
+        if code == 0:
+            return mp.log(mp.diff(lambda t: cdf(base, o, t), y))
+        low, high = (y if code > 0 else -mp.inf), (y if code < 0 else end if code == 2 else mp.inf)
+    else:
+        low, high = code, end
+    below = cdf(base, o, low) if low > -mp.inf else mp.mpf(0)
+    mass = (cdf(base, o, high) if high < mp.inf else mp.mpf(1)) - below
+    if type(likelihood).__name__ == "Censored":
+        return mp.log(mass)
+    return mp.log(mp.diff(lambda t: cdf(base, o, t), y)) - mp.log(mass)
+
+
 def log_p(likelihood, outputs, y):
-    """log p(y | complete outputs) to 150 digits."""
+    """log p(y | complete outputs) to 400 digits."""
     o, y, name = [mp.mpf(float(v)) for v in outputs], mp.mpf(float(y)), type(likelihood).__name__
     if name in ("Normal", "LogNormal"):
         at, scale = (y if name == "Normal" else mp.log(y)), mp.exp(o[1])
@@ -62,6 +91,8 @@ def log_p(likelihood, outputs, y):
         if name == "ZeroInflated":
             return mp.log((z if y == 0 else 0) + (1 - z) * here)
         return mp.log(z) if y == 0 else mp.log((1 - z) * here / (1 - zero))
+    if name in ("Censored", "Truncated"):
+        return limited(likelihood, o, y)
     cuts = list(itertools.accumulate([o[1], *map(mp.exp, o[2:])]))
     cdf = expit if likelihood.link == "logit" else lambda x: mp.erfc(-x / mp.sqrt(2)) / 2
     at = [mp.mpf(0), *(cdf(cut - o[0]) for cut in cuts), mp.mpf(1)]
@@ -83,6 +114,28 @@ ROWS = {
     "ZeroInflated NB": (of.ZeroInflated(of.NegativeBinomial()), [(0.3, 1.0, 0.2, 1.0), (2.0, -2.0, -9.0, 2.0)], COUNTS),
     "Hurdle": (of.Hurdle(of.Poisson()), [(0.3, 0.2, 1.0), (-20.0, -30.0, 0.5), (2.0, 30.0, 2.0)], COUNTS),
     "Hurdle NB": (of.Hurdle(of.NegativeBinomial()), [(0.3, 1.0, 0.2, 1.0), (-12.0, -2.0, -9.0, 2.0)], COUNTS),
+    "Censored": (
+        of.Censored(of.Normal()),
+        [(0.3, -1.0, c, 9.0) for c in (0.0, 1.0, -1.0, 2.0)] + [(0.0, -2.0, c, 5.5) for c in (1.0, -1.0, 2.0)],
+        REAL,
+    ),
+    "Censored mixture": (
+        of.Censored(of.Mixture(2)),
+        [(0.3, -1.0, 0.0, 4.0, -1.0, -3.0, c, 5.5) for c in (0.0, 1.0, -1.0, 2.0)],
+        REAL,
+    ),
+    "Censored times": (of.Censored(of.LogNormal()), [(0.3, 0.0, c, 50.0) for c in (0.0, 1.0, -1.0, 2.0)], POSITIVE),
+    "Truncated": (
+        of.Truncated(of.Normal(), low=-3.0, high=5.0),
+        [(0.3, -1.0, -3.0, 5.0), (9.0, -1.0, -3.0, 5.0), (-30.0, 0.0, -3.0, np.inf), (30.0, 0.0, -np.inf, 5.0)],
+        REAL,
+    ),
+    "Truncated mixture": (
+        of.Truncated(of.Mixture(2), low=-3.0),
+        [(0.3, -1.0, 0.0, 4.0, -1.0, -3.0, -3.0, np.inf)],
+        REAL,
+    ),
+    "Truncated times": (of.Truncated(of.LogNormal(), low=1e-6), [(0.3, 0.0, 1e-6, 41.0)], POSITIVE),
     "Ordinal": (of.Ordinal(4), [(0.3, -1.0, 0.0, -8.0), (9.0, -1.0, 0.5, 1.0), (-9.0, 0.0, 2.0, 0.0)], range(4)),
     "Ordinal, probit": (of.Ordinal(3, "probit"), [(0.3, -1.0, 0.0), (9.0, -1.0, -1.0), (-9.0, 0.0, 2.0)], range(3)),
     "Ordinal of two": (of.Ordinal(2), [(0.3, -1.0), (30.0, 0.0)], range(2)),
@@ -182,7 +235,7 @@ def test_crps_is_that_of_scoringrules(name):
 def test_an_outcome_answers_for_the_mixture_of_draws(rng):
     """In the units of the data, with weights of chains; against sums over draws by hand."""
     outputs, weights = rng.normal(size=(2, 3, 5, 2)), np.array([0.3, 0.7])
-    units = up.data.Standardizer(np.array(10.0), np.array(4.0))
+    units = Standardizer(np.array(10.0), np.array(4.0))
     prediction = of.Normal().prediction(outputs, units, None, weights)
     loc, scale = 10.0 + 4.0 * outputs[..., 0], 4.0 * np.exp(outputs[..., 1])
     share = np.repeat(weights / 3.0, 3).reshape(2, 3, 1)
@@ -217,132 +270,3 @@ def test_randomised_pit_of_counts_is_uniform(rng):
     outputs = np.concatenate([rng.normal(size=(1, 4, 2000, 2)), np.ones((1, 4, 2000, 1))], -1)
     prediction = of.NegativeBinomial().prediction(outputs, None, None)
     assert stats.kstest(prediction.pit(prediction.samples(1)[0]), "uniform").pvalue > 1e-3
-
-
-X = np.random.default_rng(0).normal(size=(60, 2))
-SETTINGS = {"num_steps": 30, "progress": False}
-
-
-def test_shared_parameters_are_sites_with_priors(backend_name, tmp_path):
-    """Of the model, of its posterior, of ArviZ and of files; a prior of them holds."""
-    likelihood = of.NegativeBinomial(shared=("concentration",))
-    prior = up.Prior(likelihood={"log_concentration": up.dist.Normal(3.0, 1e-3)})
-    model = up.Model(up.Network((2, 4)), likelihood, prior=prior)
-    assert list(model.sites)[-1] == "likelihood.log_concentration"
-    assert model.body.output_shape((2,)) == (1,)
-    drawn = prior.predictive(model, X, num_draws=4, backend=backend_name)
-    assert drawn["outputs"].shape == (4, 60, 3)
-    np.testing.assert_allclose(drawn["outputs"][..., 1], 3.0, atol=0.01)
-    y = np.random.default_rng(1).poisson(3.0, 60)
-    fit = up.fit(model, X, y, backend=backend_name, **SETTINGS)
-    assert fit.posterior(3)["likelihood.log_concentration"].shape == (1, 3, 1)
-    drawn = fit.posterior(3)["likelihood.log_concentration"]
-    np.testing.assert_allclose(fit.outputs(X, num_draws=3)[..., 1], np.repeat(drawn, 60, 2), rtol=1e-6)
-    fit.save(tmp_path / "fit.npz")
-    assert repr(up.load(tmp_path / "fit.npz").model.prior) == repr(prior)
-    with pytest.raises(ValueError, match=r"Prior.likelihood.*'log_concentration'; got 'log_scale'"):
-        up.Model(up.Network((2, 4)), likelihood, prior=up.Prior(likelihood={"log_scale": up.dist.Normal(0.0, 1.0)}))
-    with pytest.raises(TypeError, match=r"Prior.likelihood\['log_concentration'\] must be a distribution"):
-        up.Prior(likelihood={"log_concentration": 1.0})
-
-
-def test_exposure_multiplies_the_rate(backend_name, tmp_path):
-    """Half the exposure is half the mean; a fit that was given it asks for it again."""
-    model = up.Model(up.Network((2, 4)), of.Poisson())
-    exposure = np.random.default_rng(1).uniform(0.5, 4.0, 60)
-    y = np.random.default_rng(2).poisson(2.0 * exposure)
-    fit = up.fit(model, X, y, exposure=exposure, backend=backend_name, **SETTINGS)
-    whole = fit.predict(X, exposure=exposure, num_draws=5)
-    np.testing.assert_allclose(fit.predict(X, exposure=exposure / 2.0, num_draws=5).mean, whole.mean / 2.0, rtol=1e-6)
-    np.testing.assert_allclose(
-        next(fit.predict_iter(X, exposure=exposure, num_draws=5, chunk_size=7)).mean, whole.mean[:7], rtol=1e-6
-    )
-    np.testing.assert_array_equal(fit.extras_of(fit.train_x)["exposure"], exposure)
-    message = "this fit was made with exposure= beside x, and needs them for all rows; got none"
-    for ask in (fit.predict, fit.outputs, fit.sample_predictive, fit.sample_functions(2), fit.to_arviz):
-        with pytest.raises(ValueError, match=message):
-            ask(X, *([y] if ask == fit.to_arviz else []))
-    with pytest.raises(ValueError, match=message):
-        fit.log_likelihood(X, y)
-    fit.save(tmp_path / "fit.npz")
-    again = up.load(tmp_path / "fit.npz")
-    np.testing.assert_array_equal(again.predict(X, exposure=exposure, num_draws=5).mean, whole.mean)
-    with pytest.raises(ValueError, match=message):
-        again.predict(X)
-    tree = again.to_arviz(X, y, exposure=exposure, num_draws=3, num_prior_draws=2)
-    np.testing.assert_array_equal(tree["constant_data"]["exposure"].values, exposure)
-    without = up.fit(model, X, y, backend=backend_name, **SETTINGS)
-    with pytest.raises(ValueError, match=r"made with no extra columns beside x.*got exposure="):
-        without.predict(X, exposure=exposure)
-
-
-def test_twice_the_weight_is_the_row_twice_with_its_extras(backend_name):
-    model = up.Model(up.Network((2, 4)), of.Binomial())
-    trials = np.random.default_rng(1).integers(1, 9, 60)
-    y, twice = np.random.default_rng(2).binomial(trials, 0.4), np.r_[np.arange(60), np.arange(20)]
-    weights = np.where(np.arange(60) < 20, 2.0, 1.0)
-    given = {"backend": backend_name, "method": "map", "dtype": "float64", "standardize": False, **SETTINGS}
-    once = up.fit(model, X, y, trials=trials, weights=weights, **given)
-    double = up.fit(model, X[twice], y[twice], trials=trials[twice], **given)
-    assert abs(once.losses[0, 0] / double.losses[0, 0] - 1.0) < 1e-12
-
-
-BAD = [
-    (of.Poisson(), {}, np.array([1.0, -1.0]), r"y must hold counts 0, 1, 2, \.\.\.; got -1.0 in row 1"),
-    (of.NegativeBinomial(), {}, np.array([1.5, 1.0]), r"y must hold counts 0, 1, 2, \.\.\.; got 1.5 in row 0"),
-    (of.Gamma(), {}, np.array([1.0, 0.0]), r"y must hold positive numbers; got 0.0 in row 1"),
-    (of.LogNormal(), {}, np.array([1.0, -2.0]), r"y must hold positive numbers; got -2.0 in row 1"),
-    (of.Beta(), {}, np.array([1.0, 0.5]), r"y must hold proportions, 0 < y < 1; got 1.0 in row 0"),
-    (of.Bernoulli(), {}, np.array([1.0, 2.0]), r"y must hold 0 or 1; got 2.0 in row 1"),
-    (of.Ordinal(3), {}, np.array([0, 3]), r"y must lie in 0\.\.2 .*got 3 in row 1"),
-    (of.Normal(), {}, np.array([0.0, np.nan]), r"y .*row 1"),
-    (of.Binomial(), {}, np.array([1.0, 2.0]), r"the likelihood Binomial needs trials= beside x"),
-    (of.Binomial(), {"trials": [3, 1]}, np.array([1.0, 2.0]), r"at most the number of trials .*got 2 of 1 in row 1"),
-    (of.Binomial(), {"trials": [3, 0.5]}, np.array([1.0, 0.0]), r"trials must hold whole numbers .*got 0.5 in row 1"),
-    (
-        of.Poisson(),
-        {"exposure": [1.0, 0.0]},
-        np.array([1.0, 0.0]),
-        "exposure must hold positive numbers; got 0.0 in",
-    ),
-    (
-        of.Poisson(),
-        {"exposure": [1.0]},
-        np.array([1.0, 0.0]),
-        "exposure must hold one number per row of x",
-    ),
-    (of.Poisson(), {"trials": [1, 1]}, np.array([1.0, 0.0]), r"the likelihood Poisson takes 'exposure'; got trials="),
-]
-
-
-@pytest.mark.parametrize(("likelihood", "extras", "y", "message"), BAD)
-def test_what_does_not_fit_is_refused(backend_name, likelihood, extras, y, message):
-    x = np.array([[0.0, 1.0], [1.0, 0.0]])
-    with pytest.raises(ValueError, match=message):
-        up.fit(up.Model(up.Network((2, 4)), likelihood), x, y, backend=backend_name, **extras, **SETTINGS)
-
-
-@pytest.mark.parametrize(
-    ("make", "error", "message"),
-    [
-        (lambda: of.Normal(shared=("sd",)), ValueError, "must name parameters of Normal, 'loc', 'scale'; got 'sd'"),
-        (lambda: of.Normal(shared="scale"), TypeError, "shared must be a tuple of names"),
-        (lambda: of.Normal(shared=("loc", "scale")), ValueError, "must leave a parameter of Normal to the network"),
-        (lambda: of.Hurdle("poisson"), TypeError, "base of Hurdle must be a family.*got 'poisson'"),
-        (lambda: of.Hurdle(of.Gamma()), ValueError, "base of Hurdle must be one of counts"),
-        (lambda: of.ZeroInflated(of.Normal()), ValueError, "base of ZeroInflated must be one of counts"),
-        (lambda: of.Ordinal(1), ValueError, "levels must be"),
-        (lambda: of.Ordinal(3, "cloglog"), ValueError, "link must be one of 'logit', 'probit'"),
-    ],
-)  # fmt: skip
-def test_arguments_are_checked(make, error, message):
-    with pytest.raises(error, match=message):
-        make()
-
-
-def test_held_out_rows_of_a_fit_with_extras_are_a_share(backend_name):
-    model, y = up.Model(up.Network((2, 4)), of.Poisson()), np.ones(60)
-    fit = up.fit(model, X, y, exposure=np.ones(60), backend=backend_name, validation=0.2, **SETTINGS)
-    assert np.isfinite(fit.scores).all()
-    with pytest.raises(ValueError, match="validation must be a share of the rows where these bring along exposure="):
-        up.fit(model, X, y, exposure=np.ones(60), backend=backend_name, validation=(X, y), **SETTINGS)

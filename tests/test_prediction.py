@@ -135,7 +135,7 @@ def test_functions_are_the_networks_of_the_draws(small_fits):
             if fit is small_fits.classifier:
                 expected = np.exp(outputs) / np.exp(outputs).sum(-1, keepdims=True)
             else:
-                loc, _, logits = fit.model.likelihood.parameters(NUMPY, outputs)
+                loc, _, logits = fit.model.likelihood.arrays(outputs)
                 mean = (np.exp(neuron.log_normalize(NUMPY, logits)) * loc).sum(-1)
                 expected = fit.y_units.mean + fit.y_units.scale * mean
             np.testing.assert_allclose(drawn(x)[c, s], expected, rtol=NETWORK32, atol=NETWORK32)

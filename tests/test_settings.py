@@ -191,6 +191,10 @@ WRONG = {
     "exposure": [
         ({"exposure": [1.0]}, ValueError, ("the likelihood Categorical takes no extra columns; got exposure=",)),
     ],
+    **{
+        name: [({name: [1]}, ValueError, (f"the likelihood Categorical takes no extra columns; got {name}=",))]
+        for name in ("censored", "upper", "lower_limit", "upper_limit")
+    },
     "trials": [({"trials": [1]}, ValueError, ("the likelihood Categorical takes no extra columns; got trials=",))],
     "max_tree_depth": by("nuts", whole("max_tree_depth")),
     "seed": whole("seed", least=0),

@@ -72,6 +72,87 @@ def at_most_trials(y: np.ndarray, trials: np.ndarray) -> None:
         )
 
 
+CENSORING = {"none": 0.0, "right": 1.0, "left": -1.0, "interval": 2.0}
+"""What an observed value is to the outcome, and the codes of it."""
+
+
+def censored(values: Any, rows: int) -> np.ndarray:
+    """Return what is known of rows as codes in float64 `(B,)`, or say what is wrong."""
+    a = np.asarray(values)
+    if a.dtype.kind in "UO":
+        unknown = [i for i, each in enumerate(a.ravel()) if each not in CENSORING]
+        if unknown:
+            i = unknown[0]
+            raise ValueError(f"censored must be one of {listed(CENSORING)}; got {str(a.ravel()[i])!r} in row {i}.")
+        a = np.array([CENSORING[each] for each in a.ravel()]).reshape(a.shape)
+    a = row_numbers(a, rows, "censored")
+    codes = ", ".join(f"{code:g} ({name})" for name, code in CENSORING.items())
+    _refuse(np.isin(a, list(CENSORING.values())), a, "censored", f"codes {codes}", "A truth value says right or none.")
+    return a
+
+
+def upper(values: Any, rows: int) -> np.ndarray:
+    """Return upper ends as a float64 `(B,)` array, where there is none inf or NaN, or say what is wrong."""
+    a = np.asarray(values, dtype=np.float64)
+    if a.shape != (rows,):
+        raise ValueError(f"upper must hold one number per row of x, shape ({rows},); got shape {a.shape}.")
+    return np.where(np.isnan(a), np.inf, a)
+
+
+def intervals(y: np.ndarray, censored: np.ndarray, upper: np.ndarray) -> None:
+    """Refuse intervals whose lower end is not below the upper one, or that have none."""
+    wrong = np.flatnonzero((censored == 2.0) & ~((y < upper) & (upper < np.inf)))
+    if wrong.size:
+        i = wrong[0]
+        raise ValueError(
+            f"the interval of a row must end above its beginning, y < upper; got y = {y[i]:g} and upper = {upper[i]:g} "
+            f"in row {i} ({wrong.size} such rows). Give upper=, or censor the row to the right."
+        )
+
+
+def limits(values: Any, rows: int) -> np.ndarray:
+    """Return limits as a float64 `(B,)` array, which may be infinite, or say what is wrong."""
+    a = np.asarray(values, dtype=np.float64)
+    if a.shape != (rows,) or np.isnan(a).any():
+        raise ValueError(
+            f"limits must be one number per row of x, shape ({rows},), infinite for none; got shape {a.shape} "
+            f"with {int(np.isnan(a).sum())} NaN."
+        )
+    return a
+
+
+def limit_order(low: Any, high: Any) -> dict[str, float]:
+    """Return limits as numbers, or say that the lower one is not below the upper one."""
+    low, high = float(low), float(high)
+    if not low < high:
+        raise ValueError(f"Truncated needs low < high; got {low:g} and {high:g}.")
+    return {"low": low, "high": high}
+
+
+def within_limits(y: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
+    """Refuse limits in the wrong order, and outcomes outside of them."""
+    wrong = np.flatnonzero(~((low < high) & (low <= y) & (y <= high)))
+    if wrong.size:
+        i = wrong[0]
+        raise ValueError(
+            f"y must lie between its limits; got {y[i]:g} with the limits {low[i]:g} and {high[i]:g} in row {i} "
+            f"({wrong.size} such rows)."
+        )
+
+
+def base_with_tails(likelihood: str, base: Any) -> None:
+    """Check that the tails of the base are there in all libraries."""
+    if not base.has_tails:
+        raise ValueError(
+            f"base of {likelihood} must have exact tails, as Mixture, Normal and LogNormal have; got {base!r}."
+        )
+
+
+def no_tails(likelihood: str) -> NotImplementedError:
+    """The error for a family without tails in all libraries."""
+    return NotImplementedError(f"{likelihood} has no log_tails; those of Mixture, Normal and LogNormal are there.")
+
+
 def neutral(likelihood: str, column: Any) -> float:
     """What stands for a column that rows do not bring along, where something can."""
     if column.neutral is None:
@@ -97,9 +178,9 @@ def held_out_extras(validation: Any, given: Collection[str]) -> None:
         raise ValueError(f"validation must be a share of the rows where these bring along {asked}; got rows. Use 0.1.")
 
 
-def same_extras(given: Collection[str], needed: Collection[str]) -> None:
-    """Refuse rows that bring along other extra columns than those of the training."""
-    if set(given) != set(needed):
+def same_extras(given: Collection[str], needed: Collection[str], with_target: Collection[str]) -> None:
+    """Refuse rows that bring along other extra columns than those of the training, but for what belongs to a target."""
+    if set(given).difference(with_target) != set(needed).difference(with_target):
         asked = ", ".join(f"{name}=" for name in needed) or "no extra columns"
         got = ", ".join(f"{name}=" for name in given) or "none"
         raise ValueError(f"this fit was made with {asked} beside x, and needs them for all rows; got {got}.")

@@ -31,7 +31,9 @@ def with_settings(function: F) -> F:
         defaults = {own.default for kind in kinds for own in dataclasses.fields(kind) if own.name == name}
         default = field.default if len(defaults) == 1 else ...
         more.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=field.type))
-    beside = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in EXTRAS]
+    beside = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation="Any") for name in EXTRAS
+    ]
     function.__signature__ = signature.replace(parameters=[*own, *beside, *more])  # type: ignore[attr-defined]
     before, returns, after = (function.__doc__ or "").partition("\n    Returns:")
     said = {name: lines for kind in reversed(kinds) for name, lines in _arguments(kind).items()}

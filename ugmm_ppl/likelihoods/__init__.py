@@ -12,6 +12,7 @@ from ugmm_ppl.likelihoods.beta import Beta as Beta
 from ugmm_ppl.likelihoods.binomial import Binomial as Binomial
 from ugmm_ppl.likelihoods.categorical import Categorical as Categorical
 from ugmm_ppl.likelihoods.categorical import ClassPrediction as ClassPrediction
+from ugmm_ppl.likelihoods.censored import Censored as Censored
 from ugmm_ppl.likelihoods.composite import Composite as Composite
 from ugmm_ppl.likelihoods.family import Family as Family
 from ugmm_ppl.likelihoods.family import Parameter as Parameter
@@ -26,8 +27,10 @@ from ugmm_ppl.likelihoods.negative_binomial import NegativeBinomial as NegativeB
 from ugmm_ppl.likelihoods.normal import Normal as Normal
 from ugmm_ppl.likelihoods.ordinal import Ordinal as Ordinal
 from ugmm_ppl.likelihoods.outcome import Outcome as Outcome
+from ugmm_ppl.likelihoods.outcome import Survival as Survival
 from ugmm_ppl.likelihoods.poisson import Poisson as Poisson
 from ugmm_ppl.likelihoods.student_t import StudentT as StudentT
+from ugmm_ppl.likelihoods.truncated import Truncated as Truncated
 from ugmm_ppl.likelihoods.zero_inflated import ZeroInflated as ZeroInflated
 
 __all__ = [
@@ -37,6 +40,7 @@ __all__ = [
     "Beta",
     "Binomial",
     "Categorical",
+    "Censored",
     "ClassPrediction",
     "Composite",
     "Extra",
@@ -57,6 +61,8 @@ __all__ = [
     "Prediction",
     "RegressionPrediction",
     "StudentT",
+    "Survival",
+    "Truncated",
     "ZeroInflated",
     "extra",
     "likelihood",

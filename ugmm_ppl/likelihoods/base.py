@@ -49,21 +49,33 @@ class Extra(NamedTuple):
         neutral: What stands for it where it is not given, or None if it must be.
         check: Returns `(values, rows)` as an array `(B,)`, or says what is wrong.
         said: What it is, for the documentation of `fit`.
+        of_target: Whether it is in the units of y, and standardised as y is.
+        with_target: Whether it says something of an observed y, and is not asked for where there is none.
     """
 
     name: str
     neutral: float | None
     check: Callable[[Any, int], PerRow]
     said: str
+    of_target: bool = False
+    with_target: bool = False
 
 
 EXTRAS: dict[str, Extra] = {}
 """All extra columns by name."""
 
 
-def extra(name: str, neutral: float | None, check: Callable[[Any, int], PerRow], said: str) -> Extra:
-    """Register an extra column, so that `fit` knows it."""
-    return EXTRAS.setdefault(name, Extra(name, neutral, check, said))
+def extra(
+    name: str,
+    neutral: float | None,
+    check: Callable[[Any, int], PerRow],
+    said: str,
+    *,
+    of_target: bool = False,
+    with_target: bool = False,
+) -> Extra:
+    """Register an extra column, so that `fit` knows it; arguments are those of `Extra`."""
+    return EXTRAS.setdefault(name, Extra(name, neutral, check, said, of_target, with_target))
 
 
 class Prediction(Protocol):
@@ -240,6 +252,11 @@ class Likelihood(abc.ABC):
     def start(self, weight: Readout, bias: PerOutput) -> tuple[Readout, PerOutput]:
         """Start values of a linear readout, `(O, J)` and `(O,)`, adapted to the meaning of the outputs."""
         return weight, bias
+
+    def per_unit(self, extras: Mapping[str, PerRow]) -> PerRow | float:
+        """1 for rows whose density is per unit of y, 0 for those that have a probability, by their extra columns."""
+        del extras
+        return 1.0
 
     def check_extras(self, y: PerRow, extras: Mapping[str, PerRow]) -> None:
         """Refuse y and extra columns that do not belong together."""

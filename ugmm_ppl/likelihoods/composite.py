@@ -61,8 +61,9 @@ class Composite(Family):
         return backend.dist.FamilyDistribution(self, backend, of)
 
     def described(self) -> dict[str, Any]:
-        """Base and shared parameters."""
-        return {"kind": type(self).__name__, "base": self.base.described(), "shared": self.shared}
+        """The fields, with the description of the base."""
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {"kind": type(self).__name__, **own, "base": self.base.described()}
 
     @classmethod
     def from_description(cls, parts: Mapping[str, Any], file: str) -> Self:

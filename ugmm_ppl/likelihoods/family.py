@@ -117,6 +117,15 @@ class Family(Likelihood):
         del ops, of
         return -math.inf
 
+    @property
+    def has_tails(self) -> bool:
+        """Whether there are `log_tails`."""
+        return type(self).log_tails is not Family.log_tails
+
+    def log_tails(self, ops: Ops, of: Values, y: Array) -> tuple[Array, Array]:
+        """log p(Y <= y) and log p(Y > y) for finite y, written with `ops`; not of all families."""
+        raise checks.no_tails(type(self).__name__)
+
     @cached_property
     def _placed(self) -> tuple[Parameter, ...]:
         """The parameters by their place in the complete outputs: first those of the network, then the shared ones."""
@@ -191,8 +200,8 @@ class Family(Likelihood):
     def defined(self, outputs: Outputs) -> PerRow:
         """Finite ones, with parameters that are finite."""
         logs = np.repeat([each.link == "log" for each in self._placed], [each.places for each in self._placed])
-        large = outputs[..., : len(logs)][..., logs] >= LARGEST_LOG
-        return np.all(np.isfinite(outputs), axis=-1) & ~np.any(large, axis=-1)
+        own = outputs[..., : len(logs)]  # extra columns may be infinite
+        return np.all(np.isfinite(own), axis=-1) & ~np.any(own[..., logs] >= LARGEST_LOG, axis=-1)
 
     def information(self, outputs: Outputs) -> RowMatrices:
         """By sums over outcomes or quadrature, with scores by differences (`likelihoods.information`)."""
@@ -204,14 +213,14 @@ class Family(Likelihood):
 
     def prediction(
         self, outputs: Outputs, units: Standardizer | None, backend: Backend, weights: PerChain | None = None
-    ) -> Outcome:
+    ) -> Any:
         """The mixture of the laws of all draws."""
         del backend
         return Outcome(self, outputs, units, weights)
 
     def start(self, weight: Readout, bias: PerOutput) -> tuple[Readout, PerOutput]:
         """Outputs near those at which the parameters start."""
-        return 0.1 * weight, bias + np.concatenate([np.ravel(each.start) for each in self._of_network])
+        return 0.1 * weight, bias + np.concatenate([np.broadcast_to(e.start, e.places) for e in self._of_network])
 
 
 def _positive(ops: Ops, output: Array, least: float) -> Array:

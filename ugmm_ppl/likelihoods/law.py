@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from ugmm_ppl.checks.machine import require
-from ugmm_ppl.typing import Outputs, PerRow, RowDraws
+from ugmm_ppl.typing import Array, Ops, Outputs, PerRow, RowDraws
 
 
 class Law(abc.ABC):
@@ -32,6 +32,10 @@ class Law(abc.ABC):
     @abc.abstractmethod
     def quantile(self, level: RowDraws) -> RowDraws:
         """The smallest y with p(Y <= y) >= level."""
+
+    def upper_quantile(self, level: RowDraws) -> RowDraws:
+        """The y with p(Y > y) = level, accurate where it is small."""
+        return self.quantile(1.0 - level)
 
     @property
     @abc.abstractmethod
@@ -88,6 +92,10 @@ class Lawful(Protocol):
 
     def check(self, y: Any, rows: int) -> PerRow: ...  # noqa: D102
 
+    def of(self, ops: Ops, outputs: Array) -> dict[str, Array]: ...  # noqa: D102
+
+    def per_unit(self, extras: Mapping[str, PerRow]) -> PerRow | float: ...  # noqa: D102
+
     def given(self, outputs: Outputs) -> Law: ...  # noqa: D102
 
     def log_prob(self, outputs: Outputs, y: PerRow) -> PerRow: ...  # noqa: D102
@@ -140,6 +148,10 @@ class OfScipy(Law):
         """`rvs`; real numbers inside the support, to whose ends some round."""
         drawn = np.asarray(self.frozen.rvs(size=self.shape, random_state=rng), dtype=np.float64)
         return self._inside(drawn)
+
+    def upper_quantile(self, level: RowDraws) -> RowDraws:
+        """`isf`."""
+        return self._inside(self.frozen.isf(level))
 
     def _inside(self, y: RowDraws) -> RowDraws:
         if self.discrete:

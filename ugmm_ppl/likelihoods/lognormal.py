@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,11 +11,12 @@ import numpy as np
 from ugmm_ppl import checks
 from ugmm_ppl.backends.base import Backend
 from ugmm_ppl.data.standardizer import Standardizer
+from ugmm_ppl.distributions.mixture import log_ndtr
 from ugmm_ppl.likelihoods.base import likelihood
 from ugmm_ppl.likelihoods.family import Family, Parameter
 from ugmm_ppl.likelihoods.law import Law, OfScipy
 from ugmm_ppl.likelihoods.normal import LOC, SCALE
-from ugmm_ppl.typing import PerRow, Values
+from ugmm_ppl.typing import Array, Ops, PerRow, Values
 
 
 @likelihood
@@ -44,6 +46,12 @@ class LogNormal(Family):
     def ppl(self, backend: Backend, of: Values) -> Any:
         """LogNormal of the PPL."""
         return backend.dist.LogNormal(of["loc"], of["scale"])
+
+    def log_tails(self, ops: Ops, of: Values, y: Array) -> tuple[Array, Array]:
+        """Those of log y; nothing lies below 0."""
+        below = y <= 0.0
+        z = (ops.log(ops.where(below, 1.0, y)) - of["loc"]) / of["scale"]
+        return ops.where(below, -math.inf, log_ndtr(ops, z)), ops.where(below, 0.0, log_ndtr(ops, -z))
 
     def law(self, of: Values) -> Law:
         """`scipy.stats.lognorm`."""

@@ -10,32 +10,34 @@ import numpy as np
 
 from ugmm_ppl import budgets, checks, metrics, neuron
 from ugmm_ppl.backends.base import Backend
+from ugmm_ppl.checks.machine import require
 from ugmm_ppl.data.standardizer import Standardizer
 from ugmm_ppl.distributions import pathwise
 from ugmm_ppl.distributions.mixture import Mixture as GaussianMixture
+from ugmm_ppl.distributions.mixture import log_cdf, log_survival
 from ugmm_ppl.distributions.sampling import gumbel_max
-from ugmm_ppl.likelihoods.base import Likelihood, OrderedPrediction, likelihood
+from ugmm_ppl.likelihoods.base import OrderedPrediction, likelihood
+from ugmm_ppl.likelihoods.family import Family, Parameter
+from ugmm_ppl.likelihoods.law import Law
 from ugmm_ppl.neuron import safe_log
 from ugmm_ppl.nn.spaces import SCALE_FLOOR
 from ugmm_ppl.ops.numpy import NUMPY
-from ugmm_ppl.typing import Array, Ops, Outputs, PerChain, PerOutput, PerRow, Readout, RowDraws, RowMatrices
+from ugmm_ppl.typing import Array, Components, Ops, Outputs, PerChain, PerRow, RowDraws, RowMatrices, Values
 
 QUADRATURE_POINTS = np.array([-9.0, -7.0, -5.5, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.5, 7.0, 9.0])
 """Distances from the location of a component, in its scales, between which its density is smooth."""
 
-LARGEST_LOG_SCALE = 88.0
-"""Its exponential is a float32."""
-
 
 @likelihood
 @dataclasses.dataclass(frozen=True)
-class Mixture(Likelihood):
+class Mixture(Family):
     """p(y | outputs) = sum_m weights_m N(y; loc_m, scale_m^2).
 
     The 3 M outputs are the mixture logits, the locations and the log scales, in this order.
 
     Args:
         components: Number M of components.
+        shared: Parameters that all rows share, of "logit", "loc" and "scale".
     """
 
     components: int = 3
@@ -45,42 +47,47 @@ class Mixture(Likelihood):
     def __post_init__(self) -> None:
         """Check the arguments."""
         checks.settle(self, components=checks.count("components", self.components))
+        super().__post_init__()
 
     @property
-    def num_outputs(self) -> int:
-        """Three per component."""
-        return 3 * self.components
-
-    def names(self, class_names: list[str] | None) -> list[str]:
-        """The roles of the outputs, by component."""
-        del class_names
-        return [f"{role}_{m}" for role in ("logit", "loc", "log_scale") for m in range(self.components)]
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Logits, locations and scales, spread over the standardised target at the start."""
+        m = self.components
+        loc = tuple(np.linspace(-0.5, 0.5, m)) if m > 1 else (0.0,)
+        return (
+            Parameter("logit", size=m),
+            Parameter("loc", start=loc, size=m),
+            Parameter("scale", "log", start=-0.5, least=SCALE_FLOOR, size=m),
+        )
 
     def check(self, y: Any, rows: int) -> PerRow:
         """Finite targets as float64 `(B,)`."""
         return checks.targets(y, rows)
 
-    def parameters(self, ops: Ops, outputs: Array) -> tuple[Array, Array, Array]:
-        """(loc, scale, logits) of the mixture, `(..., M)` each, from outputs `(..., 3 M)`."""
-        m = self.components
-        logits, loc, log_scale = outputs[..., :m], outputs[..., m : 2 * m], outputs[..., 2 * m :]
-        return loc, ops.at_least(ops.exp(log_scale), SCALE_FLOOR), logits
-
-    def distribution(self, backend: Backend, outputs: Array) -> Any:
+    def ppl(self, backend: Backend, of: Values) -> Any:
         """UnivariateGaussianMixture of the PPL."""
-        loc, scale, logits = self.parameters(backend.ops, outputs)
-        return backend.dist.UnivariateGaussianMixture(loc, scale, logits=logits)
+        return backend.dist.UnivariateGaussianMixture(of["loc"], of["scale"], logits=of["logit"])
+
+    def law(self, of: Values) -> Law:
+        """The same in NumPy."""
+        return MixtureLaw(of["loc"], of["scale"], neuron.log_normalize(NUMPY, of["logit"]))
+
+    def log_tails(self, ops: Ops, of: Values, y: Array) -> tuple[Array, Array]:
+        """Both by log-sum-exp of their components, exact however far out."""
+        log_weights = neuron.log_normalize(ops, of["logit"])
+        mixture = GaussianMixture(of["loc"], of["scale"], ops.exp(log_weights), log_weights)
+        return log_cdf(ops, y, mixture), log_survival(ops, y, mixture)
+
+    def arrays(self, outputs: Outputs) -> tuple[Components, Components, Components]:
+        """(loc, scale, logits) of the mixture in NumPy, `(..., M)` each, from complete outputs."""
+        of = self.of(NUMPY, outputs)
+        return of["loc"], of["scale"], of["logit"]
 
     def log_prob(self, outputs: Outputs, y: PerRow) -> PerRow:
         """Log density of the mixture at the observed y."""
-        loc, scale, logits = self.parameters(NUMPY, outputs)
+        loc, scale, logits = self.arrays(outputs)
         with np.errstate(over="ignore"):  # of a y that is far away
             return neuron.log_prob(NUMPY, y, loc, scale, neuron.log_normalize(NUMPY, logits))
-
-    def defined(self, outputs: Outputs) -> PerRow:
-        """Finite ones that make a finite scale."""
-        log_scale = outputs[..., 2 * self.components :]
-        return np.all(np.isfinite(outputs), axis=-1) & np.all(log_scale < LARGEST_LOG_SCALE, axis=-1)
 
     def information(self, outputs: Outputs) -> RowMatrices:
         """By Gauss-Legendre quadrature between points a few scales from each other, those of all components.
@@ -88,7 +95,9 @@ class Mixture(Likelihood):
         s = (r - weights, r z / scale, r (z^2 - 1)) with respect to logits, locations and log scales, where r are the
         responsibilities and z = (y - loc) / scale.
         """
-        loc, scale, logits = (a[:, None, :] for a in self.parameters(NUMPY, outputs))  # (B, 1, M)
+        if self.shared:  # then the outputs are in another order
+            return super().information(outputs)
+        loc, scale, logits = (a[:, None, :] for a in self.arrays(outputs))  # (B, 1, M)
         log_weights = neuron.log_normalize(NUMPY, logits)
         points = np.sort((loc[..., None] + scale[..., None] * QUADRATURE_POINTS).reshape(len(outputs), -1))
         nodes, masses = np.polynomial.legendre.leggauss(8)
@@ -101,7 +110,7 @@ class Mixture(Likelihood):
 
     def sample(self, outputs: Outputs, rng: np.random.Generator) -> PerRow:
         """A component by the Gumbel-max trick, then a value from it."""
-        loc, scale, logits = self.parameters(NUMPY, outputs)
+        loc, scale, logits = self.arrays(outputs)
         k = gumbel_max(logits, rng)[..., None]
         loc, scale = np.take_along_axis(loc, k, -1)[..., 0], np.take_along_axis(scale, k, -1)[..., 0]
         return loc + scale * rng.normal(size=loc.shape)
@@ -110,16 +119,84 @@ class Mixture(Likelihood):
         self, outputs: Outputs, units: Standardizer | None, backend: Backend, weights: PerChain | None = None
     ) -> RegressionPrediction:
         """The posterior predictive density, a mixture over draws and components, in the units of the data."""
-        loc, scale, logits = self.parameters(NUMPY, outputs)
+        loc, scale, logits = self.arrays(outputs)
         if units is not None:
             loc, scale = units.restore(loc), scale * units.scale
         return RegressionPrediction(loc, scale, neuron.log_normalize(NUMPY, logits), backend, weights)
 
-    def start(self, weight: Readout, bias: PerOutput) -> tuple[Readout, PerOutput]:
-        """Components spread over the standardised target, each of scale 0.6."""
-        m = self.components
-        loc = np.linspace(-0.5, 0.5, m) if m > 1 else np.zeros(1)
-        return 0.1 * weight, np.concatenate([np.zeros(m), loc, np.full(m, -0.5)])
+
+class MixtureLaw(Law):
+    """Gaussian mixtures.
+
+    Args:
+        loc: Locations `(..., M)`.
+        scale: Scales `(..., M)`.
+        log_weights: Log weights `(..., M)`.
+    """
+
+    discrete = False
+
+    def __init__(self, loc: Components, scale: Components, log_weights: Components) -> None:
+        self.loc, self.scale, self.log_weights = np.broadcast_arrays(loc, scale, log_weights)
+        self.weights = np.exp(self.log_weights)
+
+    def log_prob(self, y: RowDraws) -> RowDraws:
+        """`ugmm_ppl.neuron.log_prob`."""
+        with np.errstate(over="ignore"):  # of a y that is far away
+            return neuron.log_prob(NUMPY, np.asarray(y, dtype=np.float64), self.loc, self.scale, self.log_weights)
+
+    def cdf(self, y: RowDraws) -> RowDraws:
+        """Weighted sum of normal distribution functions."""
+        return self._averaged(y, 1.0)
+
+    def survival(self, y: RowDraws) -> RowDraws:
+        """The same from the other side."""
+        return self._averaged(y, -1.0)
+
+    def _averaged(self, y: RowDraws, side: float) -> RowDraws:
+        ndtr = require("scipy.special", "diagnostics", ("scipy",)).ndtr
+        z = (np.asarray(y, dtype=np.float64)[..., None] - self.loc) / self.scale
+        return np.sum(self.weights * ndtr(side * z), -1)
+
+    def quantile(self, level: RowDraws) -> RowDraws:
+        """Between the smallest and the largest quantile of the components."""
+        ndtri = require("scipy.special", "diagnostics", ("scipy",)).ndtri
+        level = np.broadcast_to(level, np.broadcast_shapes(np.shape(level), self.loc.shape[:-1]))
+        each = self.loc + self.scale * ndtri(level)[..., None]
+        each = np.where(self.weights > 0.0, each, each[..., :1])
+        low, high = each.min(-1).ravel(), each.max(-1).ravel()
+        parts = [np.broadcast_to(a, each.shape).reshape(len(low), -1) for a in (self.loc, self.scale, self.log_weights)]
+
+        def short(y: PerRow, number: PerRow) -> PerRow:
+            i = number.astype(int)
+            return MixtureLaw(*(part[i] for part in parts)).cdf(y) - level.ravel()[i]
+
+        numbers = np.arange(len(low))
+        apart = (short(low, numbers) < 0.0) & (short(high, numbers) > 0.0)
+        if apart.any():
+            find_root = require("scipy.optimize.elementwise", "diagnostics", ("scipy",)).find_root
+            low[apart] = find_root(short, (low[apart], high[apart]), args=(numbers[apart].astype(np.float64),)).x
+        return low.reshape(level.shape)
+
+    def upper_quantile(self, level: RowDraws) -> RowDraws:
+        """Of the mirror image."""
+        return -MixtureLaw(-self.loc, self.scale, self.log_weights).quantile(level)
+
+    @property
+    def mean(self) -> RowDraws:
+        """Weighted mean of the locations."""
+        return neuron.mean(NUMPY, self.loc, self.weights)
+
+    @property
+    def variance(self) -> RowDraws:
+        """That of the scales and of the locations."""
+        return neuron.variance(NUMPY, self.loc, self.scale, self.weights)
+
+    def sample(self, rng: np.random.Generator) -> RowDraws:
+        """A component by the Gumbel-max trick, then a value from it."""
+        k = gumbel_max(self.log_weights, rng)[..., None]
+        loc, scale = (np.take_along_axis(a, k, -1)[..., 0] for a in (self.loc, self.scale))
+        return loc + scale * rng.normal(size=loc.shape)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,11 +7,12 @@ from typing import Any, ClassVar
 
 from ugmm_ppl import checks
 from ugmm_ppl.backends.base import Backend
+from ugmm_ppl.distributions.mixture import log_ndtr
 from ugmm_ppl.likelihoods.base import likelihood
 from ugmm_ppl.likelihoods.family import Family, Parameter
 from ugmm_ppl.likelihoods.law import Law, OfScipy
 from ugmm_ppl.nn.spaces import SCALE_FLOOR
-from ugmm_ppl.typing import PerRow, Values
+from ugmm_ppl.typing import Array, Ops, PerRow, Values
 
 LOC = Parameter("loc")
 SCALE = Parameter("scale", "log", start=-0.5, least=SCALE_FLOOR)
@@ -40,6 +41,11 @@ class Normal(Family):
     def ppl(self, backend: Backend, of: Values) -> Any:
         """Normal of the PPL."""
         return backend.dist.Normal(of["loc"], of["scale"])
+
+    def log_tails(self, ops: Ops, of: Values, y: Array) -> tuple[Array, Array]:
+        """log Phi(z) and log Phi(-z), exact however far out."""
+        z = (y - of["loc"]) / of["scale"]
+        return log_ndtr(ops, z), log_ndtr(ops, -z)
 
     def law(self, of: Values) -> Law:
         """`scipy.stats.norm`."""

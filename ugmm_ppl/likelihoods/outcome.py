@@ -125,7 +125,9 @@ class Outcome(OrderedPrediction):
             terms = self.likelihood.log_prob(self._flat[:, rows].astype(np.float64), y[rows])
             return logsumexp(NUMPY, (terms + log_shares).T)
 
-        return self._over_rows(of) - (0.0 if self.discrete else math.log(self._scale()))
+        extras = {each.name: self.likelihood.of(NUMPY, self._flat[0])[each.name] for each in self.likelihood.extras}
+        unit = 0.0 if self.discrete else math.log(self._scale()) * self.likelihood.per_unit(extras)
+        return self._over_rows(of) - unit
 
     def cdf(self, y: RowDraws) -> RowDraws:
         """p(Y <= y | x, data) for numbers y `(..., B)`: `(..., B)`."""
@@ -274,3 +276,19 @@ class Outcome(OrderedPrediction):
             "coverage_90": metrics.mean_over_rows(inside, row_weights),
             "sharpness_90": metrics.sharpness(low, high, row_weights=row_weights),
         }
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Survival(Outcome):
+    """The posterior predictive distribution of outcomes of which some are censored."""
+
+    def metrics(self, y: PerRow, row_weights: PerRow | None = None) -> dict[str, float]:
+        """Concordance of the predictive medians with observed y `(B,)`, by the censoring that the rows came with.
+
+        The share of pairs in the right order among those whose order is known; described at
+        `ugmm_ppl.metrics.concordance`.
+        """
+        del row_weights
+        y = self.likelihood.check(y, self._rows)
+        code = self.likelihood.of(NUMPY, self._flat[0].astype(np.float64))["censored"]
+        return {"concordance": metrics.concordance(self.quantile(0.5), y, code)}

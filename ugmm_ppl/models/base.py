@@ -149,7 +149,8 @@ class BaseModel(abc.ABC):
         """Extra columns as arrays `(B,)`, all of them in their order, or none if none need be."""
         kind = type(self.likelihood).__name__
         checks.known_extras(given, [each.name for each in self.extras], kind)
-        if not given and all(each.neutral is not None for each in self.extras):
+        free = [each.neutral is not None and not (each.of_target and np.isfinite(each.neutral)) for each in self.extras]
+        if not given and all(free):  # what stands for them depends on no units
             return {}
         return {
             each.name: each.check(given[each.name], rows)

@@ -144,7 +144,7 @@ class BaseNetworkModel(BaseModel):
 
     def _axes(self, stem: str, number: int, outputs: Shape) -> dict[str, str]:
         """What a layer's axes "neuron" and "input" are called in the network."""
-        is_last = stem == self.network.stems[-1] and outputs == (self.network_outputs,)
+        is_last = stem == self.network.stems[-1] and outputs == (self.likelihood.num_outputs,)
         names = {"neuron": self.likelihood.axis} if is_last else {}
         return names | ({"input": f"neuron_{number - 1}"} if stem == READOUT and number else {})
 

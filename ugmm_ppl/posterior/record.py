@@ -132,7 +132,7 @@ class Record:
         if isinstance(x, Joined):
             return x
         extras = {} if extras is None else extras
-        checks.same_extras(extras, self.extras)
+        checks.same_extras(extras, self.extras, [name for name, each in EXTRAS.items() if each.with_target])
         x = self.model.check_inputs(x, what=what, convert=convert, first_row=first_row, names=self.columns)
         return join(x, self.model.check_extras(extras, len(x)))
 
@@ -151,7 +151,13 @@ class Record:
         """Inputs as the network sees them; `first_row` is the number of the first, for messages."""
         observed, own = self.model.observed == "x", self.features(x)
         seen = as_seen(checks.floats(own), self.x_units, self.dtype, observed=observed, what=what, first_row=first_row)
-        return seen if own.shape == x.shape else np.column_stack([seen, np.asarray(x)[:, own.shape[1] :]])
+        if own.shape == x.shape:
+            return seen
+        extras = {each.name: values for each, values in zip(self.model.extras, self.extras_of(x).values(), strict=True)}
+        for each in self.model.extras:
+            if each.of_target and self.y_units is not None:
+                extras[each.name] = self.y_units.standardize(extras[each.name])
+        return np.column_stack([seen, *extras.values()]).astype(seen.dtype, copy=False)
 
     def features(self, x: Rows) -> Rows:
         """Checked inputs without their extra columns."""
@@ -170,8 +176,9 @@ class Record:
 
     def log_unit(self, x: Rows) -> PerRow | float:
         """What a density loses on its way from the units of the likelihood to those of the data; may be per row."""
-        del x
-        return 0.0 if self.y_units is None else float(np.log(self.y_units.scale))
+        if self.y_units is None:
+            return 0.0
+        return float(np.log(self.y_units.scale)) * self.model.likelihood.per_unit(self.extras_of(x))
 
     def targets(self, outputs: Outputs, seed: int | None) -> PerRow:
         """One y per output row, in the units of the data."""

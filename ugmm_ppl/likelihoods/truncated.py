@@ -1,0 +1,161 @@
+"""Truncated: rows whose outcome lay outside of limits were never seen."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from functools import cached_property
+
+import numpy as np
+
+from ugmm_ppl import checks
+from ugmm_ppl.backends.base import Backend
+from ugmm_ppl.data.standardizer import Standardizer
+from ugmm_ppl.likelihoods.base import Extra, extra, likelihood
+from ugmm_ppl.likelihoods.composite import Composite
+from ugmm_ppl.likelihoods.family import Parameter
+from ugmm_ppl.likelihoods.law import Law
+from ugmm_ppl.likelihoods.links import log_between
+from ugmm_ppl.ops.numpy import NUMPY
+from ugmm_ppl.typing import Array, Ops, PerRow, RowDraws, Values
+
+LOWER = extra(
+    "lower_limit", -math.inf, checks.limits, "Outcomes below it were not seen `(N,)`, for `likelihoods.Truncated`.",
+    of_target=True,
+)  # fmt: skip
+UPPER = extra("upper_limit", math.inf, checks.limits, "Outcomes above it were not seen `(N,)`.", of_target=True)
+
+NODES = 64
+"""Of the quadrature of moments."""
+
+
+@likelihood
+@dataclasses.dataclass(frozen=True)
+class Truncated(Composite):
+    """p(y) = p_base(y) / (F_base(high) - F_base(low)) for low <= y <= high.
+
+    Predictions are of outcomes within the limits.
+
+    Args:
+        base: A likelihood with exact tails: Mixture, Normal or LogNormal.
+        low: Lower limit in the units of y; rows may bring along their own as the extra column `lower_limit`.
+        high: Upper limit; rows may bring along `upper_limit`.
+        shared: Parameters that all rows share, besides those that the base shares.
+
+    Raises:
+        ValueError: Limits in the wrong order.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        super().__post_init__()
+        checks.base_with_tails("Truncated", self.base)
+        checks.settle(self, **checks.limit_order(self.low, self.high))
+
+    @property
+    def own(self) -> tuple[Parameter, ...]:
+        """None."""
+        return ()
+
+    @property
+    def standardizes(self) -> bool:  # type: ignore[override]
+        """That of the base."""
+        return self.base.standardizes
+
+    @property
+    def extras(self) -> tuple[Extra, ...]:
+        """Those of the base, and the limits."""
+        return *self.base.extras, LOWER._replace(neutral=self.low), UPPER._replace(neutral=self.high)
+
+    def units(self, y: PerRow, weights: PerRow | None) -> Standardizer | None:
+        """Those of the base."""
+        return self.base.units(y, weights)
+
+    def check_extras(self, y: PerRow, extras: Mapping[str, PerRow]) -> None:
+        """Refuse outcomes outside of their limits."""
+        if extras:
+            checks.within_limits(y, extras["lower_limit"], extras["upper_limit"])
+
+    def density(self, backend: Backend, of: Values, y: Array) -> Array:
+        """As above."""
+        return self.base.density(backend, of, y) - self.log_mass(backend.ops, of)
+
+    def log_mass(self, ops: Ops, of: Values) -> Array:
+        """Log of the probability that the base gives to what lies between the limits."""
+        return log_between(ops, lambda at: self.base.log_tails(ops, of, at), of["lower_limit"], of["upper_limit"])
+
+    def law(self, of: Values) -> Law:
+        """By that of the base."""
+        return TruncatedLaw(self.base.law(of), self.log_mass(NUMPY, of), of["lower_limit"], of["upper_limit"])
+
+    def described(self) -> dict[str, object]:
+        """With the limits, which JSON has as text where they are infinite."""
+        return super().described() | {"low": str(self.low), "high": str(self.high)}
+
+
+class TruncatedLaw(Law):
+    """Outcomes between limits.
+
+    Args:
+        base: The law without limits.
+        log_mass: Log probability of what lies between them.
+        low: Lower limits.
+        high: Upper limits.
+    """
+
+    discrete = False
+
+    def __init__(self, base: Law, log_mass: RowDraws, low: RowDraws, high: RowDraws) -> None:
+        self.base, self.log_mass, self.low, self.high = base, log_mass, low, high
+        self.mass = np.exp(log_mass)
+        self.below, self.above = base.cdf(low), base.survival(high)
+        self.upper = self.below > 0.5  # then from above, where probabilities are small
+
+    def log_prob(self, y: RowDraws) -> RowDraws:
+        """As in `Truncated`."""
+        inside = np.greater_equal(y, self.low) & np.less_equal(y, self.high)
+        return np.where(inside, self.base.log_prob(y) - self.log_mass, -np.inf)
+
+    def cdf(self, y: RowDraws) -> RowDraws:
+        """(F(y) - F(low)) / mass."""
+        inside = np.clip(y, self.low, self.high)
+        from_above = self.base.survival(self.low) - self.base.survival(inside)
+        return np.clip(np.where(self.upper, from_above, self.base.cdf(inside) - self.below) / self.mass, 0.0, 1.0)
+
+    def survival(self, y: RowDraws) -> RowDraws:
+        """(S(y) - S(high)) / mass."""
+        inside = np.clip(y, self.low, self.high)
+        from_below = self.base.cdf(self.high) - self.base.cdf(inside)
+        return np.clip(np.where(self.upper, self.base.survival(inside) - self.above, from_below) / self.mass, 0.0, 1.0)
+
+    def quantile(self, level: RowDraws) -> RowDraws:
+        """That of the base, of the level between those of the limits."""
+        from_below = self.base.quantile(np.where(self.upper, 0.5, self.below + level * self.mass))
+        from_above = self.base.upper_quantile(np.where(self.upper, self.above + (1.0 - level) * self.mass, 0.5))
+        return np.clip(np.where(self.upper, from_above, from_below), self.low, self.high)
+
+    @cached_property
+    def _moments(self) -> tuple[RowDraws, RowDraws]:
+        """Mean and variance, by Gauss-Legendre quadrature over levels of quantiles."""
+        nodes, masses = np.polynomial.legendre.leggauss(NODES)
+        quantiles = np.stack([self.quantile(np.array(0.5 * (1.0 + node))) for node in nodes])
+        mean = np.tensordot(0.5 * masses, quantiles, 1)
+        return mean, np.tensordot(0.5 * masses, (quantiles - mean) ** 2, 1)
+
+    @property
+    def mean(self) -> RowDraws:
+        """By quadrature."""
+        return self._moments[0]
+
+    @property
+    def variance(self) -> RowDraws:
+        """By quadrature."""
+        return self._moments[1]
+
+    def sample(self, rng: np.random.Generator) -> RowDraws:
+        """By quantiles of uniform numbers."""
+        return self.quantile(rng.uniform(size=np.shape(self.mass)))

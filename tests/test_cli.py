@@ -72,16 +72,52 @@ def model_files():
 
 @pytest.mark.parametrize("path", model_files())
 def test_model_file_fits_and_leaves_its_results(path, tmp_path):
+    if "statsmodels" in path.read_text():
+        pytest.importorskip("statsmodels", reason="the data come with statsmodels, which is not installed here")
     result = run("fit", path, "--backend", BACKEND, "--steps", 10, "--out", tmp_path / "run")
     assert result.exit_code == 0, result.output
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    special = {"predicted.png"} if "rmse" in metrics["test"] else {"reliability.png"}
+    special = {"reliability.png"} if "accuracy" in metrics["test"] else {"predicted.png"}
     assert {p.name for p in (tmp_path / "run").iterdir()} == FILES | special
     assert metrics["steps"] == 10 * load_model_file(path).settings.get("num_restarts", 1)
     assert metrics["backend"] == BACKEND
     assert np.isfinite(metrics["test"]["log_likelihood"])
     assert f"test log likelihood: {metrics['test']['log_likelihood']:.4f}" in result.output
     assert str(tmp_path / "run") in result.output
+
+
+EXPOSED_MODEL = """
+import numpy as np
+import ugmm_ppl as up
+rng = np.random.default_rng(0)
+x, hours = rng.normal(size=(60, 2)), rng.uniform(1.0, 5.0, 60)
+y = rng.poisson(hours)
+def data():
+    return up.Data(
+        x[:40], y[:40], x[40:], y[40:], feature_names=["left", "right"],
+        extras={"exposure": hours[:40]}, extras_test={"exposure": hours[40:]},
+    )
+model = up.Model(up.Network((2, 4)), up.likelihoods.Poisson())
+settings = {"num_steps": 40, "learning_rate": 0.03}
+"""
+
+
+def test_extra_columns_come_from_the_model_file_and_the_table(tmp_path):
+    (tmp_path / "model.py").write_text(EXPOSED_MODEL)
+    out = tmp_path / "run"
+    result = run("fit", tmp_path / "model.py", "--backend", BACKEND, "--out", out, "--quiet")
+    assert result.exit_code == 0, result.output
+    (tmp_path / "table.csv").write_text("exposure,left,right\n1.0,0.1,0.2\n3.0,0.1,0.2\n")
+    lines = run("predict", out, tmp_path / "table.csv").output.strip().splitlines()
+    assert lines[0] == "mean,std,q05,q50,q95"
+    once, thrice = (float(line.split(",")[0]) for line in lines[1:])
+    assert thrice == pytest.approx(3.0 * once, rel=1e-4)
+    (tmp_path / "short.csv").write_text("left,right\n0.1,0.2\n")
+    result = run("predict", out, tmp_path / "short.csv")
+    assert result.exit_code == 2
+    assert "exposure" in result.output
+    result = run("report", out)
+    assert result.exit_code == 0, result.output
 
 
 def test_overrides_and_predict(model_file, backend_name, tmp_path):

@@ -214,6 +214,23 @@ def test_samples_follow_the_distribution_function(backend64, name):
         assert stats.kstest(u, "uniform").pvalue > 1e-3
 
 
+@pytest.mark.parametrize("name", [name for name in ROWS if "mixture" not in name])  # whose quantiles jump
+def test_moments_are_those_of_quantiles(name):
+    """E[Y] and E[Y^2] as integrals over levels, where they are moderate."""
+    likelihood, outputs, _ = grid(name)
+    own = outputs[:, : outputs.shape[1] - len(likelihood.extras)]
+    law = likelihood.given(outputs[np.abs(own).max(1) < 8.5][:1])
+    nodes, masses = np.polynomial.legendre.leggauss(20)
+    points = np.array([0.0, 1e-9, 1e-6, 1e-4, 1e-2, 0.1, 0.5, 0.9, 0.99, 1 - 1e-4, 1 - 1e-6, 1 - 1e-9, 1.0])
+    half = 0.5 * np.diff(points)[:, None]
+    levels, weights = (points[:-1, None] + half * (1.0 + nodes)).ravel(), (half * masses).ravel()
+    y = np.array([float(law.quantile(np.array([level]))[0]) for level in levels])
+    if np.isfinite(law.variance).all():
+        close = 0.05 if likelihood.discrete else 1e-3  # steps of a quantile are not smooth
+        np.testing.assert_allclose(law.mean, weights @ y, rtol=close, atol=close)
+        np.testing.assert_allclose(law.variance, weights @ (y - law.mean) ** 2, rtol=close, atol=close)
+
+
 SCORED = {
     "Normal": lambda y, o: scoringrules.crps_normal(y, o[0], np.exp(o[1])),
     "LogNormal": lambda y, o: scoringrules.crps_lognormal(y, o[0], np.exp(o[1])),

@@ -52,3 +52,7 @@ EXPORT_WORK = {"native": 2e11, "chunked": 5e10, "reference": 5e10}
 
 CRPS_WORK = 2e8
 """Pairs of components, over all rows, that the CRPS of a prediction takes, ten seconds; above, it leaves out draws."""
+
+OUTCOME_DRAWS = 2**17
+"""Draws of parameters, over all rows, that quantiles and CRPS in the metrics of an `Outcome` take; above, some are left
+out."""

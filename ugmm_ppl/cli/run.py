@@ -22,6 +22,7 @@ from ugmm_ppl.checks import command as checks
 from ugmm_ppl.checks import names as known_names
 from ugmm_ppl.checks.machine import require
 from ugmm_ppl.infer.method import METHODS, by_name
+from ugmm_ppl.likelihoods import EXTRAS
 
 MAX_REPLICATES = 10
 """Tables that are drawn from a model of x, and as many from its prior."""
@@ -61,7 +62,7 @@ def run_fit(
         if left_out:
             say(f"method {overrides['method']} has no {', '.join(left_out)}; left out of the settings of {model_file}")
     keywords = [p.name for p in inspect.signature(up.fit).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    valid = [name for name in keywords if name != "weights"]  # which belong to the data
+    valid = [name for name in keywords if name not in ("weights", *EXTRAS)]  # which belong to the data
     known_names(f"setting in {model_file}", settings, valid)
     for package, extra in (("arviz", "arviz"), ("matplotlib", "cli"), ("scoringrules", "diagnostics")):
         require(package, extra)  # before training, not after it
@@ -74,7 +75,9 @@ def run_fit(
     names: dict[str, Any] = {"feature_names": data.feature_names, "class_names": data.class_names}
     start, failure = time.perf_counter(), None
     try:
-        fit = up.fit(module.model, data.x, data.y, weights=data.weights, **names, progress=progress, **settings)
+        fit = up.fit(
+            module.model, data.x, data.y, weights=data.weights, **data.extras, **names, progress=progress, **settings
+        )
     except up.NonFiniteError as error:
         if error.fit is None or not np.isfinite(error.fit.losses).any():
             raise
@@ -98,7 +101,7 @@ def write_results(fit: up.Fit, data: up.Data, out: Path, seconds: float) -> dict
     held_out = data.x_test is not None and data.y_test is not None
     x, y = (data.x_test, data.y_test) if held_out else (data.x, data.y)
     row_weights = data.weights_test if held_out else data.weights
-    x = fit.check_inputs(x, what="x_test")
+    x = fit.check_inputs(x, what="x_test", extras=data.extras_test if held_out else data.extras)
     y = fit.model.check_target(y, len(x))
     parameters = fit.num_parameters
     work = len(data.x) * fit.model.row_work
@@ -133,7 +136,10 @@ def run_predict(run_dir: Path, data: Path, out: Path | None, device: str = "cpu"
     from ugmm_ppl.data.spreadsheet import read_csv
 
     fit = _load_run(run_dir, device)
-    prediction = fit.predict(read_csv(data, fit.columns or fit.feature_names, missing=fit.model.takes_missing))
+    names, extras = fit.columns or fit.feature_names, [n for n in fit.extras if not EXTRAS[n].with_target]
+    table = read_csv(data, [*names, *extras], missing=fit.model.takes_missing)
+    beside: dict[str, Any] = {name: table[:, len(names) + i] for i, name in enumerate(extras)}
+    prediction = fit.predict(table[:, : len(names)], **beside)
     columns = prediction.columns(fit.class_names)
     with contextlib.nullcontext(sys.stdout) if out is None else out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -149,7 +155,9 @@ def run_report(run_dir: Path, out: Path) -> Any:
 
     fit = _load_run(run_dir)
     tree = arviz.read(run_dir / "posterior.nc", needs=["observed_data", "constant_data"])
-    x, y = arviz.group(tree, "constant_data")["x"].values, arviz.group(tree, "observed_data")["y"].values
+    constant = arviz.group(tree, "constant_data")
+    x, y = constant["x"].values, arviz.group(tree, "observed_data")["y"].values
+    x = fit.with_extras(x, {name: constant[name].values for name in fit.extras})
     return write_report(fit, out, x, y, title=run_dir.resolve().name)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from ugmm_ppl.typing import PerRow, Rows
 
@@ -20,6 +22,8 @@ class Data:
         class_names: Names of the classes.
         weights: How often each training row counts `(B,)`, or None for once.
         weights_test: How often each test row counts in the metrics, or None for once.
+        extras: Extra columns of the training rows by name, such as `{"exposure": ...}`, `(B,)` each.
+        extras_test: Those of the test rows.
     """
 
     x: Rows
@@ -30,3 +34,5 @@ class Data:
     class_names: list[str] | None = None
     weights: PerRow | None = None
     weights_test: PerRow | None = None
+    extras: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    extras_test: Mapping[str, Any] = dataclasses.field(default_factory=dict)

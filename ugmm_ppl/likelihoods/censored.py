@@ -12,8 +12,7 @@ from ugmm_ppl import checks
 from ugmm_ppl.backends.base import Backend
 from ugmm_ppl.data.standardizer import Standardizer
 from ugmm_ppl.likelihoods.base import Extra, extra, likelihood
-from ugmm_ppl.likelihoods.composite import Composite
-from ugmm_ppl.likelihoods.family import Parameter
+from ugmm_ppl.likelihoods.composite import Limited
 from ugmm_ppl.likelihoods.law import Law
 from ugmm_ppl.likelihoods.links import log_between
 from ugmm_ppl.likelihoods.outcome import Survival
@@ -34,7 +33,7 @@ UPPER = extra(
 
 @likelihood
 @dataclasses.dataclass(frozen=True)
-class Censored(Composite):
+class Censored(Limited):
     """p(y), or p(Y > y), p(Y <= y) or p(y < Y <= upper) of the base where the row is censored so.
 
     The extra columns `censored` and `upper` belong to observed y; predictions are of the outcome itself.
@@ -46,29 +45,10 @@ class Censored(Composite):
 
     information = None  # type: ignore[assignment]
 
-    def __post_init__(self) -> None:
-        """Check the arguments."""
-        super().__post_init__()
-        checks.base_with_tails("Censored", self.base)
-
-    @property
-    def own(self) -> tuple[Parameter, ...]:
-        """None."""
-        return ()
-
-    @property
-    def standardizes(self) -> bool:  # type: ignore[override]
-        """That of the base."""
-        return self.base.standardizes
-
     @property
     def extras(self) -> tuple[Extra, ...]:
         """Those of the base, what is known of a row, and the end of its interval."""
         return *self.base.extras, CENSORED, UPPER
-
-    def units(self, y: PerRow, weights: PerRow | None) -> Standardizer | None:
-        """Those of the base."""
-        return self.base.units(y, weights)
 
     def per_unit(self, extras: Mapping[str, PerRow]) -> PerRow | float:
         """Where y is observed; of others there is a probability."""

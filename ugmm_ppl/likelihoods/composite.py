@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from ugmm_ppl import checks
 from ugmm_ppl.backends.base import Backend
+from ugmm_ppl.data.standardizer import Standardizer
 from ugmm_ppl.likelihoods.base import Extra, likelihood_of
 from ugmm_ppl.likelihoods.family import Family, Parameter
 from ugmm_ppl.typing import PerRow, Values
@@ -69,3 +70,27 @@ class Composite(Family):
     def from_description(cls, parts: Mapping[str, Any], file: str) -> Self:
         """The likelihood from its JSON values."""
         return cls(**{**parts, "base": likelihood_of(parts["base"], file)})
+
+
+@dataclasses.dataclass(frozen=True)
+class Limited(Composite):
+    """A base with exact tails of which bounds or a part are seen; described at `Censored` and `Truncated`."""
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        super().__post_init__()
+        checks.base_with_tails(type(self).__name__, self.base)
+
+    @property
+    def own(self) -> tuple[Parameter, ...]:
+        """None."""
+        return ()
+
+    @property
+    def standardizes(self) -> bool:  # type: ignore[override]
+        """That of the base."""
+        return self.base.standardizes
+
+    def units(self, y: PerRow, weights: PerRow | None) -> Standardizer | None:
+        """Those of the base."""
+        return self.base.units(y, weights)

@@ -131,6 +131,12 @@ class Family(Likelihood):
         """The parameters by their place in the complete outputs: first those of the network, then the shared ones."""
         return tuple(sorted(self.parameters, key=lambda parameter: parameter.name in self.shared))
 
+    @cached_property
+    def _logs(self) -> np.ndarray:
+        """Which of the complete outputs are logarithms."""
+        logs = [each.link == "log" for each in self._placed for _ in range(each.places)]
+        return np.array([*logs, *(False for _ in self.extras)])
+
     @property
     def _of_network(self) -> list[Parameter]:
         return [each for each in self._placed if each.name not in self.shared]
@@ -199,17 +205,16 @@ class Family(Likelihood):
 
     def defined(self, outputs: Outputs) -> PerRow:
         """Finite ones, with parameters that are finite."""
-        logs = np.repeat([each.link == "log" for each in self._placed], [each.places for each in self._placed])
-        own = outputs[..., : len(logs)]  # extra columns may be infinite
-        return np.all(np.isfinite(own), axis=-1) & ~np.any(own[..., logs] >= LARGEST_LOG, axis=-1)
+        own = outputs[..., : self.width - len(self.extras)]  # extra columns may be infinite
+        return np.all(np.isfinite(own), axis=-1) & ~np.any(outputs[..., self._logs] >= LARGEST_LOG, axis=-1)
 
     def information(self, outputs: Outputs) -> RowMatrices:
         """By sums over outcomes or quadrature, with scores by differences (`likelihoods.information`)."""
         return information(self, outputs)
 
     def sample(self, outputs: Outputs, rng: np.random.Generator) -> PerRow:
-        """From the law."""
-        return self.given(outputs).sample(rng)
+        """From the law; outputs that overflow, as draws from a wide prior may, count as the largest that do not."""
+        return self.given(np.minimum(outputs, np.where(self._logs, LARGEST_LOG, np.inf))).sample(rng)
 
     def prediction(
         self, outputs: Outputs, units: Standardizer | None, backend: Backend, weights: PerChain | None = None

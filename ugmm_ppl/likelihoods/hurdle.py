@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from ugmm_ppl.likelihoods.law import Law
 from ugmm_ppl.likelihoods.links import log1mexp, log_sigmoid
 from ugmm_ppl.ops.numpy import NUMPY
 from ugmm_ppl.typing import Array, RowDraws, Values
+
+ATTEMPTS = 20
+"""Draws from the base, zeros among them, before the rest are made by quantiles."""
 
 
 @likelihood
@@ -43,7 +47,12 @@ class Hurdle(Composite):
 
     def law(self, of: Values) -> Law:
         """By that of the base."""
-        return HurdleLaw(self.base.law(of), self.base.log_zero(NUMPY, of), of["zero_log_odds"])
+        shape = np.broadcast_shapes(*(np.shape(value) for value in of.values()))
+
+        def part(some: np.ndarray) -> Law:
+            return self.base.law({name: np.broadcast_to(value, shape)[some] for name, value in of.items()})
+
+        return HurdleLaw(self.base.law(of), self.base.log_zero(NUMPY, of), of["zero_log_odds"], part)
 
 
 class HurdleLaw(Law):
@@ -53,12 +62,13 @@ class HurdleLaw(Law):
         base: The law of the others, with its zeros.
         log_zero: Log probability of these.
         log_odds: Log odds of a zero.
+        part: The base law at some entries.
     """
 
     discrete = True
 
-    def __init__(self, base: Law, log_zero: np.ndarray, log_odds: np.ndarray) -> None:
-        self.base, self.log_zero, self.log_odds = base, log_zero, log_odds
+    def __init__(self, base: Law, log_zero: RowDraws, log_odds: RowDraws, part: Callable[[np.ndarray], Law]) -> None:
+        self.base, self.log_zero, self.log_odds, self.part = base, log_zero, log_odds, part
         expit = require("scipy.special", "diagnostics", ("scipy",)).expit
         self.zero, self.other = expit(log_odds), expit(-log_odds)
         self.above = -np.expm1(log_zero)
@@ -92,5 +102,17 @@ class HurdleLaw(Law):
         return self.other * (self.base.variance + self.base.mean**2) / self.above - self.mean**2
 
     def sample(self, rng: np.random.Generator) -> RowDraws:
-        """By quantiles of uniform numbers."""
-        return self.quantile(rng.uniform(size=np.shape(self.base.mean + self.zero)))
+        """A zero or not; then the base until it gives none, by quantiles of uniform numbers where that takes long."""
+        drawn = self.base.sample(rng)
+        none = rng.uniform(size=drawn.shape) < self.zero
+        left = ~none & (drawn == 0.0)
+        for _ in range(ATTEMPTS):
+            if not left.any():
+                break
+            drawn[left] = self.part(left).sample(rng)
+            left = left & (drawn == 0.0)
+        if left.any():
+            above = np.broadcast_to(self.above, drawn.shape)[left]
+            found = self.part(left).quantile(1.0 - above * rng.uniform(size=above.shape))
+            drawn[left] = np.maximum(found, 1.0)
+        return np.where(none, 0.0, drawn)

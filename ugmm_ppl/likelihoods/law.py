@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
+from ugmm_ppl import checks
 from ugmm_ppl.checks.machine import require
 from ugmm_ppl.typing import Array, Ops, Outputs, PerRow, RowDraws
 
@@ -47,6 +48,10 @@ class Law(abc.ABC):
     def variance(self) -> RowDraws:
         """Variance of y."""
 
+    def moments_between(self, low: RowDraws, high: RowDraws) -> tuple[RowDraws, RowDraws]:
+        """E[Y; low < Y < high] and E[Y^2; low < Y < high], without a division by the probability; not of all laws."""
+        raise checks.no_tails(type(self).__name__)
+
     @abc.abstractmethod
     def sample(self, rng: np.random.Generator) -> RowDraws:
         """One y for each entry."""
@@ -59,18 +64,23 @@ LARGEST = 2.0**53
 """Whole numbers beyond it are not looked for."""
 
 
-def smallest(law: Law, level: RowDraws) -> RowDraws:
-    """The smallest count y with p(Y <= y) >= level, by bisection; inf where there is none."""
+def smallest(cdf: Callable[[RowDraws], RowDraws], level: RowDraws, mean: RowDraws, std: RowDraws) -> RowDraws:
+    """The smallest count y with cdf(y) >= level, by bisection; inf where there is none.
+
+    Args:
+        cdf: p(Y <= y).
+        level: The level.
+        mean: Where to look for it.
+        std: How far around.
+    """
     level = np.asarray(level, dtype=np.float64)
-    mean = law.mean
-    high = np.ceil(mean + REACH * np.sqrt(law.variance) + REACH) + 0.0 * level
-    while (short := (law.cdf(high) < level) & (high < LARGEST)).any():
+    high = np.ceil(mean + REACH * std + REACH) + 0.0 * level
+    while (short := (cdf(high) < level) & (high < LARGEST)).any():
         high = np.where(short, 2.0 * high, high)
-    none = law.cdf(high) < level
-    low = np.full(high.shape, -1.0)
+    none, low = cdf(high) < level, np.full(high.shape, -1.0)
     while (high - low > 1.0).any():
         middle = np.floor(0.5 * (low + high))
-        enough = law.cdf(middle) >= level
+        enough = cdf(middle) >= level
         low, high = np.where(enough, low, middle), np.where(enough, middle, high)
     return np.where(none, np.inf, high)
 
@@ -132,7 +142,9 @@ class OfScipy(Law):
 
     def quantile(self, level: RowDraws) -> RowDraws:
         """`ppf`, of counts by bisection: that of some in SciPy does not always find them."""
-        return smallest(self, level) if self.discrete else self._inside(self.frozen.ppf(level))
+        if self.discrete:
+            return smallest(self.cdf, level, self.mean, np.sqrt(self.variance))
+        return self._inside(self.frozen.ppf(level))
 
     @property
     def mean(self) -> RowDraws:
@@ -158,3 +170,27 @@ class OfScipy(Law):
             return y
         low, high = self.frozen.support()
         return np.clip(y, np.nextafter(low, np.inf), np.nextafter(high, -np.inf))
+
+
+def normal_moments(loc: RowDraws, scale: RowDraws, low: RowDraws, high: RowDraws) -> tuple[RowDraws, RowDraws]:
+    """`Law.moments_between` of a Normal.
+
+        E[Y; a < z < b] = loc P + scale (phi(a) - phi(b)),
+        E[Y^2; a < z < b] = (loc^2 + scale^2) P + scale ((loc + low) phi(a) - (loc + high) phi(b))
+
+    a, b are the ends in standard units, P is the probability between them. Source: Johnson, Kotz and Balakrishnan
+    1994, section 10.1.
+    """
+    a, b = (low - loc) / scale, (high - loc) / scale
+    mass = normal_between(a, b)
+    at_a, at_b = (np.exp(-0.5 * z * z) / np.sqrt(2.0 * np.pi) for z in (a, b))
+    with np.errstate(invalid="ignore"):  # of infinite ends
+        ends = [np.where(np.isfinite(end), (loc + end) * at, 0.0) for end, at in ((low, at_a), (high, at_b))]
+    return loc * mass + scale * (at_a - at_b), (loc**2 + scale**2) * mass + scale * (ends[0] - ends[1])
+
+
+def normal_between(a: RowDraws, b: RowDraws) -> RowDraws:
+    """Phi(b) - Phi(a), from the side on which both are small."""
+    ndtr = require("scipy.special", "diagnostics", ("scipy",)).ndtr
+    upper = a > 0.0
+    return ndtr(np.where(upper, -a, b)) - ndtr(np.where(upper, -b, a))

@@ -18,7 +18,7 @@ from ugmm_ppl.distributions.mixture import log_cdf, log_survival
 from ugmm_ppl.distributions.sampling import gumbel_max
 from ugmm_ppl.likelihoods.base import OrderedPrediction, likelihood
 from ugmm_ppl.likelihoods.family import Family, Parameter
-from ugmm_ppl.likelihoods.law import Law
+from ugmm_ppl.likelihoods.law import Law, normal_moments
 from ugmm_ppl.neuron import safe_log
 from ugmm_ppl.nn.spaces import SCALE_FLOOR
 from ugmm_ppl.ops.numpy import NUMPY
@@ -181,6 +181,12 @@ class MixtureLaw(Law):
     def upper_quantile(self, level: RowDraws) -> RowDraws:
         """Of the mirror image."""
         return -MixtureLaw(-self.loc, self.scale, self.log_weights).quantile(level)
+
+    def moments_between(self, low: RowDraws, high: RowDraws) -> tuple[RowDraws, RowDraws]:
+        """Weighted sums of those of the components."""
+        ends = (np.asarray(end)[..., None] for end in (low, high))
+        first, second = (np.sum(self.weights * each, -1) for each in normal_moments(self.loc, self.scale, *ends))
+        return first, second
 
     @property
     def mean(self) -> RowDraws:

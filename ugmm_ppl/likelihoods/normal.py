@@ -10,9 +10,9 @@ from ugmm_ppl.backends.base import Backend
 from ugmm_ppl.distributions.mixture import log_ndtr
 from ugmm_ppl.likelihoods.base import likelihood
 from ugmm_ppl.likelihoods.family import Family, Parameter
-from ugmm_ppl.likelihoods.law import Law, OfScipy
+from ugmm_ppl.likelihoods.law import Law, OfScipy, normal_moments
 from ugmm_ppl.nn.spaces import SCALE_FLOOR
-from ugmm_ppl.typing import Array, Ops, PerRow, Values
+from ugmm_ppl.typing import Array, Ops, PerRow, RowDraws, Values
 
 LOC = Parameter("loc")
 SCALE = Parameter("scale", "log", start=-0.5, least=SCALE_FLOOR)
@@ -49,4 +49,21 @@ class Normal(Family):
 
     def law(self, of: Values) -> Law:
         """`scipy.stats.norm`."""
-        return OfScipy("norm", loc=of["loc"], scale=of["scale"])
+        return NormalLaw(of["loc"], of["scale"])
+
+
+class NormalLaw(OfScipy):
+    """Normal numbers.
+
+    Args:
+        loc: The location.
+        scale: The scale.
+    """
+
+    def __init__(self, loc: RowDraws, scale: RowDraws) -> None:
+        self.loc, self.scale = loc, scale
+        super().__init__("norm", loc=loc, scale=scale)
+
+    def moments_between(self, low: RowDraws, high: RowDraws) -> tuple[RowDraws, RowDraws]:
+        """In closed form."""
+        return normal_moments(self.loc, self.scale, low, high)

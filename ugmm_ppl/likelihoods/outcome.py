@@ -14,7 +14,7 @@ from ugmm_ppl import budgets, checks, metrics
 from ugmm_ppl.checks.machine import require
 from ugmm_ppl.data.standardizer import Standardizer
 from ugmm_ppl.likelihoods.base import OrderedPrediction
-from ugmm_ppl.likelihoods.law import Law, Lawful
+from ugmm_ppl.likelihoods.law import Law, Lawful, smallest
 from ugmm_ppl.neuron import logsumexp, safe_log
 from ugmm_ppl.ops.numpy import NUMPY
 from ugmm_ppl.typing import Outputs, PerChain, PerDraw, PerLevel, PerRow, Probs, RowDraws
@@ -108,8 +108,8 @@ class Outcome(OrderedPrediction):
     @cached_property
     def std(self) -> PerRow:
         """Posterior predictive standard deviation `(B,)`, of y and parameters together."""
-        within = self._over_rows(lambda rows: np.tensordot(self._shares, self._variance(rows), 1))
-        with np.errstate(invalid="ignore"):  # of means that are not finite
+        with np.errstate(invalid="ignore", over="ignore"):  # of moments that are not finite
+            within = self._over_rows(lambda rows: np.tensordot(self._shares, self._variance(rows), 1))
             spread = (self.draws.reshape(len(self._shares), -1) - self.mean) ** 2
             return np.sqrt(within * self._scale() ** 2 + np.tensordot(self._shares, spread, 1))
 
@@ -183,12 +183,15 @@ class Outcome(OrderedPrediction):
         return self._restored(np.stack([self._over_rows(partial(self._quantile, level)) for level in levels]))
 
     def _quantile(self, level: float, rows: slice) -> PerRow:
-        """That of the mixture lies between the smallest and the largest one of the draws."""
+        """That of the mixture; of real numbers between the smallest and the largest one of the draws."""
+        if self.discrete:
+            law = self._laws(rows)
+            return smallest(
+                lambda y: np.tensordot(self._shares, law.cdf(y), 1), np.array(level), self.mean[rows], self.std[rows]
+            )
         each = self._laws(rows).quantile(np.array(level))
         each = np.broadcast_to(each, self._flat[:, rows, 0].shape)[self._shares > 0.0]
         low, high = each.min(0), each.max(0)
-        if self.discrete:
-            return self._bisected(level, rows, low, high)
         numbers = np.arange(self._rows)[rows]
 
         def short(y: PerRow, row: PerRow) -> PerRow:
@@ -200,14 +203,6 @@ class Outcome(OrderedPrediction):
             find_root = require("scipy.optimize.elementwise", "diagnostics", ("scipy",)).find_root
             low[open_] = find_root(short, (low[open_], high[open_]), args=(numbers[open_].astype(np.float64),)).x
         return np.where((at_low < 0.0) & ~open_, high, low)
-
-    def _bisected(self, level: float, rows: slice, low: PerRow, high: PerRow) -> PerRow:
-        law, low = self._laws(rows), low - 1.0
-        while (high - low > 1.0).any():
-            middle = np.floor(0.5 * (low + high))
-            enough = np.tensordot(self._shares, law.cdf(middle), 1) >= level
-            low, high = np.where(enough, low, middle), np.where(enough, middle, high)
-        return high
 
     def samples(self, n: int, seed: int = 0) -> RowDraws:
         """Draw n values of y per row from the predictive distribution, `(n, B)`."""
@@ -234,6 +229,15 @@ class Outcome(OrderedPrediction):
         with np.errstate(divide="ignore"):
             terms = self.likelihood.log_prob(one._flat.astype(np.float64), self._seen(grid))
         return grid, np.tensordot(self._shares, np.exp(terms), 1) / (1.0 if self.discrete else self._scale())
+
+    def _few_draws(self) -> Outcome:
+        """The prediction by as many draws as `budgets.OUTCOME_DRAWS` allows, evenly spaced."""
+        chains, draws, rows, _ = self.outputs.shape
+        most = max(1, budgets.OUTCOME_DRAWS // (chains * rows))
+        if draws <= most:
+            return self
+        some = np.linspace(0, draws - 1, most).round().astype(int)
+        return dataclasses.replace(self, outputs=self.outputs[:, some])
 
     def crps(self, y: PerRow) -> PerRow:
         """Continuous ranked probability score, integral (F(t) - [t >= y])^2 dt, in the units of y: `(B,)`.
@@ -265,14 +269,18 @@ class Outcome(OrderedPrediction):
         return total
 
     def metrics(self, y: PerRow, row_weights: PerRow | None = None) -> dict[str, float]:
-        """RMSE, MAE of the median, CRPS, coverage and width of the central 90 % intervals for observed y `(B,)`."""
+        """RMSE, MAE of the median, CRPS, coverage and width of the central 90 % intervals for observed y `(B,)`.
+
+        All but the first by as many draws as `budgets.OUTCOME_DRAWS` allows, evenly spaced.
+        """
         y = self.likelihood.check(y, self._rows)
-        low, median, high = self.quantile(np.array([0.05, 0.5, 0.95]))
+        few = self._few_draws()
+        low, median, high = few.quantile(np.array([0.05, 0.5, 0.95]))
         inside = ((y >= low) & (y <= high)).astype(np.float64)
         return {
             "rmse": metrics.rmse(self.mean, y, row_weights=row_weights),
             "mae": metrics.mae(median, y, row_weights=row_weights),
-            "crps": metrics.mean_over_rows(self.crps(y), row_weights),
+            "crps": metrics.mean_over_rows(few.crps(y), row_weights),
             "coverage_90": metrics.mean_over_rows(inside, row_weights),
             "sharpness_90": metrics.sharpness(low, high, row_weights=row_weights),
         }

@@ -11,10 +11,8 @@ import numpy as np
 
 from ugmm_ppl import checks
 from ugmm_ppl.backends.base import Backend
-from ugmm_ppl.data.standardizer import Standardizer
 from ugmm_ppl.likelihoods.base import Extra, extra, likelihood
-from ugmm_ppl.likelihoods.composite import Composite
-from ugmm_ppl.likelihoods.family import Parameter
+from ugmm_ppl.likelihoods.composite import Limited
 from ugmm_ppl.likelihoods.law import Law
 from ugmm_ppl.likelihoods.links import log_between
 from ugmm_ppl.ops.numpy import NUMPY
@@ -26,13 +24,10 @@ LOWER = extra(
 )  # fmt: skip
 UPPER = extra("upper_limit", math.inf, checks.limits, "Outcomes above it were not seen `(N,)`.", of_target=True)
 
-NODES = 64
-"""Of the quadrature of moments."""
-
 
 @likelihood
 @dataclasses.dataclass(frozen=True)
-class Truncated(Composite):
+class Truncated(Limited):
     """p(y) = p_base(y) / (F_base(high) - F_base(low)) for low <= y <= high.
 
     Predictions are of outcomes within the limits.
@@ -53,27 +48,12 @@ class Truncated(Composite):
     def __post_init__(self) -> None:
         """Check the arguments."""
         super().__post_init__()
-        checks.base_with_tails("Truncated", self.base)
         checks.settle(self, **checks.limit_order(self.low, self.high))
-
-    @property
-    def own(self) -> tuple[Parameter, ...]:
-        """None."""
-        return ()
-
-    @property
-    def standardizes(self) -> bool:  # type: ignore[override]
-        """That of the base."""
-        return self.base.standardizes
 
     @property
     def extras(self) -> tuple[Extra, ...]:
         """Those of the base, and the limits."""
         return *self.base.extras, LOWER._replace(neutral=self.low), UPPER._replace(neutral=self.high)
-
-    def units(self, y: PerRow, weights: PerRow | None) -> Standardizer | None:
-        """Those of the base."""
-        return self.base.units(y, weights)
 
     def check_extras(self, y: PerRow, extras: Mapping[str, PerRow]) -> None:
         """Refuse outcomes outside of their limits."""
@@ -140,21 +120,19 @@ class TruncatedLaw(Law):
 
     @cached_property
     def _moments(self) -> tuple[RowDraws, RowDraws]:
-        """Mean and variance, by Gauss-Legendre quadrature over levels of quantiles."""
-        nodes, masses = np.polynomial.legendre.leggauss(NODES)
-        quantiles = np.stack([self.quantile(np.array(0.5 * (1.0 + node))) for node in nodes])
-        mean = np.tensordot(0.5 * masses, quantiles, 1)
-        return mean, np.tensordot(0.5 * masses, (quantiles - mean) ** 2, 1)
+        """First and second moment; between limits so far out that they are lost, those of the nearer limit."""
+        first, second = (each / self.mass for each in self.base.moments_between(self.low, self.high))
+        return np.clip(first, self.low, self.high), second
 
     @property
     def mean(self) -> RowDraws:
-        """By quadrature."""
+        """E[Y; low < Y < high] / mass."""
         return self._moments[0]
 
     @property
     def variance(self) -> RowDraws:
-        """By quadrature."""
-        return self._moments[1]
+        """Second moment less the square of the mean."""
+        return np.maximum(self._moments[1] - self._moments[0] ** 2, 0.0)
 
     def sample(self, rng: np.random.Generator) -> RowDraws:
         """By quantiles of uniform numbers."""

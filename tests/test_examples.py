@@ -16,6 +16,8 @@ RUNS = [
     ("own_pyro_model.py", (), "pyro"),
     ("iris.py", ("--backend", "numpyro"), "numpyro"),
     ("iris.py", ("--backend", "pyro"), "pyro"),
+    ("visits.py", ("--backend", "numpyro"), "numpyro"),
+    ("visits.py", ("--backend", "pyro"), "pyro"),
 ]
 """(script, arguments, what it needs)."""
 

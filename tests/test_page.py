@@ -117,3 +117,23 @@ def test_loo_pit_of_the_right_model_is_uniform(rng, discrete):
     assert stats.kstest(u, "uniform").pvalue > SAMPLING_P
     if discrete:
         assert stats.kstest((drawn[0] <= y).mean(0), "uniform").pvalue < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "extras", "said"),
+    [
+        (up.likelihoods.Poisson(), {"exposure": np.full(40, 2.0)}, "bars that end at zero are as observed"),
+        (up.likelihoods.Ordinal(3), {}, "levels up to each threshold"),
+        (up.likelihoods.Censored(up.likelihoods.Normal()), {"censored": np.arange(40) % 2}, "Kaplan-Meier estimate"),
+        (up.likelihoods.Gamma(), {}, "Data sets drawn before and after"),
+    ],
+    ids=["counts", "levels", "survival", "positive"],
+)
+def test_the_likelihood_says_by_which_picture_it_is_checked(likelihood, extras, said, rng, tmp_path):
+    x, y = rng.normal(size=(40, 2)), np.arange(40) % 3 + (isinstance(likelihood, up.likelihoods.Gamma))
+    model = up.Model(up.Network((2, 3)), likelihood)
+    fit = up.fit(model, x, y, backend=BACKEND, num_steps=5, progress=False, **extras)
+    fit.report(tmp_path / "report.html", more_steps=False)
+    text, _ = checked(tmp_path / "report.html")
+    assert said in text
+    assert ("Of the training rows, of whole numbers randomised" in text) == ("censored" not in extras)

@@ -156,6 +156,9 @@ class Likelihood(abc.ABC):
     discrete: ClassVar[bool] = False
     """Whether y are whole numbers, and the density is a probability."""
 
+    picture: ClassVar[str] = "histogram"
+    """What a report checks y by: "histogram", "classes", "rootogram", "thresholds" or "survival"."""
+
     takes_log_densities: ClassVar[bool] = False
     """Whether outputs may be activations of neurons, log densities as those of a ugmm readout."""
 

@@ -23,6 +23,7 @@ class Bernoulli(Family):
     """p(1 | outputs) = 1 / (1 + exp(-log_odds))."""
 
     discrete: ClassVar[bool] = True
+    picture: ClassVar[str] = "thresholds"
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:

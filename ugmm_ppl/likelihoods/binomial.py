@@ -31,6 +31,7 @@ class Binomial(Family):
     """
 
     discrete: ClassVar[bool] = True
+    picture: ClassVar[str] = "rootogram"
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:

@@ -35,6 +35,7 @@ class Categorical(Likelihood):
     log_densities: bool = True
 
     discrete: ClassVar[bool] = True
+    picture: ClassVar[str] = "classes"
     takes_log_densities: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

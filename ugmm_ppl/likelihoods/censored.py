@@ -44,6 +44,7 @@ class Censored(Limited):
     """
 
     information = None  # type: ignore[assignment]
+    picture = "survival"
 
     @property
     def extras(self) -> tuple[Extra, ...]:

@@ -49,6 +49,11 @@ class Composite(Family):
         return self.base.discrete
 
     @property
+    def picture(self) -> str:  # type: ignore[override]
+        """That of the base."""
+        return self.base.picture
+
+    @property
     def extras(self) -> tuple[Extra, ...]:
         """Those of the base."""
         return self.base.extras

@@ -21,6 +21,7 @@ class Counts(Family):
     """y is a count of events that come at a rate, while a row is exposed to them."""
 
     discrete: ClassVar[bool] = True
+    picture: ClassVar[str] = "rootogram"
 
     @property
     def extras(self) -> tuple[Extra, ...]:

@@ -42,6 +42,7 @@ class Ordinal(Family):
     shared: tuple[str, ...] = dataclasses.field(default=("cuts",), kw_only=True)
 
     discrete: ClassVar[bool] = True
+    picture: ClassVar[str] = "thresholds"
 
     def __post_init__(self) -> None:
         """Check the arguments."""

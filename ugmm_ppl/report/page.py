@@ -16,11 +16,12 @@ from ugmm_ppl.data.files import Target, writing
 from ugmm_ppl.diagnostics import Diagnosis, diagnose
 from ugmm_ppl.diagnostics.subject import Subject
 from ugmm_ppl.likelihoods.categorical import ClassPrediction
+from ugmm_ppl.likelihoods.outcome import Outcome
 from ugmm_ppl.metrics import evaluate
 from ugmm_ppl.report import pictures
 from ugmm_ppl.report.plots import of_features
 from ugmm_ppl.report.template import PAGE, STYLE
-from ugmm_ppl.typing import PerRow, Rows
+from ugmm_ppl.typing import PerRow, RowDraws, Rows
 
 if TYPE_CHECKING:
     from ugmm_ppl.posterior.predictive import Predictive
@@ -87,17 +88,17 @@ def _pictures(subject: Subject) -> list[tuple[str, str, str]]:
     drawn = fit.sample_predictive(x, num_draws=subject.num_draws, seed=subject.seed)
     prior = fit.prior_draws(x, min(DRAWS, 100), seed=subject.seed)["y"]
     names = None if fit.model.likelihood.num_classes is None else fit.model.likelihood.names(fit.class_names)
-    if names is None:
-        check = _draw("check", pictures.check_real, y, prior, drawn)
-    else:
-        check = _draw("check", pictures.check_classes, y, prior, drawn, names)
-    found.append(("Predictive checks", check, "Data sets drawn before and after seeing the data, beside the data."))
     prediction = fit.predict(x, num_draws=subject.num_draws, seed=subject.seed)
+    found.append(_check(subject, y, prior, drawn, prediction))
     if isinstance(prediction, ClassPrediction):
         picture = _draw("reliability", pictures.calibration, prediction.probs, y)
         found.append(
             ("Reliability", picture, "On the training rows: accuracy by confidence; the diagonal is calibrated.")
         )
+    elif isinstance(prediction, Outcome):
+        if fit.model.likelihood.picture != "survival":
+            said = "Of the training rows, of whole numbers randomised; flat is calibrated."
+            found.append(("PIT", _draw("pit", pictures.pit_histogram, prediction.pit(y, subject.seed), "PIT"), said))
     elif subject.num_draws > 4:
         u = pictures.loo_pit(drawn, y, subject.pointwise[..., rows], subject.log_ratio)
         found.append(
@@ -142,6 +143,7 @@ def _parameters(subject: Subject) -> list[tuple[str, str, str]]:
     )
     posterior = arviz.group(tree, "posterior")
     names = of_features(fit.model, ("layers.0.loc", "layers.0.scale", "layers.0.weights"), posterior)
+    names = [name for name in names if float(posterior[name].std()) > 0.0]  # the one weight of a single input is 1
     if not names or subject.num_draws < 4:
         return []
     where = {"neuron_0": leading_neurons(subject)[:1]}
@@ -166,6 +168,27 @@ def leading_neurons(subject: Subject, count: int = 2) -> list[int]:
         return list(range(min(count, width)))
     strength = np.abs(weight[0]).mean((0, 1))
     return sorted(int(j) for j in np.argsort(-strength)[:count])
+
+
+def _check(subject: Subject, y: PerRow, prior: RowDraws, drawn: RowDraws, prediction: Any) -> tuple[str, str, str]:
+    """The picture by which the likelihood is checked: heading, SVG and caption."""
+    fit, name = subject.fit, "Predictive checks"
+    likelihood = fit.model.likelihood
+    if likelihood.picture == "classes":
+        picture = _draw("check", pictures.check_classes, y, prior, drawn, likelihood.names(fit.class_names))
+        return name, picture, "Data sets drawn before and after seeing the data, beside the data."
+    if likelihood.picture == "rootogram":
+        said = "Observed counts hang from those drawn after seeing the data; bars that end at zero are as observed."
+        return name, _draw("check", pictures.rootogram, y, drawn), said
+    if likelihood.picture == "thresholds":
+        said = "Whether levels up to each threshold are as frequent as predicted."
+        return name, _draw("check", pictures.thresholds, prediction.probs, y), said
+    if likelihood.picture == "survival":
+        code = fit.extras_of(subject.x[subject.rows]).get("censored", np.zeros(len(y)))
+        said = "Kaplan-Meier estimate of the rows, and what is predicted for them."
+        return name, _draw("check", pictures.survival, y, code, prediction), said
+    picture = _draw("check", pictures.check_real, y, prior, drawn)
+    return name, picture, "Data sets drawn before and after seeing the data, beside the data."
 
 
 def _influence(subject: Subject, x: Rows, y: PerRow) -> np.ndarray:

@@ -12,9 +12,10 @@ import numpy as np
 
 from ugmm_ppl import arviz, neuron
 from ugmm_ppl.backends.threads import DRAWING, silence
+from ugmm_ppl.likelihoods.outcome import Outcome
 from ugmm_ppl.metrics import expected_calibration_error, reliability
 from ugmm_ppl.ops.numpy import NUMPY
-from ugmm_ppl.typing import PerRow, Probs, Rows, SiteDraws
+from ugmm_ppl.typing import PerRow, Probs, RowDraws, Rows, SiteDraws
 
 if TYPE_CHECKING:
     from ugmm_ppl.posterior.predictive import Predictive
@@ -30,6 +31,9 @@ STYLE = {
     "legend.frameon": False, "svg.fonttype": "path", "text.parse_math": False, "savefig.transparent": True,
     "axes.facecolor": "none", "figure.facecolor": "none",
 }  # fmt: skip
+MOST_COUNTS = 60
+"""Bars of a rootogram."""
+
 MOST_STEPS = 500
 BARS = 15
 
@@ -118,6 +122,61 @@ def check_classes(plt: Any, y: PerRow, prior: np.ndarray, posterior: np.ndarray,
     return figure
 
 
+def rootogram(plt: Any, y: PerRow, posterior: RowDraws) -> Any:
+    """Square roots of how often each count is observed, hanging from those of data sets drawn from the posterior.
+
+    Bars that end at zero are as observed. Source: Kleiber and Zeileis 2016.
+    """
+    figure, axis = plt.subplots(figsize=SIZE)
+    last = int(min(max(np.quantile(y, 0.995), 1.0), MOST_COUNTS))
+    edges = np.arange(last + 2) - 0.5
+    drawn = np.array([np.histogram(row, edges)[0] for row in posterior.reshape(-1, len(y))[:200]])
+    expected, observed = np.sqrt(drawn.mean(0)), np.sqrt(np.histogram(y, edges)[0])
+    low, high = np.quantile(np.sqrt(drawn), [0.05, 0.95], axis=0)
+    axis.bar(np.arange(last + 1), observed, bottom=expected - observed, color=DATA, alpha=0.45, label="observed")
+    axis.fill_between(np.arange(last + 1), low, high, color=MODEL, alpha=0.35, label="posterior, 90 %")
+    axis.plot(np.arange(last + 1), expected, color=MODEL)
+    axis.axhline(0.0, color=INK, lw=1.0)
+    axis.set(xlabel="y", ylabel="square root of rows")
+    axis.legend(loc="upper right")
+    return figure
+
+
+def survival(plt: Any, y: PerRow, censored: PerRow, prediction: Outcome) -> Any:
+    """Kaplan-Meier estimate of rows that are observed or censored to the right, and their mean predicted survival."""
+    from scipy import stats
+
+    figure, axis = plt.subplots(figsize=SIZE)
+    known = (censored == 0.0) | (censored == 1.0)
+    estimate = stats.ecdf(stats.CensoredData.right_censored(y[known], censored[known] == 1.0)).sf
+    band = estimate.confidence_interval(0.9)
+    times = np.linspace(min(0.0, y.min()), y.max(), 60)
+    predicted = prediction.survival(np.repeat(times[:, None], len(y), 1))[:, known].mean(1)
+    axis.step(estimate.quantiles, estimate.probabilities, where="post", color=INK, label="observed (Kaplan-Meier)")
+    axis.fill_between(
+        estimate.quantiles, band.low.probabilities, band.high.probabilities, step="post", color=DATA, alpha=0.3,
+        label="90 %",
+    )  # fmt: skip
+    axis.plot(times, predicted, color=MODEL, label="predicted")
+    axis.set(xlabel="y", ylabel="p(Y > y)", ylim=(0.0, 1.03))
+    axis.legend(loc="upper right")
+    return figure
+
+
+def thresholds(plt: Any, probs: Probs, y: PerRow) -> Any:
+    """Whether levels up to each threshold are as frequent as predicted, in ten bins of rows; the diagonal is."""
+    figure, axis = plt.subplots(figsize=SIZE)
+    axis.plot([0, 1], [0, 1], color=DATA, ls="--", lw=1)
+    below = np.cumsum(probs, 1)[:, :-1]
+    for c in range(below.shape[1]):
+        parts = [part for part in np.array_split(np.argsort(below[:, c], kind="stable"), 10) if part.size]
+        said, seen = [below[part, c].mean() for part in parts], [np.mean(y[part] <= c) for part in parts]
+        axis.plot(said, seen, "o-", ms=4, color=MODEL, alpha=(c + 1.0) / below.shape[1], label=f"y <= {c}")
+    axis.set(xlabel="predicted", ylabel="observed", xlim=(0, 1), ylim=(0, 1.03))
+    axis.legend(loc="upper left")
+    return figure
+
+
 def calibration(plt: Any, probs: Probs, y: PerRow) -> Any:
     """Accuracy against confidence, and the share of rows."""
     mean, right, share = reliability(probs, y)
@@ -130,7 +189,7 @@ def calibration(plt: Any, probs: Probs, y: PerRow) -> Any:
     return figure
 
 
-def pit_histogram(plt: Any, u: np.ndarray) -> Any:
+def pit_histogram(plt: Any, u: np.ndarray, name: str = "LOO-PIT") -> Any:
     """Histogram of the PIT, with the middle 95 % of what a uniform sample of the size has."""
     from scipy import stats
 
@@ -139,7 +198,7 @@ def pit_histogram(plt: Any, u: np.ndarray) -> Any:
     low, high = stats.binom(len(u), 1.0 / bins).ppf([0.025, 0.975])
     axis.axhspan(low, high, color=DATA, alpha=0.3, lw=0, label="uniform, 95 %")
     axis.hist(u, bins, range=(0.0, 1.0), color=MODEL, alpha=0.8)
-    axis.set(xlabel="LOO-PIT", ylabel="rows", xlim=(0, 1))
+    axis.set(xlabel=name, ylabel="rows", xlim=(0, 1))
     axis.legend()
     return figure
 

@@ -64,6 +64,15 @@ def test_exposure_multiplies_the_rate(backend_name, tmp_path):
         without.predict(X, exposure=exposure)
 
 
+def test_prior_predictive_draws_take_extra_columns(backend_name):
+    model, trials = up.Model(up.Network((2, 4)), of.Binomial()), np.arange(1, 61)
+    drawn = up.Prior().predictive(model, X, num_draws=20, backend=backend_name, trials=trials)
+    assert (drawn["y"] <= trials).all()
+    assert drawn["y"].max() > 20
+    with pytest.raises(ValueError, match="the likelihood Binomial needs trials= beside x"):
+        up.Prior().predictive(model, X, num_draws=2, backend=backend_name)
+
+
 def test_twice_the_weight_is_the_row_twice_with_its_extras(backend_name):
     model = up.Model(up.Network((2, 4)), of.Binomial())
     trials = np.random.default_rng(1).integers(1, 9, 60)

@@ -126,7 +126,7 @@ class Prior:
         return cls(**entries, layers=layers, likelihood=own)
 
     def predictive(
-        self, model: Any, x: Any, *, num_draws: int = 100, backend: str = "numpyro", seed: int = 0
+        self, model: Any, x: Any, *, num_draws: int = 100, backend: str = "numpyro", seed: int = 0, **extras: Any
     ) -> SiteDraws:
         """Draw parameters from this prior and data from the model under them.
 
@@ -136,12 +136,13 @@ class Prior:
             num_draws: Number of draws S.
             backend: "pyro" or "numpyro".
             seed: Seed of the draws.
+            extras: Extra columns of the rows, such as `trials`.
 
         Returns:
             Site name -> array `(S, ...)`; besides the parameters `outputs` `(S, B, O)`, the readout, and `y` `(S, B)`.
         """
         found: dict[str, np.ndarray] = dataclasses.replace(model, prior=self).prior_predictive(
-            x, num_draws=num_draws, backend=backend, seed=seed
+            x, num_draws=num_draws, backend=backend, seed=seed, **extras
         )
         return found
 

@@ -11,6 +11,7 @@ import numpy as np
 from ugmm_ppl import budgets, checks, kernels
 from ugmm_ppl.backends.load import load_backend
 from ugmm_ppl.backends.threads import cached_property
+from ugmm_ppl.data.joined import join
 from ugmm_ppl.likelihoods.base import Extra, Likelihood, likelihood_of
 from ugmm_ppl.models import evaluation
 from ugmm_ppl.models.base import BaseModel, kind
@@ -165,9 +166,12 @@ class BaseNetworkModel(BaseModel):
         shapes = self.body.noise_shapes(self.network.inputs, (x.shape[-2],))
         return {name: backend.uniform(shape, x) for name, shape in shapes.items()}
 
-    def prior_predictive(self, x: Any, *, num_draws: int = 100, backend: str = "numpyro", seed: int = 0) -> SiteDraws:
+    def prior_predictive(
+        self, x: Any, *, num_draws: int = 100, backend: str = "numpyro", seed: int = 0, **extras: Any
+    ) -> SiteDraws:
         """Draws from the prior and of data under them; described at `Prior.predictive`."""
         x = self.check_inputs(x)
+        x = join(x, self.check_extras(extras, len(x)))
         num_draws, seed = checks.count("num_draws", num_draws), checks.count("seed", seed, least=0)
         primitives = load_backend(backend)
         with primitives.settings(dtype="float32", device="cpu"):

@@ -38,10 +38,10 @@ MODEL = up.Regressor(up.Network((2, 1), normalization=None), 1, prior=PRIOR)
 class Shifted(up.likelihoods.Mixture):
     """Data that lie half a unit higher, and closer, than the fit supposes."""
 
-    def parameters(self, ops: Any, outputs: Any) -> Any:
+    def of(self, ops: Any, outputs: Any) -> Any:
         """Moved and narrowed."""
-        loc, scale, logits = super().parameters(ops, outputs)
-        return loc + 0.5, 0.5 * scale, logits
+        found = super().of(ops, outputs)
+        return found | {"loc": found["loc"] + 0.5, "scale": 0.5 * found["scale"]}
 
 
 WRONG = up.Model(MODEL.network, Shifted(1), PRIOR)

@@ -24,9 +24,9 @@ MODEL = up.Regressor(up.Network((2, 1), normalization=None), 1, prior=PRIOR)
 class Shifted(up.likelihoods.Mixture):
     """What makes the data if the log density of the fit is wrong: they lie half a unit higher, and closer."""
 
-    def parameters(self, ops, outputs):
-        loc, scale, logits = super().parameters(ops, outputs)
-        return loc + 0.5, 0.5 * scale, logits
+    def of(self, ops, outputs):
+        found = super().of(ops, outputs)
+        return found | {"loc": found["loc"] + 0.5, "scale": 0.5 * found["scale"]}
 
 
 @pytest.mark.long

@@ -202,6 +202,56 @@ def test_limits_are_in_the_units_of_y(backend_name):
         own.predict(X)
 
 
+def test_limits_that_are_reached(backend_name):
+    """y at its limit, standardised in float32; held-out rows have the limits too."""
+    y = np.maximum(np.random.default_rng(5).normal(size=60) * 7.3 + 103.0, 101.7)
+    model = up.Model(up.Network((2, 4)), of.Truncated(of.Normal(), low=101.7))
+    fit = up.fit(model, X, y, backend=backend_name, validation=(X, y), **SETTINGS)
+    assert np.isfinite(fit.scores).all()
+    known = fit.log_likelihood(num_draws=3)
+    assert np.isfinite(known).all()
+    np.testing.assert_allclose(fit.scores[0, -1], known.mean(), atol=0.5)  # with other draws
+
+
+def test_extra_columns_are_not_ignored(backend_name):
+    """Without their rows, beside rows that have theirs, and where y and they do not belong together."""
+    model, y = up.Model(up.Network((2, 4)), of.Censored(of.Normal())), X[:, 0]
+    code = np.resize([0.0, 1.0], 60)
+    fit = up.fit(model, X, y, censored=code, backend=backend_name, **SETTINGS)
+    for ask in (fit.log_likelihood, fit.log_p, fit.to_arviz):
+        with pytest.raises(ValueError, match="censored= belong to rows x; got them without x"):
+            ask(censored=code)
+    with pytest.raises(ValueError, match="censored= belong to rows x"):
+        fit.predict(fit.train_x, censored=code)
+    with pytest.raises(ValueError, match="must end above its beginning"):
+        fit.log_likelihood(X, y, censored=np.full(60, "interval"))
+    with pytest.raises(ValueError, match="this fit was made with censored= beside x"):
+        fit.log_likelihood(X, y)
+    batches = [X[:7], X[7:9]]
+    assert [len(each.mean) for each in fit.predict_iter(batches, num_draws=3)] == [7, 2]
+    counted = up.Model(up.Network((2, 4)), of.ZeroInflated(of.Binomial()))
+    with pytest.raises(ValueError, match="got 9 of 2 in row 0"):
+        up.fit(counted, X, np.full(60, 9.0), trials=np.full(60, 2.0), backend=backend_name, **SETTINGS)
+
+
+def test_many_censored_rows_are_diagnosed(backend_name):
+    """More rows than are looked at one by one."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2100, 2)), rng.normal(size=2100)
+    model = up.Model(up.Network((2, 3)), of.Censored(of.Normal()))
+    fit = up.fit(model, x, y, censored=np.arange(2100) % 2, backend=backend_name, num_steps=3, progress=False)
+    assert len(list(fit.diagnose(num_draws=4, more_steps=False))) > 5
+
+
+def test_concordance_counts_pairs_by_weights():
+    y, predicted, code = np.arange(4.0), np.array([0.0, 3.0, 1.0, 2.0]), np.zeros(4)
+    weights = np.array([1.0, 2.0, 0.0, 1.0])
+    twice = np.array([0, 1, 1, 3])
+    assert metrics.concordance(predicted, y, code, row_weights=weights) == pytest.approx(
+        metrics.concordance(predicted[twice], y[twice], code[twice])
+    )
+
+
 def test_concordance():
     """Against counting pairs by hand; nothing is known of a pair whose earlier time is censored."""
     y, code = np.array([1.0, 2.0, 3.0, 2.0]), np.array([0.0, 1.0, 0.0, 0.0])

@@ -213,7 +213,9 @@ def sharpness(low: PerRow, high: PerRow, *, row_weights: PerRow | None = None) -
     return mean_over_rows(high - low, row_weights)
 
 
-def concordance(predicted: PerRow, y: PerRow, censored: PerRow | None = None) -> float:
+def concordance(
+    predicted: PerRow, y: PerRow, censored: PerRow | None = None, *, row_weights: PerRow | None = None
+) -> float:
     """Share of pairs of rows in the right order among those whose order is known; ties of predictions count a half.
 
     Of y that is censored to the right (code 1) it is known only that it lies above an observed one below it, of y that
@@ -224,16 +226,19 @@ def concordance(predicted: PerRow, y: PerRow, censored: PerRow | None = None) ->
         predicted: Predicted times, such as medians `(B,)`.
         y: Observed or censored times `(B,)`.
         censored: Codes `(B,)`; None if all are observed.
+        row_weights: How often each row counts; a pair counts the product.
 
     Returns:
         Between 0 and 1, NaN if no order is known; a random order has one half.
     """
     code = np.zeros(len(y)) if censored is None else censored
-    right, known = 0.0, 0
-    for i in np.flatnonzero(code != 1.0):  # the earlier one of a pair has an upper bound
+    weights = np.ones(len(y)) if row_weights is None else row_weights
+    right, known = 0.0, 0.0
+    for i in np.flatnonzero((code != 1.0) & (weights > 0.0)):  # the earlier one of a pair has an upper bound
         later = ((y > y[i]) | ((y == y[i]) & (code == 1.0) & (code[i] != 1.0))) & (code != -1.0)
-        known += int(later.sum())
-        right += float((predicted[later] > predicted[i]).sum() + 0.5 * (predicted[later] == predicted[i]).sum())
+        in_order = (predicted[later] > predicted[i]) + 0.5 * (predicted[later] == predicted[i])
+        known += float(weights[i] * weights[later].sum())
+        right += float(weights[i] * (weights[later] @ in_order))
     return right / known if known else float("nan")
 
 
@@ -241,8 +246,8 @@ def evaluate(prediction: Any, y: PerRow, *, row_weights: Any = None) -> dict[str
     """The metrics of a run: mean log likelihood in nats per row, and others by the kind of prediction.
 
     Classes: accuracy, Brier score, ECE. Real targets: RMSE, MAE of the median, CRPS (of fewer draws, evenly spaced,
-    where all would take more than `likelihoods.mixture.CRPS_WORK` pairs), coverage and sharpness of the central 90 %
-    intervals.
+    where all would take more than `budgets.CRPS_WORK` pairs), coverage and sharpness of the central 90 % intervals; the
+    same of an `Outcome`, by as many draws as `budgets.OUTCOME_DRAWS` allows. Censored outcomes: concordance.
 
     Args:
         prediction: What `Fit.predict` made of B rows.

@@ -139,7 +139,7 @@ class Prior:
             extras: Extra columns of the rows, such as `trials`.
 
         Returns:
-            Site name -> array `(S, ...)`; besides the parameters `outputs` `(S, B, O)`, the readout, and `y` `(S, B)`.
+            Site name -> array `(S, ...)`; besides the parameters the complete `outputs` `(S, B, O)`, and `y` `(S, B)`.
         """
         found: dict[str, np.ndarray] = dataclasses.replace(model, prior=self).prior_predictive(
             x, num_draws=num_draws, backend=backend, seed=seed, **extras

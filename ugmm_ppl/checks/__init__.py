@@ -78,6 +78,7 @@ from ugmm_ppl.checks.outcome import binary as binary
 from ugmm_ppl.checks.outcome import censored as censored
 from ugmm_ppl.checks.outcome import counts as counts
 from ugmm_ppl.checks.outcome import exposure as exposure
+from ugmm_ppl.checks.outcome import extras_with_rows as extras_with_rows
 from ugmm_ppl.checks.outcome import held_out_extras as held_out_extras
 from ugmm_ppl.checks.outcome import intervals as intervals
 from ugmm_ppl.checks.outcome import known_extras as known_extras

@@ -171,6 +171,13 @@ def known_extras(given: Collection[str], known: Sequence[str], likelihood: str) 
             raise ValueError(f"the likelihood {likelihood} takes {takes}; got {name}=. Leave it out.")
 
 
+def extras_with_rows(given: Collection[str] | None) -> None:
+    """Refuse extra columns for rows that have theirs, those of the training."""
+    if given:
+        names = ", ".join(f"{name}=" for name in given)
+        raise ValueError(f"{names} belong to rows x; got them without x, or with the rows of the training. Give x too.")
+
+
 def held_out_extras(validation: Any, given: Collection[str]) -> None:
     """Refuse held-out rows without the extra columns that the training rows have."""
     if given and isinstance(validation, tuple | list):

@@ -88,7 +88,7 @@ def check_importance(subject: Subject) -> list[Line]:
     result = loo(subject.pointwise[..., subject.rows], subject.log_ratio if fit.inference.density else None)
     bad = float(np.mean(result.pareto_k > GOOD_K))
     weights = None if fit.row_weights is None else fit.row_weights[subject.rows]
-    per_row = np.average(result.pointwise - fit.log_unit(subject.x), weights=weights)
+    per_row = np.average(result.pointwise - fit.log_unit(subject.x[subject.rows]), weights=weights)
     trusted = bad <= 0.05
     lines.append(
         Line(

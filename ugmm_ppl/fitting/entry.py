@@ -200,7 +200,10 @@ def _split(
     checks.held_out_pair(validation)
     if isinstance(validation, tuple | list):
         held_x = model.check_inputs(validation[0], what="validation[0]", names=columns)
+        beside = model.check_extras({}, len(held_x))
+        held_x = join(held_x, beside)
         held = (held_x, model.check_target(validation[1], len(held_x)))
+        model.likelihood.check_extras(held[1], beside)
         own = checks.row_weights(validation[2] if len(validation) == 3 else None, len(held_x), "validation[2]")
         return data, held if own is None else (*held, own)
     count = checks.held_out_rows(validation, len(x))

@@ -38,8 +38,14 @@ class Beta(Family):
         return checks.proportions(y, rows)
 
     def ppl(self, backend: Backend, of: Values) -> Any:
-        """Beta of the PPL."""
-        return backend.dist.Beta(*self._ends(backend.ops, of))
+        """A distribution by its density."""
+        return backend.dist.FamilyDistribution(self, backend, of)
+
+    def density(self, backend: Backend, of: Values, y: Array) -> Array:
+        """That of the PPL's Beta; a proportion that has been rounded to 0 or 1 counts as the next one inside."""
+        eps = backend.ops.eps(y)
+        inside = backend.ops.at_most(backend.ops.at_least(y, 1e-37), 1.0 - eps)
+        return backend.dist.Beta(*self._ends(backend.ops, of)).log_prob(inside)
 
     def law(self, of: Values) -> Law:
         """`scipy.stats.beta`."""

@@ -57,6 +57,7 @@ class Censored(Limited):
 
     def check_extras(self, y: PerRow, extras: Mapping[str, PerRow]) -> None:
         """Refuse intervals without an upper end above the lower one."""
+        super().check_extras(y, extras)
         if extras:
             checks.intervals(y, extras["censored"], extras["upper"])
 

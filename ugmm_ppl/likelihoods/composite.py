@@ -62,6 +62,10 @@ class Composite(Family):
         """As the base does."""
         return self.base.check(y, rows)
 
+    def check_extras(self, y: PerRow, extras: Mapping[str, PerRow]) -> None:
+        """As the base does."""
+        self.base.check_extras(y, extras)
+
     def ppl(self, backend: Backend, of: Values) -> Any:
         """A distribution by its density."""
         return backend.dist.FamilyDistribution(self, backend, of)

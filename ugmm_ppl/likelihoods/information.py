@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from ugmm_ppl.likelihoods.law import Law, Lawful
@@ -32,8 +30,8 @@ def information(likelihood: Lawful, outputs: Outputs) -> RowMatrices:
     here = outputs[:, None]
     law = likelihood.given(here)
     if law.discrete:
-        y, step = _outcomes(law)
-        mass = step * np.exp(likelihood.log_prob(here, y))
+        y, counts = _outcomes(law)
+        mass = counts * np.exp(likelihood.log_prob(here, y))
     else:
         levels, mass = _levels()
         y = law.quantile(levels)
@@ -49,11 +47,14 @@ def information(likelihood: Lawful, outputs: Outputs) -> RowMatrices:
     return np.swapaxes(score * mass[..., None], 1, 2) @ score
 
 
-def _outcomes(law: Law) -> tuple[RowDraws, float]:
-    """Outcomes `(B, Q)` of a law `(B, 1)`, and the step from one to the next."""
-    low, high = law.quantile(np.array(TAIL)), law.quantile(np.array(1.0 - TAIL))
-    step = max(1, math.ceil((high - low).max() / MOST_OUTCOMES))
-    return low + step * np.arange(int((high - low).max()) // step + 1), float(step)
+def _outcomes(law: Law) -> tuple[RowDraws, RowDraws]:
+    """Outcomes `(B, Q)` of a law `(B, 1)`, and how many whole numbers each stands for; 0 stands for itself."""
+    low, high = (np.maximum(law.quantile(np.array(level)), 1.0) for level in (TAIL, 1.0 - TAIL))
+    step = np.maximum(1.0, np.ceil((high - low + 1.0) / MOST_OUTCOMES))
+    first = low + step * np.arange(int(((high - low) // step).max()) + 1)
+    y = first + np.floor(0.5 * (step - 1.0))
+    zero = np.zeros(low.shape)
+    return np.concatenate([zero, y], -1), np.concatenate([zero + 1.0, np.where(first <= high, step, 0.0)], -1)
 
 
 def _levels() -> tuple[PerLevel, PerLevel]:

@@ -78,10 +78,11 @@ def smallest(cdf: Callable[[RowDraws], RowDraws], level: RowDraws, mean: RowDraw
     while (short := (cdf(high) < level) & (high < LARGEST)).any():
         high = np.where(short, 2.0 * high, high)
     none, low = cdf(high) < level, np.full(high.shape, -1.0)
-    while (high - low > 1.0).any():
-        middle = np.floor(0.5 * (low + high))
+    middle = np.floor(0.5 * (low + high))
+    while ((low < middle) & (middle < high)).any():  # beyond 2^53 there is a number between, or none
         enough = cdf(middle) >= level
         low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+        middle = np.floor(0.5 * (low + high))
     return np.where(none, np.inf, high)
 
 

@@ -18,6 +18,9 @@ from ugmm_ppl.likelihoods.law import Law, OfScipy
 from ugmm_ppl.ops.numpy import NUMPY
 from ugmm_ppl.typing import Array, Ops, RowDraws, Values
 
+LARGE = 100.0
+"""Concentration above which Stirling's series has 14 digits."""
+
 
 @likelihood
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +59,18 @@ class NegativeBinomial(Counts):
 
 def log_probability(ops: Ops, mean: Array, c: Array, y: Array) -> Array:
     """Log probability of counts y for means and concentrations."""
-    ways = ops.lgamma(y + c) - ops.lgamma(c) - ops.lgamma(y + 1.0)
-    return ways - c * ops.log1p(mean / c) - y * ops.log1p(c / mean)
+    rising = log_rising(ops, c, y)
+    return rising - ops.lgamma(y + 1.0) - c * ops.log1p(mean / c) - y * ops.log1p(c / mean)
+
+
+def log_rising(ops: Ops, c: Array, y: Array) -> Array:
+    """log Gamma(c + y) / Gamma(c); of a large c by the difference of Stirling's series, whose terms do not cancel."""
+    large = c > LARGE
+    near, far = ops.where(large, 1.0, c), ops.where(large, c, LARGE)
+    top = far + y
+    series = (1.0 / top - 1.0 / far) / 12.0 - (1.0 / (top * top * top) - 1.0 / (far * far * far)) / 360.0
+    stirling = y * ops.log(far) + (top - 0.5) * ops.log1p(y / far) - y + series
+    return ops.where(large, stirling, ops.lgamma(near + y) - ops.lgamma(near))
 
 
 class NegativeBinomialLaw(OfScipy):

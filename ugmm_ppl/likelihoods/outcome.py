@@ -226,8 +226,7 @@ class Outcome(OrderedPrediction):
             grid = np.arange(low, high + 1.0, max(1, math.ceil((high - low) / 200)))
         else:
             grid = np.linspace(low - 0.05 * (high - low), high + 0.05 * (high - low), 200)
-        with np.errstate(divide="ignore"):
-            terms = self.likelihood.log_prob(one._flat.astype(np.float64), self._seen(grid))
+        terms = one._laws().log_prob(self._seen(grid))
         return grid, np.tensordot(self._shares, np.exp(terms), 1) / (1.0 if self.discrete else self._scale())
 
     def _few_draws(self) -> Outcome:
@@ -261,10 +260,10 @@ class Outcome(OrderedPrediction):
 
     def _summed(self, y: PerRow, low: PerRow, high: PerRow) -> PerRow:
         first, last = np.minimum(low, y), np.maximum(high, y)
-        step = max(1, math.ceil((last - first).max() / MOST_TERMS))
+        step = np.maximum(1.0, np.ceil((last - first + 1.0) / MOST_TERMS))
         total = np.zeros(self._rows)
-        for offset in range(0, int((last - first).max()) + 1, step):
-            at = first + offset
+        for number in range(int(((last - first) // step).max()) + 1):
+            at = first + step * number
             total += np.where(at <= last, step * (self.cdf(at) - (at >= y)) ** 2, 0.0)
         return total
 
@@ -296,7 +295,6 @@ class Survival(Outcome):
         The share of pairs in the right order among those whose order is known; described at
         `ugmm_ppl.metrics.concordance`.
         """
-        del row_weights
         y = self.likelihood.check(y, self._rows)
         code = self.likelihood.of(NUMPY, self._flat[0].astype(np.float64))["censored"]
-        return {"concordance": metrics.concordance(self.quantile(0.5), y, code)}
+        return {"concordance": metrics.concordance(self.quantile(0.5), y, code, row_weights=row_weights)}

@@ -12,7 +12,8 @@ from ugmm_ppl.likelihoods.base import likelihood
 from ugmm_ppl.likelihoods.counts import RATE, Counts
 from ugmm_ppl.likelihoods.family import Parameter
 from ugmm_ppl.likelihoods.law import Law, OfScipy
-from ugmm_ppl.typing import Array, Ops, RowDraws, Values
+from ugmm_ppl.ops.numpy import NUMPY
+from ugmm_ppl.typing import Array, Ops, Outputs, RowDraws, RowMatrices, Values
 
 LARGEST_COUNT = 1e15
 """The largest rate of which NumPy draws counts."""
@@ -38,6 +39,12 @@ class Poisson(Counts):
     def law(self, of: Values) -> Law:
         """`scipy.stats.poisson`."""
         return PoissonLaw(self.expected(of))
+
+    def information(self, outputs: Outputs) -> RowMatrices:
+        """The mean of y: E[(y - m)^2]."""
+        found = np.zeros((*outputs.shape, self.width))
+        found[..., 0, 0] = self.expected(self.of(NUMPY, outputs))
+        return found
 
     def log_zero(self, ops: Ops, of: Values) -> Array:
         """-m."""

@@ -25,6 +25,13 @@ LOWER = extra(
 UPPER = extra("upper_limit", math.inf, checks.limits, "Outcomes above it were not seen `(N,)`.", of_target=True)
 
 
+SLACK = 1e-6
+"""How far beyond a limit y may lie, in the size of the limit: both have been rounded to float32."""
+
+LEAST_MASS = 1e-290
+"""Between limits with less of it, 36 scales away, all outcomes count as the nearer limit."""
+
+
 @likelihood
 @dataclasses.dataclass(frozen=True)
 class Truncated(Limited):
@@ -57,6 +64,7 @@ class Truncated(Limited):
 
     def check_extras(self, y: PerRow, extras: Mapping[str, PerRow]) -> None:
         """Refuse outcomes outside of their limits."""
+        super().check_extras(y, extras)
         if extras:
             checks.within_limits(y, extras["lower_limit"], extras["upper_limit"])
 
@@ -94,35 +102,45 @@ class TruncatedLaw(Law):
         self.mass = np.exp(log_mass)
         self.below, self.above = base.cdf(low), base.survival(high)
         self.upper = self.below > 0.5  # then from above, where probabilities are small
+        self.lost = ~(self.mass > LEAST_MASS)
+        self.nearer = np.where(self.upper, low, high)
 
     def log_prob(self, y: RowDraws) -> RowDraws:
         """As in `Truncated`."""
-        inside = np.greater_equal(y, self.low) & np.less_equal(y, self.high)
+        low, high = (end + side * SLACK * (1.0 + np.abs(end)) for end, side in ((self.low, -1.0), (self.high, 1.0)))
+        inside = np.greater_equal(y, low) & np.less_equal(y, high)
         return np.where(inside, self.base.log_prob(y) - self.log_mass, -np.inf)
 
     def cdf(self, y: RowDraws) -> RowDraws:
         """(F(y) - F(low)) / mass."""
         inside = np.clip(y, self.low, self.high)
         from_above = self.base.survival(self.low) - self.base.survival(inside)
-        return np.clip(np.where(self.upper, from_above, self.base.cdf(inside) - self.below) / self.mass, 0.0, 1.0)
+        return self._share(np.where(self.upper, from_above, self.base.cdf(inside) - self.below), y >= self.nearer)
 
     def survival(self, y: RowDraws) -> RowDraws:
         """(S(y) - S(high)) / mass."""
         inside = np.clip(y, self.low, self.high)
         from_below = self.base.cdf(self.high) - self.base.cdf(inside)
-        return np.clip(np.where(self.upper, self.base.survival(inside) - self.above, from_below) / self.mass, 0.0, 1.0)
+        return self._share(np.where(self.upper, self.base.survival(inside) - self.above, from_below), y < self.nearer)
+
+    def _share(self, part: RowDraws, at_limit: RowDraws) -> RowDraws:
+        """A part of the mass; where that is lost, all of it lies at the nearer limit."""
+        return np.where(self.lost, at_limit, np.clip(part / np.where(self.lost, 1.0, self.mass), 0.0, 1.0))
 
     def quantile(self, level: RowDraws) -> RowDraws:
         """That of the base, of the level between those of the limits."""
         from_below = self.base.quantile(np.where(self.upper, 0.5, self.below + level * self.mass))
         from_above = self.base.upper_quantile(np.where(self.upper, self.above + (1.0 - level) * self.mass, 0.5))
-        return np.clip(np.where(self.upper, from_above, from_below), self.low, self.high)
+        found = np.clip(np.where(self.upper, from_above, from_below), self.low, self.high)
+        return np.where(self.lost, self.nearer, found)
 
     @cached_property
     def _moments(self) -> tuple[RowDraws, RowDraws]:
         """First and second moment; between limits so far out that they are lost, those of the nearer limit."""
-        first, second = (each / self.mass for each in self.base.moments_between(self.low, self.high))
-        return np.clip(first, self.low, self.high), second
+        mass = np.where(self.lost, 1.0, self.mass)
+        first, second = (each / mass for each in self.base.moments_between(self.low, self.high))
+        first = np.where(self.lost, self.nearer, np.clip(first, self.low, self.high))
+        return first, np.where(self.lost, first**2, second)
 
     @property
     def mean(self) -> RowDraws:

@@ -48,7 +48,7 @@ class Record:
         stats: For "nuts", statistics per draw `(C, S)`.
         weighting: How the chains were weighed: "equal", "elbo" or "stacking".
         unequal_weights: Their weights `(C,)`, or None if they are equal.
-        train_x, train_y: The data it was fitted to; None after `load`.
+        train_x, train_y: The data it was fitted to, extra columns after those of x; None after `load`.
         row_weights: How often each of these rows counts `(N,)`, or None for once; kept by `save`.
     """
 
@@ -130,6 +130,7 @@ class Record:
         With the extra columns of the training, if it had some, after those of x.
         """
         if isinstance(x, Joined):
+            checks.extras_with_rows(extras)
             return x
         extras = {} if extras is None else extras
         checks.same_extras(extras, self.extras, [name for name, each in EXTRAS.items() if each.with_target])
@@ -139,8 +140,10 @@ class Record:
     def with_extras(self, x: Any, extras: Mapping[str, Any]) -> Any:
         """Rows with the extra columns that belong to them; None, and rows of a fit that has none, as they are."""
         if x is None:
+            checks.extras_with_rows(extras)
             return x
-        return self.check_inputs(x, extras=extras) if extras or self.extras else x
+        needed = [name for name in self.extras if not EXTRAS[name].with_target]
+        return self.check_inputs(x, extras=extras) if extras or needed else x
 
     @staticmethod
     def taken(options: dict[str, Any]) -> dict[str, Any]:
@@ -189,7 +192,11 @@ class Record:
         """The given data, or the training data, as arrays."""
         x, y = self.training_data(x, y)
         x = self.check_inputs(x, convert=False)
-        return x, self.model.check_target(y, len(x))
+        y = self.model.check_target(y, len(x))
+        if self.extras and not isinstance(x, Joined):
+            checks.same_extras((), self.extras, ())
+        self.model.likelihood.check_extras(y, self.extras_of(x))
+        return x, y
 
     def training_data(self, x: Any, y: Any) -> tuple[Any, Any]:
         """The given data, or the training data, unchecked."""

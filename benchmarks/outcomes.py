@@ -1,12 +1,12 @@
 """Likelihoods on real data: linear networks beside the GLMs of statsmodels, and networks with neurons.
 
-    python benchmarks/outcomes.py [--splits 5] [--backend numpyro]
+    python benchmarks/outcomes.py [--splits 5] [--backend numpyro] [--sbc 128]
 
 Each family against the GLM of the same family: a network that is one linear layer must predict held-out rows as well.
 Then visits to doctors (randhie) by a network of 16 neurons under one likelihood after the other, and times to an arrest
 (rossi) by the concordance of predictions, beside the proportional hazards of Cox. The same settings everywhere; nothing
-is chosen by held-out rows. Needs statsmodels and lifelines, with which the data come. Writes
-benchmarks/results/outcomes.json.
+is chosen by held-out rows. Needs statsmodels and lifelines, with which the data come. With `--sbc` calibration of NUTS
+for every family in their place. Writes benchmarks/results/outcomes.json, or outcomes_sbc_BACKEND.json.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from scipy import stats
 from statsmodels.miscmodels.ordinal_model import OrderedModel
 
 import ugmm_ppl as up
+from ugmm_ppl.calibration import sbc
 from ugmm_ppl.nn import Linear
 
 of = up.likelihoods
@@ -174,12 +175,49 @@ def arrests(backend: str) -> list[dict[str, Any]]:
     return [{"model": name, "concordance": round(float(np.mean(v)), 4)} for name, v in scores.items()]
 
 
+def calibrated(backend: str, simulations: int) -> list[dict[str, Any]]:
+    """Simulation-based calibration of NUTS for every family, one neuron of two inputs: the p-value of its ranks."""
+    likelihoods = {
+        "Bernoulli": of.Bernoulli(), "Beta": of.Beta(), "Binomial": of.Binomial(),
+        "Censored": of.Censored(of.Normal(shared=("scale",))), "Gamma": of.Gamma(shared=("concentration",)),
+        "Hurdle": of.Hurdle(of.Poisson()), "LogNormal": of.LogNormal(shared=("scale",)),
+        "NegativeBinomial": of.NegativeBinomial(shared=("concentration",)), "Normal": of.Normal(shared=("scale",)),
+        "Ordinal": of.Ordinal(3), "Poisson": of.Poisson(), "StudentT": of.StudentT(),
+        "Truncated": of.Truncated(of.Normal(shared=("scale",)), low=-1.0, high=3.0),
+        "ZeroInflated": of.ZeroInflated(of.Poisson(), shared=("zero_log_odds",)),
+    }  # fmt: skip
+    rng, found = np.random.default_rng(0), []
+    x = rng.normal(size=(12, 2))
+    prior = up.Prior(
+        loc=up.dist.Normal(0.0, 1.0), log_scale=up.dist.Normal(0.0, 0.3), logits=up.dist.Normal(0.0, 0.5),
+        readout=up.dist.Normal(0.0, 0.5), readout_bias=up.dist.Normal(0.0, 0.5),
+    )  # fmt: skip
+    for name, likelihood in likelihoods.items():
+        start = time.perf_counter()
+        extras = {"trials": np.full(12, 10.0)} if name == "Binomial" else {}
+        model = up.Model(up.Network((2, 1), normalization=None), likelihood, prior=prior)
+        result = sbc(
+            model, x, backend=backend, num_simulations=simulations, num_warmup=150, num_draws=15, thin=3,
+            progress=False, **extras,
+        )  # fmt: skip
+        seconds = round(time.perf_counter() - start, 1)
+        found.append({"likelihood": name, "p_value": round(float(result.p_value), 4), "seconds": seconds})
+        print(f"{name:20} p {found[-1]['p_value']:.3f}  {found[-1]['seconds']} s", flush=True)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--backend", default="numpyro", choices=("pyro", "numpyro"))
+    parser.add_argument("--sbc", type=int, default=0, metavar="SIMULATIONS", help="calibration alone, of so many")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
+    if options.sbc:
+        rows = calibrated(options.backend, options.sbc)
+        content = {"machine": measure.machine(), "backend": options.backend, "calibration": rows}
+        print(measure.write(f"outcomes_sbc_{options.backend}", content))
+        return
     content = {
         "machine": measure.machine(), "splits": options.splits, "backend": options.backend, "settings": SETTINGS,
         "against_glms": against_glms(options.splits, options.backend),

@@ -133,7 +133,8 @@ def test_the_likelihood_says_by_which_picture_it_is_checked(likelihood, extras, 
     x, y = rng.normal(size=(40, 2)), np.arange(40) % 3 + (isinstance(likelihood, up.likelihoods.Gamma))
     model = up.Model(up.Network((2, 3)), likelihood)
     fit = up.fit(model, x, y, backend=BACKEND, num_steps=5, progress=False, **extras)
-    fit.report(tmp_path / "report.html", more_steps=False)
+    fit.report(tmp_path / "report.html", more_steps=False, test=(x, y, extras))
     text, _ = checked(tmp_path / "report.html")
+    assert "held-out rows" in text
     assert said in text
     assert ("Of the training rows, of whole numbers randomised" in text) == ("censored" not in extras)

@@ -21,6 +21,7 @@ from ugmm_ppl.backends.base import Backend
 from ugmm_ppl.backends.load import load_backend
 from ugmm_ppl.backends.progress import Progress
 from ugmm_ppl.checks.machine import require
+from ugmm_ppl.data.joined import join
 from ugmm_ppl.guides.base import FAMILIES
 from ugmm_ppl.guides.guide import make_guide
 from ugmm_ppl.guides.sites import latent_sites
@@ -100,6 +101,7 @@ def sbc(
     learning_rate: float = 0.03,
     seed: int = 0,
     progress: bool = True,
+    **extras: Any,
 ) -> Calibration:
     """Simulation-based calibration of a method on a model; all simulations run side by side.
 
@@ -119,6 +121,7 @@ def sbc(
         learning_rate: Of "svi".
         seed: Seed of everything random.
         progress: Show a progress bar.
+        extras: Extra columns of the rows, such as `trials`.
 
     Raises:
         ValueError, TypeError: Bad inputs or settings.
@@ -130,6 +133,7 @@ def sbc(
     learning_rate, seed = checks.number("learning_rate", learning_rate, 0.0), checks.count("seed", seed, least=0)
     families = checks.guide(guide, FAMILIES)
     x, fitted = checks.inputs(x, model.num_inputs), fitted or model
+    x = np.asarray(join(x, model.check_extras(extras, len(x))))
     primitives = load_backend(backend)
     dtype = METHODS[method].dtype
     with primitives.settings(dtype=dtype, device="cpu"):

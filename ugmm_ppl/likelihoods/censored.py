@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -64,20 +64,24 @@ class Censored(Limited):
     def density(self, backend: Backend, of: Values, y: Array) -> Array:
         """As above."""
         ops = backend.ops
-        return ops.where(of["censored"] == 0.0, self.base.density(backend, of, y), self._between(ops, of, y))
 
-    def _between(self, ops: Ops, of: Values, y: Array) -> Array:
+        def density(at: Array) -> Array:
+            return self.base.density(backend, of, at)
+
+        return ops.where(of["censored"] == 0.0, density(y), self._between(ops, of, density, y))
+
+    def _between(self, ops: Ops, of: Values, density: Callable[[Array], Array], y: Array) -> Array:
         """Log probability of where a censored outcome lies."""
         code = of["censored"]
         low = ops.where(code > 0.0, y, -math.inf)
         high = ops.where(code < 0.0, y, ops.where(code == 2.0, of["upper"], math.inf))
-        return log_between(ops, lambda at: self.base.log_tails(ops, of, at), low, high)
+        return log_between(ops, lambda at: self.base.log_tails(ops, of, at), density, low, high)
 
     def log_prob(self, outputs: Outputs, y: PerRow) -> PerRow:
         """The same in NumPy."""
         of = self.of(NUMPY, outputs.astype(np.float64))
-        y = np.asarray(y, dtype=np.float64) + 0.0 * of["censored"]
-        return np.where(of["censored"] == 0.0, self.base.law(of).log_prob(y), self._between(NUMPY, of, y))
+        law, y = self.base.law(of), np.asarray(y, dtype=np.float64) + 0.0 * of["censored"]
+        return np.where(of["censored"] == 0.0, law.log_prob(y), self._between(NUMPY, of, law.log_prob, y))
 
     def law(self, of: Values) -> Law:
         """That of the base: of the outcome itself."""

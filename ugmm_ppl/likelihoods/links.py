@@ -21,12 +21,22 @@ def log1mexp(ops: Ops, a: Array) -> Array:
     return ops.where(small, ops.log(-ops.expm1(near)), ops.log1p(-ops.exp(far)))
 
 
-def log_between(ops: Ops, log_tails: Callable[[Array], tuple[Array, Array]], low: Array, high: Array) -> Array:
+def log_between(
+    ops: Ops,
+    log_tails: Callable[[Array], tuple[Array, Array]],
+    log_density: Callable[[Array], Array],
+    low: Array,
+    high: Array,
+) -> Array:
     """log p(low < Y <= high), from whichever side is the smaller one; ends may be infinite.
+
+    Where both ends have nearly the same probabilities, as under a scale that is far wider than their distance, it is by
+    Simpson's rule.
 
     Args:
         ops: The array library.
         log_tails: log p(Y <= y) and log p(Y > y) of finite y.
+        log_density: log p(y) of finite y.
         low: The lower ends, -inf for none.
         high: The upper ends, inf for none; above the lower ones.
     """
@@ -38,6 +48,12 @@ def log_between(ops: Ops, log_tails: Callable[[Array], tuple[Array, Array]], low
     lower = below < above  # the lower end lies in the lower half, so that its own tail is exact
     whole = ops.where(lower, under, above)
     rest = ops.where(lower, below, over)
-    empty = rest >= whole
-    gone = ops.where(empty, -1.0, rest - ops.where(whole == -math.inf, 0.0, whole))
-    return ops.where(empty, -math.inf, whole + log1mexp(ops, gone))
+    difference = rest - ops.where(whole == -math.inf, 0.0, whole)
+    near = difference > -math.sqrt(ops.eps(difference))
+    simple = near & ~none & ~all_ & (low < high)
+    first, last = ops.where(simple, low, 1.0), ops.where(simple, high, 2.0)
+    points = ((first, 1.0), (0.5 * (first + last), 4.0), (last, 1.0))
+    terms = ops.concat([(log_density(at) + math.log(weight / 6.0))[..., None] for at, weight in points])
+    by_rule = logsumexp(ops, terms) + ops.log(last - first)
+    by_tails = whole + log1mexp(ops, ops.where(near, -1.0, difference))
+    return ops.where(near, ops.where(simple, by_rule, -math.inf), by_tails)

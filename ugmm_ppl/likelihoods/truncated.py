@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 
 import numpy as np
@@ -30,6 +31,11 @@ SLACK = 1e-6
 
 LEAST_MASS = 1e-290
 """Between limits with less of it, 36 scales away, all outcomes count as the nearer limit."""
+
+
+FLAT = (1e-7, 1e-4)
+"""Shares of a tail below which a base is so wide that its density between the limits is taken as flat: for the
+distribution function, and for moments, which lose more digits."""
 
 
 @likelihood
@@ -70,15 +76,22 @@ class Truncated(Limited):
 
     def density(self, backend: Backend, of: Values, y: Array) -> Array:
         """As above."""
-        return self.base.density(backend, of, y) - self.log_mass(backend.ops, of)
 
-    def log_mass(self, ops: Ops, of: Values) -> Array:
+        def density(at: Array) -> Array:
+            return self.base.density(backend, of, at)
+
+        return density(y) - self.log_mass(backend.ops, of, density)
+
+    def log_mass(self, ops: Ops, of: Values, density: Callable[[Array], Array]) -> Array:
         """Log of the probability that the base gives to what lies between the limits."""
-        return log_between(ops, lambda at: self.base.log_tails(ops, of, at), of["lower_limit"], of["upper_limit"])
+        tails, ends = functools.partial(self.base.log_tails, ops, of), (of["lower_limit"], of["upper_limit"])
+        return log_between(ops, tails, density, *ends)
 
     def law(self, of: Values) -> Law:
         """By that of the base."""
-        return TruncatedLaw(self.base.law(of), self.log_mass(NUMPY, of), of["lower_limit"], of["upper_limit"])
+        base = self.base.law(of)
+        log_mass = self.log_mass(NUMPY, of, base.log_prob)
+        return TruncatedLaw(base, log_mass, of["lower_limit"], of["upper_limit"])
 
     def described(self) -> dict[str, object]:
         """With the limits, which JSON has as text where they are infinite."""
@@ -104,6 +117,10 @@ class TruncatedLaw(Law):
         self.upper = self.below > 0.5  # then from above, where probabilities are small
         self.lost = ~(self.mass > LEAST_MASS)
         self.nearer = np.where(self.upper, low, high)
+        largest = np.where(self.upper, base.survival(low), base.cdf(high))
+        self.flat, self.nearly_flat = (
+            np.isfinite(low) & np.isfinite(high) & ~self.lost & (self.mass < share * largest) for share in FLAT
+        )
 
     def log_prob(self, y: RowDraws) -> RowDraws:
         """As in `Truncated`."""
@@ -115,24 +132,33 @@ class TruncatedLaw(Law):
         """(F(y) - F(low)) / mass."""
         inside = np.clip(y, self.low, self.high)
         from_above = self.base.survival(self.low) - self.base.survival(inside)
-        return self._share(np.where(self.upper, from_above, self.base.cdf(inside) - self.below), y >= self.nearer)
+        part = np.where(self.upper, from_above, self.base.cdf(inside) - self.below)
+        return np.where(self.flat, self._place(y), self._share(part, y >= self.nearer))
 
     def survival(self, y: RowDraws) -> RowDraws:
         """(S(y) - S(high)) / mass."""
         inside = np.clip(y, self.low, self.high)
         from_below = self.base.cdf(self.high) - self.base.cdf(inside)
-        return self._share(np.where(self.upper, self.base.survival(inside) - self.above, from_below), y < self.nearer)
+        part = np.where(self.upper, self.base.survival(inside) - self.above, from_below)
+        return np.where(self.flat, 1.0 - self._place(y), self._share(part, y < self.nearer))
 
     def _share(self, part: RowDraws, at_limit: RowDraws) -> RowDraws:
         """A part of the mass; where that is lost, all of it lies at the nearer limit."""
         return np.where(self.lost, at_limit, np.clip(part / np.where(self.lost, 1.0, self.mass), 0.0, 1.0))
+
+    def _place(self, y: RowDraws) -> RowDraws:
+        """How far between the limits y lies, where the density there is flat."""
+        low, high = np.where(self.flat, self.low, 0.0), np.where(self.flat, self.high, 1.0)
+        return np.clip((y - low) / (high - low), 0.0, 1.0)
 
     def quantile(self, level: RowDraws) -> RowDraws:
         """That of the base, of the level between those of the limits."""
         from_below = self.base.quantile(np.where(self.upper, 0.5, self.below + level * self.mass))
         from_above = self.base.upper_quantile(np.where(self.upper, self.above + (1.0 - level) * self.mass, 0.5))
         found = np.clip(np.where(self.upper, from_above, from_below), self.low, self.high)
-        return np.where(self.lost, self.nearer, found)
+        found = np.where(self.lost, self.nearer, found)
+        low, high = np.where(self.flat, self.low, 0.0), np.where(self.flat, self.high, 1.0)
+        return np.where(self.flat, low + level * (high - low), found)
 
     @cached_property
     def _moments(self) -> tuple[RowDraws, RowDraws]:
@@ -140,7 +166,11 @@ class TruncatedLaw(Law):
         mass = np.where(self.lost, 1.0, self.mass)
         first, second = (each / mass for each in self.base.moments_between(self.low, self.high))
         first = np.where(self.lost, self.nearer, np.clip(first, self.low, self.high))
-        return first, np.where(self.lost, first**2, second)
+        second = np.where(self.lost, first**2, second)
+        low, high = np.where(self.nearly_flat, self.low, 0.0), np.where(self.nearly_flat, self.high, 1.0)
+        middle = 0.5 * (low + high)
+        first = np.where(self.nearly_flat, middle, first)
+        return first, np.where(self.nearly_flat, middle**2 + (high - low) ** 2 / 12.0, second)
 
     @property
     def mean(self) -> RowDraws:

@@ -9,8 +9,8 @@ from helpers import apply, gradients
 from tolerances import GRADIENT64, PARITY
 
 import ugmm_ppl as up
+from ugmm_ppl.data.stored import restored
 from ugmm_ppl.nn import LAYERS, Dense, Flatten, LayerNorm, Linear
-from ugmm_ppl.nn.base import layer_of
 from ugmm_ppl.nn.spaces import natural as to_natural
 from ugmm_ppl.ops.numpy import NUMPY
 
@@ -51,7 +51,7 @@ def test_facts_hold_together(name, rng):
     assert layer.work(inputs) >= 0
     assert layer.held(inputs) >= np.prod(inputs)
     assert layer.completed(5).output_shape(inputs) == outputs  # what has its units keeps them
-    assert layer_of(json.loads(json.dumps(layer.described())), "file") == layer
+    assert restored(json.loads(json.dumps(layer.described())), LAYERS, "layer", "file") == layer
     assert np.all((np.asarray(layer.dropout) >= 0.0) & (np.asarray(layer.dropout) < 1.0))
 
 

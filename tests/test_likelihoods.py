@@ -1,13 +1,16 @@
 """Every likelihood of the register says the same in the PPL and in NumPy, in densities, samples and predictions."""
 
+import itertools
 import json
 
 import numpy as np
 import pytest
+from conftest import INSTALLED
 from scipy import stats
 from tolerances import PARITY, SAMPLING_P
 
 import ugmm_ppl as up
+from ugmm_ppl.backends.load import BACKENDS
 from ugmm_ppl.likelihoods import LIKELIHOODS
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
@@ -159,14 +162,29 @@ def test_quantiles_invert_the_distribution_function(backend64, name, rng):
     np.testing.assert_allclose(drawn.std(0), prediction.std, rtol=0.1)
 
 
-@each
-def test_any_likelihood_makes_a_model(backend_name, name, rng, tmp_path):
-    """From a fit to a file and back, and on to ArviZ."""
+def cases_of_models():
+    """(backend, name): each class on both backends; what has other arguments is long where it must be compiled."""
+    found = []
+    for backend, name in itertools.product(BACKENDS, CASES):
+        marks = [pytest.mark.skipif(not INSTALLED[backend], reason=f"{backend} is not installed here")]
+        marks += [pytest.mark.long] if backend == "numpyro" and name in VARIANTS else []
+        found.append(pytest.param(backend, name, marks=marks))
+    return found
+
+
+def fitted(name, backend, rng):
+    """(likelihood, x, extra columns, a fit of a few steps)."""
     likelihood, x = CASES[name], rng.normal(size=(40, 2))
-    model = up.Model(up.Network((2, 4)), likelihood)
     extras = extras_of(likelihood, rng, 40)
     y = likelihood.sample(outputs_of(likelihood, rng, 40, extras=extras), rng)
-    fit = up.fit(model, x, y, backend=backend_name, num_steps=10, progress=False, **extras)
+    model = up.Model(up.Network((2, 4)), likelihood)
+    return likelihood, x, extras, up.fit(model, x, y, backend=backend, num_steps=10, progress=False, **extras)
+
+
+@pytest.mark.parametrize(("backend", "name"), cases_of_models())
+def test_any_likelihood_makes_a_model(backend, name, rng, tmp_path):
+    """From a fit to a file and back, and on to ArviZ."""
+    likelihood, x, extras, fit = fitted(name, backend, rng)
     fit.save(tmp_path / "fit.npz")
     again = up.load(tmp_path / "fit.npz")
     assert again.model.likelihood == likelihood
@@ -180,6 +198,12 @@ def test_any_likelihood_makes_a_model(backend_name, name, rng, tmp_path):
     for name_, values in extras.items():
         np.testing.assert_array_equal(tree["constant_data"][name_].values, values)
     assert {f"likelihood.{role}" for role in likelihood.roles()} <= set(tree["posterior"])
+
+
+@each
+def test_any_likelihood_is_diagnosed(name, rng):
+    """By checks that lie above the backends: on Pyro, which has nothing to compile, and without it on NumPyro."""
+    fit = fitted(name, "pyro" if INSTALLED["pyro"] else "numpyro", rng)[-1]
     assert len(list(fit.diagnose(num_draws=4))) > 5
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import abc
-import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from ugmm_ppl import checks
 from ugmm_ppl.backends.base import Backend
-from ugmm_ppl.checks.files import unknown_kind
 from ugmm_ppl.data.standardizer import Standardizer
+from ugmm_ppl.data.stored import Stored
 from ugmm_ppl.nn.base import Role
 from ugmm_ppl.typing import (
     Array,
@@ -144,29 +143,37 @@ class OrderedPrediction(abc.ABC):
         return {"mean": self.mean, "std": self.std, "q05": low, "q50": median, "q95": high}
 
 
-class Likelihood(abc.ABC):
+class Likelihood(Stored, abc.ABC):
     """p(y | outputs), outputs `(..., O)` of a model; a frozen dataclass whose fields are plain data.
 
     Letters: B rows; y and samples are as the model sees them, standardised if `standardizes`.
     """
-
-    standardizes: ClassVar[bool] = False
-    """Whether `fit` standardises y."""
-
-    discrete: ClassVar[bool] = False
-    """Whether y are whole numbers, and the density is a probability."""
-
-    picture: ClassVar[str] = "histogram"
-    """What a report checks y by: "histogram", "classes", "rootogram", "thresholds" or "survival"."""
-
-    takes_log_densities: ClassVar[bool] = False
-    """Whether outputs may be activations of neurons, log densities as those of a ugmm readout."""
 
     information: Callable[[Outputs], RowMatrices] | None = None
     """Fisher information of y about outputs `(B, O)`, E[s s^T] with s = d log p(y | outputs) / d outputs, `(B, O, O)`.
 
     In NumPy; None if there is none, which method="laplace" needs.
     """
+
+    @property
+    def standardizes(self) -> bool:
+        """Whether `fit` standardises y."""
+        return False
+
+    @property
+    def discrete(self) -> bool:
+        """Whether y are whole numbers, and the density is a probability."""
+        return False
+
+    @property
+    def picture(self) -> str:
+        """What a report checks y by: "histogram", "classes", "rootogram", "thresholds" or "survival"."""
+        return "histogram"
+
+    @property
+    def takes_log_densities(self) -> bool:
+        """Whether outputs may be activations of neurons, log densities as those of a ugmm readout."""
+        return False
 
     @property
     @abc.abstractmethod
@@ -264,22 +271,3 @@ class Likelihood(abc.ABC):
     def check_extras(self, y: PerRow, extras: Mapping[str, PerRow]) -> None:
         """Refuse y and extra columns that do not belong together."""
         del y, extras
-
-    def described(self) -> dict[str, Any]:
-        """The likelihood as JSON values."""
-        return {"kind": type(self).__name__, **dataclasses.asdict(self)}  # type: ignore[call-overload]
-
-    @classmethod
-    def from_description(cls, parts: Mapping[str, Any], file: str) -> Self:
-        """The likelihood from what `described` gave but its kind, in a file that messages call `file`."""
-        del file
-        return cls(**parts)
-
-
-def likelihood_of(parts: Mapping[str, Any], file: str) -> Likelihood:
-    """The likelihood from what `described` gave, in a file that messages call `file`."""
-    given = dict(parts)
-    name = given.pop("kind")
-    if name not in LIKELIHOODS:
-        raise unknown_kind(file, "likelihood", name, LIKELIHOODS)
-    return LIKELIHOODS[name].from_description(given, file)

@@ -9,7 +9,8 @@ from typing import Any, Self
 from ugmm_ppl import checks
 from ugmm_ppl.backends.base import Backend
 from ugmm_ppl.data.standardizer import Standardizer
-from ugmm_ppl.likelihoods.base import Extra, likelihood_of
+from ugmm_ppl.data.stored import restored
+from ugmm_ppl.likelihoods.base import LIKELIHOODS, Extra
 from ugmm_ppl.likelihoods.family import Family, Parameter
 from ugmm_ppl.typing import PerRow, Values
 
@@ -44,12 +45,12 @@ class Composite(Family):
         return (ZERO,)
 
     @property
-    def discrete(self) -> bool:  # type: ignore[override]
+    def discrete(self) -> bool:
         """That of the base."""
         return self.base.discrete
 
     @property
-    def picture(self) -> str:  # type: ignore[override]
+    def picture(self) -> str:
         """That of the base."""
         return self.base.picture
 
@@ -78,7 +79,7 @@ class Composite(Family):
     @classmethod
     def from_description(cls, parts: Mapping[str, Any], file: str) -> Self:
         """The likelihood from its JSON values."""
-        return cls(**{**parts, "base": likelihood_of(parts["base"], file)})
+        return cls(**{**parts, "base": restored(parts["base"], LIKELIHOODS, "likelihood", file)})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Limited(Composite):
         return ()
 
     @property
-    def standardizes(self) -> bool:  # type: ignore[override]
+    def standardizes(self) -> bool:
         """That of the base."""
         return self.base.standardizes
 

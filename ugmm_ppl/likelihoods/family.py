@@ -14,9 +14,8 @@ from ugmm_ppl import checks
 from ugmm_ppl.backends.base import Backend
 from ugmm_ppl.data.standardizer import Standardizer
 from ugmm_ppl.distributions.described import Distribution, dist
-from ugmm_ppl.likelihoods.base import Likelihood
 from ugmm_ppl.likelihoods.information import information
-from ugmm_ppl.likelihoods.law import Law
+from ugmm_ppl.likelihoods.law import Law, Lawful
 from ugmm_ppl.likelihoods.outcome import Outcome
 from ugmm_ppl.nn.base import Role
 from ugmm_ppl.ops.numpy import NUMPY
@@ -69,7 +68,7 @@ class Parameter(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Family(Likelihood):
+class Family(Lawful):
     """y ~ a distribution whose parameters are functions of one output each.
 
     Complete outputs `(..., B, P)` are those of the network, then the shared parameters, then the extra columns that

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from ugmm_ppl import checks
 from ugmm_ppl.checks.machine import require
-from ugmm_ppl.typing import Array, Ops, Outputs, PerRow, RowDraws
+from ugmm_ppl.likelihoods.base import Likelihood
+from ugmm_ppl.typing import Array, Ops, Outputs, RowDraws
 
 
 class Law(abc.ABC):
@@ -61,7 +62,7 @@ REACH = 10.0
 """Standard deviations from the mean beyond which a quantile is not looked for at first."""
 
 LARGEST = 2.0**53
-"""Whole numbers beyond it are not looked for."""
+"""Beyond it no further upper end is tried."""
 
 
 def smallest(cdf: Callable[[RowDraws], RowDraws], level: RowDraws, mean: RowDraws, std: RowDraws) -> RowDraws:
@@ -79,39 +80,23 @@ def smallest(cdf: Callable[[RowDraws], RowDraws], level: RowDraws, mean: RowDraw
         high = np.where(short, 2.0 * high, high)
     none, low = cdf(high) < level, np.full(high.shape, -1.0)
     middle = np.floor(0.5 * (low + high))
-    while ((low < middle) & (middle < high)).any():  # beyond 2^53 there is a number between, or none
+    while ((low < middle) & (middle < high)).any():  # beyond 2^53 neighbours are more than one apart
         enough = cdf(middle) >= level
         low, high = np.where(enough, low, middle), np.where(enough, middle, high)
         middle = np.floor(0.5 * (low + high))
     return np.where(none, np.inf, high)
 
 
-class Lawful(Protocol):
-    """What a prediction asks of a family; described at `Likelihood` and `Family`."""
+class Lawful(Likelihood):
+    """A likelihood with a law in NumPy, of which predictions and the Fisher information are made."""
 
-    @property
-    def discrete(self) -> bool: ...  # noqa: D102
+    @abc.abstractmethod
+    def of(self, ops: Ops, outputs: Array) -> dict[str, Array]:
+        """Parameters and extras by name, from complete outputs."""
 
-    @property
-    def width(self) -> int: ...  # noqa: D102
-
-    @property
-    def outcomes(self) -> tuple[float, ...] | None: ...  # noqa: D102
-
-    @property
-    def extras(self) -> Sequence[Any]: ...  # noqa: D102
-
-    def check(self, y: Any, rows: int) -> PerRow: ...  # noqa: D102
-
-    def of(self, ops: Ops, outputs: Array) -> dict[str, Array]: ...  # noqa: D102
-
-    def per_unit(self, extras: Mapping[str, PerRow]) -> PerRow | float: ...  # noqa: D102
-
-    def given(self, outputs: Outputs) -> Law: ...  # noqa: D102
-
-    def log_prob(self, outputs: Outputs, y: PerRow) -> PerRow: ...  # noqa: D102
-
-    def sample(self, outputs: Outputs, rng: np.random.Generator) -> PerRow: ...  # noqa: D102
+    @abc.abstractmethod
+    def given(self, outputs: Outputs) -> Law:
+        """The law of y for complete outputs."""
 
 
 class OfScipy(Law):

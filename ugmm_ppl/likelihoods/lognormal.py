@@ -19,6 +19,9 @@ from ugmm_ppl.likelihoods.normal import LOC, SCALE
 from ugmm_ppl.ops.numpy import NUMPY
 from ugmm_ppl.typing import Array, Ops, PerRow, RowDraws, Values
 
+LARGEST_LOG_Y = 600.0
+"""Its exponential, and the reciprocal, are numbers in any unit."""
+
 
 @likelihood
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +60,6 @@ class LogNormal(Family):
     def law(self, of: Values) -> Law:
         """By the Normal of log y."""
         return LogNormalLaw(of["loc"], of["scale"])
-
-
-LARGEST_LOG_Y = 600.0
 
 
 class LogNormalLaw(Law):

@@ -25,13 +25,11 @@ LOWER = extra(
 )  # fmt: skip
 UPPER = extra("upper_limit", math.inf, checks.limits, "Outcomes above it were not seen `(N,)`.", of_target=True)
 
-
 SLACK = 1e-6
 """How far beyond a limit y may lie, in the size of the limit: both have been rounded to float32."""
 
 LEAST_MASS = 1e-290
 """Between limits with less of it, 36 scales away, all outcomes count as the nearer limit."""
-
 
 FLAT = (1e-7, 1e-4)
 """Shares of a tail below which a base is so wide that its density between the limits is taken as flat: for the
@@ -148,8 +146,13 @@ class TruncatedLaw(Law):
 
     def _place(self, y: RowDraws) -> RowDraws:
         """How far between the limits y lies, where the density there is flat."""
-        low, high = np.where(self.flat, self.low, 0.0), np.where(self.flat, self.high, 1.0)
-        return np.clip((y - low) / (high - low), 0.0, 1.0)
+        low, width = self._ends(self.flat)
+        return np.clip((y - low) / width, 0.0, 1.0)
+
+    def _ends(self, some: np.ndarray) -> tuple[RowDraws, RowDraws]:
+        """Lower limit and distance of the upper one for some entries, 0 and 1 for the others, whose may be infinite."""
+        low = np.where(some, self.low, 0.0)
+        return low, np.where(some, self.high, 1.0) - low
 
     def quantile(self, level: RowDraws) -> RowDraws:
         """That of the base, of the level between those of the limits."""
@@ -157,8 +160,8 @@ class TruncatedLaw(Law):
         from_above = self.base.upper_quantile(np.where(self.upper, self.above + (1.0 - level) * self.mass, 0.5))
         found = np.clip(np.where(self.upper, from_above, from_below), self.low, self.high)
         found = np.where(self.lost, self.nearer, found)
-        low, high = np.where(self.flat, self.low, 0.0), np.where(self.flat, self.high, 1.0)
-        return np.where(self.flat, low + level * (high - low), found)
+        low, width = self._ends(self.flat)
+        return np.where(self.flat, low + level * width, found)
 
     @cached_property
     def _moments(self) -> tuple[RowDraws, RowDraws]:
@@ -167,10 +170,10 @@ class TruncatedLaw(Law):
         first, second = (each / mass for each in self.base.moments_between(self.low, self.high))
         first = np.where(self.lost, self.nearer, np.clip(first, self.low, self.high))
         second = np.where(self.lost, first**2, second)
-        low, high = np.where(self.nearly_flat, self.low, 0.0), np.where(self.nearly_flat, self.high, 1.0)
-        middle = 0.5 * (low + high)
+        low, width = self._ends(self.nearly_flat)
+        middle = low + 0.5 * width
         first = np.where(self.nearly_flat, middle, first)
-        return first, np.where(self.nearly_flat, middle**2 + (high - low) ** 2 / 12.0, second)
+        return first, np.where(self.nearly_flat, middle**2 + width**2 / 12.0, second)
 
     @property
     def mean(self) -> RowDraws:

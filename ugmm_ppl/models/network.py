@@ -12,7 +12,8 @@ from ugmm_ppl import budgets, checks, kernels
 from ugmm_ppl.backends.load import load_backend
 from ugmm_ppl.backends.threads import cached_property
 from ugmm_ppl.data.joined import join
-from ugmm_ppl.likelihoods.base import Extra, Likelihood, likelihood_of
+from ugmm_ppl.data.stored import restored
+from ugmm_ppl.likelihoods.base import LIKELIHOODS, Extra, Likelihood
 from ugmm_ppl.models import evaluation
 from ugmm_ppl.models.base import BaseModel, kind
 from ugmm_ppl.models.sites import SiteSpec
@@ -213,4 +214,5 @@ class Model(BaseNetworkModel):
     @classmethod
     def from_description(cls, parts: Mapping[str, Any], file: str) -> Self:
         """The model from its JSON values."""
-        return super().from_description({**parts, "likelihood": likelihood_of(parts["likelihood"], file)}, file)
+        likelihood = restored(parts["likelihood"], LIKELIHOODS, "likelihood", file)
+        return super().from_description({**parts, "likelihood": likelihood}, file)

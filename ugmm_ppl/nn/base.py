@@ -6,11 +6,11 @@ import abc
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from ugmm_ppl.checks.files import unknown_kind
+from ugmm_ppl.data.stored import Stored
 from ugmm_ppl.distributions.described import Distribution
 from ugmm_ppl.typing import Array, Examples, Ops, Shape, SiteValues, Values
 
@@ -40,7 +40,7 @@ class Role(NamedTuple):
     prior: Distribution
 
 
-class Layer(abc.ABC):
+class Layer(Stored, abc.ABC):
     """A part of a network as pure functions; a frozen dataclass whose fields are plain data, without arrays.
 
     Shapes are those of one example: `inputs` of `(K,)`, or `(channels, rows, columns)`. Arrays have the axes of draws
@@ -110,25 +110,6 @@ class Layer(abc.ABC):
     def completed(self, outputs: int) -> Layer:
         """This layer with that number of units, where it leaves them open."""
         return dataclasses.replace(self, units=outputs) if self.is_open else self  # type: ignore[type-var]
-
-    def described(self) -> dict[str, Any]:
-        """The layer as JSON values."""
-        return {"kind": type(self).__name__, **dataclasses.asdict(self)}  # type: ignore[call-overload]
-
-    @classmethod
-    def from_description(cls, parts: Mapping[str, Any], file: str) -> Self:
-        """The layer from what `described` gave but its kind, in a file that messages call `file`."""
-        del file
-        return cls(**parts)
-
-
-def layer_of(parts: Mapping[str, Any], file: str) -> Layer:
-    """The layer from what `described` gave, in a file that messages call `file`."""
-    given = dict(parts)
-    name = given.pop("kind")
-    if name not in LAYERS:
-        raise unknown_kind(file, "layer", name, LAYERS)
-    return LAYERS[name].from_description(given, file)
 
 
 def values_of(values: Values, stem: str) -> dict[str, Array]:

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from ugmm_ppl import budgets, checks
-from ugmm_ppl.nn.base import Layer, Role, layer, layer_of, values_of
+from ugmm_ppl.data.stored import restored
+from ugmm_ppl.nn.base import LAYERS, Layer, Role, layer, values_of
 from ugmm_ppl.nn.dense import STARTS, Dense
 from ugmm_ppl.nn.linear import Linear
 from ugmm_ppl.nn.norm import LayerNorm
@@ -231,7 +232,7 @@ class Network(Layer):
         """The network from its JSON values; older files hold the short form."""
         if "sizes" in parts:
             return cls(**parts)
-        return cls([layer_of(each, file) for each in parts["layers"]], inputs=parts["inputs"])
+        return cls([restored(each, LAYERS, "layer", file) for each in parts["layers"]], inputs=parts["inputs"])
 
 
 def _placed(layers: Sequence[Layer], inputs: Shape) -> tuple[Placed, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ugmm_ppl.arviz.plots import plot_forest
 from ugmm_ppl.likelihoods.categorical import ClassPrediction
+from ugmm_ppl.likelihoods.outcome import Survival
 from ugmm_ppl.metrics import expected_calibration_error, reliability
 from ugmm_ppl.posterior.predictive import Predictive
 from ugmm_ppl.typing import PerRow
@@ -154,14 +155,17 @@ def plot_reliability(prediction: ClassPrediction, y: PerRow, path: Path) -> None
 
 
 def plot_predicted(prediction: Any, y: PerRow, path: Path) -> None:
-    """Observed against predicted mean, with 90 % intervals."""
-    low, high = prediction.quantile(np.array([0.05, 0.95]))
+    """Observed against predicted mean, with 90 % intervals; of censored outcomes the median, of times by logarithm."""
+    low, median, high = prediction.quantile(np.array([0.05, 0.5, 0.95]))
+    centre, name = (median, "median") if isinstance(prediction, Survival) else (prediction.mean, "mean")
     figure, axis = _figure()
-    axis.vlines(prediction.mean, low, high, color=MODEL, alpha=0.3, lw=1, label="90 % interval")
-    axis.plot(prediction.mean, y, "o", ms=3, color=DATA, label="observed")
-    ends = [min(y.min(), prediction.mean.min()), max(y.max(), prediction.mean.max())]
+    axis.vlines(centre, low, high, color=MODEL, alpha=0.3, lw=1, label="90 % interval")
+    axis.plot(centre, y, "o", ms=3, color=DATA, label="observed")
+    ends = [min(y.min(), centre.min()), max(y.max(), centre.max())]
     axis.plot(ends, ends, color="0.6", ls="--", lw=1)
-    axis.set(xlabel="predicted mean", ylabel="y", title="Predicted and observed")
+    axis.set(xlabel=f"predicted {name}", ylabel="y", title="Predicted and observed")
+    if isinstance(prediction, Survival) and min(y.min(), low.min()) > 0.0:
+        axis.set(xscale="log", yscale="log")
     axis.legend(frameon=False)
     _write(figure, path)
 
